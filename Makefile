@@ -1,0 +1,25 @@
+# `make demo` and `make test` set up .venv by themselves, then do their job.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test lint
+
+demo: $(INSTALLED)
+	rm -rf runs/demo
+	$(BIN)/python -m experiments.train --config=configs/digits.py --workdir=runs/demo
+
+test: $(INSTALLED) lint
+	$(BIN)/python -m pytest -n 2 --dist=loadgroup
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(INSTALLED): requirements.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "dynsel_jax needs Python 3.11 or newer; name one with: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
