@@ -36,7 +36,7 @@ class SampleTable(NamedTuple):
 class Signals(NamedTuple):
   """What one step saw of its global batch. Rows with index -1 are padding and carry no meaning."""
 
-  index: Array  # [B] int32, position in the training set, -1 on padding
+  index: Array  # type: ignore[assignment]  # [B] int32, position in the training set, -1 on padding
   loss: Array  # [B] float32, cross-entropy of the view that was seen, in nats, without label smoothing
   confidence: Array  # [B] float32, probability of the predicted class
   margin: Array  # [B] float32, probability of the label minus the largest other probability
