@@ -1,0 +1,80 @@
+"""Batch normalisation over the valid samples of a whole global batch (Ioffe & Szegedy, arXiv 1502.03167).
+
+Flax averages the means of the devices, which is wrong once they hold unequal numbers of valid samples, and a selection
+seldom fills its last batch. Here sums and counts are added up over the devices before anything is divided.
+`B` is the number of samples on a device, `C` the number of channels.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+
+__all__ = ["BatchNorm"]
+
+
+def _valid_moments(x: Array, valid: Array, axis_name: str | None) -> tuple[Array, Array, Array]:
+  """Returns mean `[C]` and biased variance `[C]` of the valid samples on all devices, and their number `[]`."""
+  x = x.astype(jnp.float32)
+  space = tuple(range(1, x.ndim - 1))
+  weight = valid.astype(jnp.float32)
+  # Each sample is summed over space first: the mask then meets [B, C] numbers and never the activations.
+  first = weight @ jnp.sum(x, axis=space)
+  second = weight @ jnp.sum(jnp.square(x), axis=space)
+  sums = jnp.concatenate([first, second, jnp.sum(weight)[None]])
+  if axis_name is not None:
+    sums = jax.lax.psum(sums, axis_name)
+  first, second, count = jnp.split(sums[:-1], 2) + [sums[-1]]
+  positions = x[0, ..., 0].size
+  divisor = jnp.maximum(count, 1.0) * positions
+  mean = first / divisor
+  return mean, jnp.maximum(second / divisor - jnp.square(mean), 0.0), count
+
+
+class BatchNorm(nn.Module):
+  """Normalises each channel, then scales and shifts it; parameters and statistics are named as in Flax.
+
+  Equals `flax.linen.BatchNorm` when every sample is valid. Running statistics move only when training with a mutable
+  `batch_stats`; `var` holds the biased variance, as in Flax. Without a single valid sample the running statistics
+  stand in for the batch's and stay as they are.
+
+  Attributes:
+    momentum: share of the old running statistics that stays; 0.9 here is PyTorch's 0.1.
+    epsilon: added to the variance.
+    dtype: of the result; statistics and arithmetic are float32.
+    axis_name: the mapped axis over whose devices a training batch is spread, if any.
+    scale_init: initializer of `scale`.
+  """
+
+  momentum: float = 0.9
+  epsilon: float = 1e-5
+  dtype: Any = jnp.float32
+  axis_name: str | None = None
+  scale_init: nn.initializers.Initializer = nn.initializers.ones
+
+  @nn.compact
+  def __call__(self, x: Array, valid: Array, *, train: bool) -> Array:
+    """Maps x `[B, ..., C]` to the same shape; `valid` `[B]` bool leaves padding out of the statistics."""
+    channels = x.shape[-1]
+    running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,), jnp.float32)
+    running_var = self.variable("batch_stats", "var", jnp.ones, (channels,), jnp.float32)
+    scale = self.param("scale", self.scale_init, (channels,), jnp.float32)
+    bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
+
+    mean, var = running_mean.value, running_var.value
+    if train:
+      # No device axis is mapped while the parameters are made.
+      axis_name = None if self.is_initializing() else self.axis_name
+      batch_mean, batch_var, count = _valid_moments(x, valid, axis_name)
+      mean = jnp.where(count > 0, batch_mean, mean)
+      var = jnp.where(count > 0, batch_var, var)
+      if self.is_mutable_collection("batch_stats") and not self.is_initializing():
+        running_mean.value += (1 - self.momentum) * (mean - running_mean.value)
+        running_var.value += (1 - self.momentum) * (var - running_var.value)
+
+    lift = (1,) * (x.ndim - 1) + (channels,)
+    factor = jax.lax.rsqrt(var + self.epsilon) * scale
+    normalised = (x.astype(jnp.float32) - mean.reshape(lift)) * factor.reshape(lift) + bias.reshape(lift)
+    return normalised.astype(self.dtype)

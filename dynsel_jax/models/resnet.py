@@ -1,0 +1,143 @@
+"""Residual networks (He et al., arXiv 1512.03385) for small images: the CIFAR form and one that a CPU can train.
+
+The CIFAR form is torchvision's with a 3x3 stem of stride 1 and no max-pooling. `B` is the batch size.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+
+from dynsel_jax.models.normalization import BatchNorm
+from dynsel_jax.options import UserError
+
+__all__ = ["ResNet", "resnet18", "resnet34", "resnet50", "resnet_patch"]
+
+_KAIMING_FAN_OUT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+_TORCH_LINEAR = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+class ConvNorm(nn.Module):
+  """A convolution without bias and a batch normalisation; an odd kernel is padded alike on all sides, as in PyTorch."""
+
+  features: int
+  kernel: int
+  stride: int
+  dtype: Any
+  axis_name: str | None
+
+  @nn.compact
+  def __call__(self, x: Array, valid: Array, *, train: bool) -> Array:
+    """Maps `[B, H, W, C]` to `[B, H / stride, W / stride, features]`."""
+    x = nn.Conv(
+      self.features,
+      (self.kernel, self.kernel),
+      self.stride,
+      padding=self.kernel // 2 if self.kernel % 2 else "SAME",
+      use_bias=False,
+      dtype=self.dtype,
+      kernel_init=_KAIMING_FAN_OUT,
+      name="conv",
+    )(x)
+    return BatchNorm(dtype=self.dtype, axis_name=self.axis_name, name="norm")(x, valid, train=train)
+
+
+class ResidualBlock(nn.Module):
+  """Two 3x3 convolutions, or with `bottleneck` 1x1, 3x3, 1x1 at four times the width, beside a shortcut."""
+
+  width: int
+  stride: int
+  bottleneck: bool
+  dtype: Any
+  axis_name: str | None
+
+  @nn.compact
+  def __call__(self, x: Array, valid: Array, *, train: bool) -> Array:
+    """Maps `[B, H, W, C]` to `[B, H / stride, W / stride, width]`, four times as wide with `bottleneck`."""
+
+    def conv_norm(features: int, kernel: int, stride: int, name: str, x: Array) -> Array:
+      layer = ConvNorm(features, kernel, stride, self.dtype, self.axis_name, name=name)
+      return layer(x, valid, train=train)
+
+    if self.bottleneck:
+      plan = [(self.width, 1, 1), (self.width, 3, self.stride), (4 * self.width, 1, 1)]
+    else:
+      plan = [(self.width, 3, self.stride), (self.width, 3, 1)]
+    branch = x
+    for position, (features, kernel, stride) in enumerate(plan, start=1):
+      branch = conv_norm(features, kernel, stride, f"layer_{position}", branch)
+      if position < len(plan):
+        branch = nn.relu(branch)
+    if x.shape != branch.shape:
+      x = conv_norm(plan[-1][0], 1, self.stride, "shortcut", x)
+    return nn.relu(x + branch)
+
+
+class ResNet(nn.Module):
+  """A stem, stages of residual blocks that double the width and halve the image, average pooling, a linear head."""
+
+  num_classes: int
+  stage_sizes: tuple[int, ...]
+  width: int = 64
+  bottleneck: bool = False
+  stem_kernel: int = 3
+  stem_stride: int = 1
+  dtype: Any = jnp.float32
+  axis_name: str | None = None
+
+  @nn.compact
+  def __call__(self, inputs: Array, valid: Array, *, train: bool) -> tuple[Array, dict[str, Array]]:
+    """Maps inputs `[B, H, W, C]` to logits `[B, num_classes]` and the stages: "stem", "stage_1", ..., "features"."""
+    stem = ConvNorm(self.width, self.stem_kernel, self.stem_stride, self.dtype, self.axis_name, name="stem")
+    x = nn.relu(stem(inputs.astype(self.dtype), valid, train=train))
+    intermediates = {"stem": x}
+    for stage, size in enumerate(self.stage_sizes):
+      for block in range(size):
+        stride = 2 if stage > 0 and block == 0 else 1
+        width = self.width * 2**stage
+        layer = ResidualBlock(
+          width, stride, self.bottleneck, self.dtype, self.axis_name, name=f"stage_{stage + 1}_block_{block + 1}"
+        )
+        x = layer(x, valid, train=train)
+      intermediates[f"stage_{stage + 1}"] = x
+    intermediates["features"] = features = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
+    return nn.Dense(self.num_classes, kernel_init=_TORCH_LINEAR, name="head")(features), intermediates
+
+
+def resnet18(num_classes: int, dtype: Any, axis_name: str | None) -> ResNet:
+  """Returns ResNet-18 for 32x32 images: 11,173,962 parameters at 10 classes."""
+  return ResNet(num_classes, (2, 2, 2, 2), dtype=dtype, axis_name=axis_name)
+
+
+def resnet34(num_classes: int, dtype: Any, axis_name: str | None) -> ResNet:
+  """Returns ResNet-34 for 32x32 images: 21,282,122 parameters at 10 classes."""
+  return ResNet(num_classes, (3, 4, 6, 3), dtype=dtype, axis_name=axis_name)
+
+
+def resnet50(num_classes: int, dtype: Any, axis_name: str | None) -> ResNet:
+  """Returns ResNet-50 for 32x32 images: 23,520,842 parameters at 10 classes."""
+  return ResNet(num_classes, (3, 4, 6, 3), bottleneck=True, dtype=dtype, axis_name=axis_name)
+
+
+def resnet_patch(
+  num_classes: int, dtype: Any, axis_name: str | None, *, width: int = 32, stem_stride: int = 2, stages: int = 3
+) -> ResNet:
+  """Returns a small ResNet that a CPU trains: a 4x4 stem that shrinks the image, then one block a stage.
+
+  Args:
+    num_classes: number of classes.
+    dtype: of the computation.
+    axis_name: the mapped axis of a training step, if any.
+    width: channels of the stem and the first stage; each further stage doubles them.
+    stem_stride: by how much the stem shrinks the image, 1 to 4.
+    stages: number of stages; each but the first halves the image.
+  """
+  if not 1 <= stem_stride <= 4:
+    raise UserError(f"stem_stride={stem_stride} must lie in [1, 4]")
+  for field, value in (("width", width), ("stages", stages)):
+    if value < 1:
+      raise UserError(f"{field}={value} must be at least 1")
+  return ResNet(
+    num_classes, (1,) * stages, width, stem_kernel=4, stem_stride=stem_stride, dtype=dtype, axis_name=axis_name
+  )
