@@ -1,0 +1,90 @@
+"""Exact thresholds over 32-bit words, and keyed bijections of them: what the ranking functions are made of.
+
+Pure and jit-able. A threshold is found digit by digit from histograms (a radix select), so that a choice among
+millions of samples costs a few passes over memory and no sort.
+
+`N` is the number of samples, `G` the number of groups that are ranked apart.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+__all__ = ["mixed", "ordered", "thresholds"]
+
+_ROUNDS = 6
+_SIGN = 0x80000000
+
+
+def mixed(key: Array, words: Array, bits: int = 32) -> Array:
+  """Applies a keyed bijection of the words of `bits` bits, so that distinct words stay distinct.
+
+  Each round multiplies by a random odd number, adds a random number and folds the upper half into the lower one; all
+  three can be undone modulo 2 ** bits.
+
+  Args:
+    key: the same key gives the same bijection.
+    words: `[N]` uint32, below 2 ** bits.
+    bits: from 2 to 32.
+
+  Returns:
+    `[N]` uint32, below 2 ** bits.
+  """
+  constants = jax.random.bits(key, (_ROUNDS, 2), jnp.uint32)
+  mask = jnp.uint32(2**bits - 1)
+  for factor, offset in constants:
+    words = (words * (factor | jnp.uint32(1)) + offset) & mask
+    words = words ^ (words >> jnp.uint32((bits + 1) // 2))
+  return words
+
+
+def ordered(score: Array) -> Array:
+  """Maps float32 to uint32 of the same order: -0.0 equals 0.0, and NaN lies below -inf.
+
+  Args:
+    score: `[N]` float32.
+
+  Returns:
+    `[N]` uint32, 0 for NaN alone.
+  """
+  words = jax.lax.bitcast_convert_type(score.astype(jnp.float32), jnp.uint32)
+  words = jnp.where(words == jnp.uint32(_SIGN), jnp.uint32(0), words)
+  words = jnp.where(words >= jnp.uint32(_SIGN), ~words, words | jnp.uint32(_SIGN))
+  return jnp.where(jnp.isnan(score), jnp.uint32(0), words)
+
+
+def thresholds(words: Array, groups: Array, counts: Array, where: Array) -> tuple[Array, Array]:
+  """Returns for each group the word of its `counts`-th highest member, and how many members at that word to take.
+
+  A group asked for none gets a threshold of which none is to be taken; a group asked for more than it has gets 0.
+
+  Args:
+    words: `[N]` uint32.
+    groups: `[N]` int32, in [0, G).
+    counts: `[G]` int32, how many of each group are wanted.
+    where: `[N]` bool, the members; the rest is left out.
+
+  Returns:
+    The thresholds `[G]` uint32, and `[G]` int32: counts less the members above the threshold.
+  """
+  num_groups = counts.shape[0]
+  level, remaining = jnp.zeros(num_groups, jnp.uint32), jnp.maximum(counts, 0)
+  width = _digit_width(num_groups, words.shape[0])
+  num_digits = 1 << width
+  for shift in reversed(range(0, 32, width)):
+    at_level = where if shift + width >= 32 else where & (words >> (shift + width) == level[groups] >> (shift + width))
+    digit = ((words >> shift) & jnp.uint32(num_digits - 1)).astype(jnp.int32)
+    bins = jnp.where(at_level, groups * num_digits + digit, num_groups * num_digits)
+    histogram = jnp.zeros(num_groups * num_digits, jnp.int32).at[bins].add(1, mode="drop").reshape(num_groups, -1)
+    at_least = jnp.cumsum(histogram[:, ::-1], axis=1)[:, ::-1]  # members with this digit or a higher one
+    chosen = jnp.maximum(jnp.sum(at_least >= remaining[:, None], axis=1, dtype=jnp.int32) - 1, 0)
+    above = jnp.take_along_axis(at_least - histogram, chosen[:, None], axis=1)[:, 0]
+    remaining = remaining - above
+    level = level | (chosen.astype(jnp.uint32) << shift)
+  return level, remaining
+
+
+def _digit_width(num_groups: int, num_words: int) -> int:
+  """Few passes want wide digits; but the histograms should fit a cache and not outgrow the words themselves."""
+  most_bins = min(max(num_words, 1 << 11), 1 << 18)
+  return next((width for width in (11, 8, 6) if num_groups << width <= most_bins), 4)
