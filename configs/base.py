@@ -1,0 +1,65 @@
+"""What every config has, and how variants are named: `--config=configs/NAME.py:key=value,key=value`.
+
+    size=cpu|smoke       a run for two CPU cores, or one of seconds
+    selector=NAME        any registered method, or a dotted path to your own: my_lab.my_module:my_selector
+    model=NAME, optimizer=NAME, schedule=NAME
+
+A variant chooses what has options of its own; every other field, and every option, is a flag:
+`--config.selector.keep_fraction=0.3`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import ml_collections
+
+from dynsel_jax import models, options, selectors
+from dynsel_jax.training import optimizers, schedules
+
+__all__ = ["get_config", "parse"]
+
+CHOICES = ("model", "optimizer", "schedule", "selector")
+
+
+def parse(variants: str, sizes: tuple[str, ...]) -> dict[str, str]:
+  """Splits `key=value,key=value` into a dict, with `size` "full" unless it is named.
+
+  Raises:
+    UserError: a part is not `key=value`, the key is not one of a config's variants, or the size is not one of `sizes`.
+  """
+  chosen = {"size": "full"}
+  for part in filter(None, variants.split(",")):
+    key, equals, value = part.partition("=")
+    if not equals:
+      raise options.UserError(f"config variant {part!r} is not key=value")
+    options.check_choice("config variant", key, ("size", *CHOICES))
+    chosen[key] = value
+  options.check_choice("size", chosen["size"], ("full", *sizes))
+  return chosen
+
+
+def _choice(name: str, defaults: Mapping[str, Any]) -> ml_collections.ConfigDict:
+  return ml_collections.ConfigDict({"name": name, **defaults})
+
+
+def get_config(
+  dataset: str, *, model: str, selector: str = "full", optimizer: str = "sgd", schedule: str = "cosine"
+) -> ml_collections.ConfigDict:
+  """Returns RRD's CIFAR recipe (arXiv 2603.04981, App. C) on `dataset`, for the benchmark's file to change."""
+  return ml_collections.ConfigDict(
+    {
+      "seed": 0,
+      "dataset": {"name": dataset, "data_dir": "", "augmentations": ("crop", "flip")},
+      "model": {"name": model, "dtype": "float32", **models.defaults(model)},
+      "selector": _choice(selector, selectors.defaults(selector)),
+      "optimizer": _choice(optimizer, optimizers.defaults(optimizer)),
+      "schedule": _choice(schedule, schedules.defaults(schedule)),
+      "learning_rate": 0.1,  # the schedule's largest
+      "label_smoothing": 0.0,
+      "weighting": "",  # "mean_one", "sum_to_n", or the method's own where empty
+      "batch_size": 128,  # over all devices
+      "eval_batch_size": 500,  # over all devices
+      "epochs": 200,
+      "checkpoint_every_steps": 1000,  # 0 saves at the end alone
+    }
+  )

@@ -1,0 +1,27 @@
+"""scikit-learn's digits: 1,442 training and 355 test images of 8x8 pixels, bundled with the library, no download.
+
+The embedded default: a run of seconds on any machine. It is no benchmark; it shows that everything works.
+
+    python -m experiments.train --config=configs/digits.py --workdir=runs/digits
+    python -m experiments.train --config=configs/digits.py:selector=infobatch --workdir=runs/digits_infobatch
+"""
+
+import ml_collections
+
+from configs import base
+
+
+def get_config(variants: str = "") -> ml_collections.ConfigDict:
+  """Returns the config; `variants` as in `configs/base.py`."""
+  chosen = base.parse(variants, ("cpu", "smoke"))
+  size = chosen.pop("size")
+  config = base.get_config("digits", **{"model": "mlp", "selector": "random", **chosen})
+  config.dataset.augmentations = ()
+  config.learning_rate = 0.05
+  config.batch_size = 64
+  config.eval_batch_size = 356
+  config.epochs = 30
+  config.checkpoint_every_steps = 100
+  if size == "smoke":
+    config.epochs = 2
+  return config

@@ -1,0 +1,76 @@
+"""Saving a run and continuing it, through Orbax. Host-side.
+
+A checkpoint holds the whole `RunState` and the host's position in the run; it is named by the number of optimizer
+steps. Saving copies the arrays to the host and then writes in the background; a write that was cut off is never read.
+"""
+
+import dataclasses
+import os
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import preservation_policy
+
+from dynsel_jax.training import parallel
+from dynsel_jax.training.state import RunState
+
+__all__ = ["Checkpoints", "Position"]
+
+KEPT = 2  # the newest, and one before it
+
+
+@dataclasses.dataclass
+class Position:
+  """Where a run stands, and what the host has counted so far. Everything in it can be written as JSON."""
+
+  epoch: int = 0  # epochs done
+  step: int = 0  # steps done of the running epoch; its plan is in the `RunState`
+  steps: int = 0  # optimizer steps done in all
+  forward_visits: int = 0  # of finished epochs
+  backward_visits: int = 0  # of finished epochs
+  non_finite_scores: int = 0
+  best_accuracy: float = 0.0
+  resumed_from: list[int] = dataclasses.field(default_factory=list)  # optimizer steps
+  info: dict[str, float] = dataclasses.field(default_factory=dict)  # the selector's, of the running epoch
+  seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+
+
+class Checkpoints:
+  """The checkpoints of one run."""
+
+  def __init__(self, directory: str):
+    """Opens `directory`, which is made with the first checkpoint."""
+    self._manager = ocp.CheckpointManager(
+      os.path.abspath(directory),
+      options=ocp.CheckpointManagerOptions(preservation_policy=preservation_policy.LatestN(KEPT)),
+      item_names=("state", "position"),
+    )
+
+  def latest_step(self) -> int | None:
+    """Returns the optimizer step of the newest complete checkpoint, or None."""
+    return self._manager.latest_step()
+
+  def save(self, state: RunState, position: Position) -> None:
+    """Begins to save; `state` may be donated as soon as this returns. A step that is saved already is left alone."""
+    if position.steps in self._manager.all_steps():
+      return
+    self._manager.save(
+      position.steps,
+      args=ocp.args.Composite(
+        state=ocp.args.StandardSave(parallel.to_global(state)), position=ocp.args.JsonSave(dataclasses.asdict(position))
+      ),
+    )
+
+  def restore(self, template: RunState) -> tuple[RunState, Position]:
+    """Returns the newest checkpoint, placed as `template` is placed, and the position that was saved with it."""
+    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, parallel.to_global(template))
+    restored = self._manager.restore(
+      self._manager.latest_step(),
+      args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract), position=ocp.args.JsonRestore()),
+    )
+    return restored["state"], Position(**restored["position"])
+
+  def close(self) -> None:
+    """Waits until everything is on disk and releases the files."""
+    self._manager.wait_until_finished()
+    self._manager.close()

@@ -1,0 +1,79 @@
+"""What a person sees while a run trains: a bar on a terminal, a plain line an epoch elsewhere. Host-side."""
+
+import sys
+import time
+from typing import Any
+
+from tqdm import tqdm
+
+__all__ = ["Console", "closing_lines"]
+
+
+def _clock(seconds: float) -> str:
+  minutes, rest = divmod(round(seconds), 60)
+  hours, minutes = divmod(minutes, 60)
+  return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+class Console:
+  """Progress of one run, `epochs` long, of which `done` are behind it."""
+
+  def __init__(self, epochs: int, done: float = 0.0):
+    """Begins the bar, or nothing where output is not a terminal."""
+    self._epochs, self._first, self._start = epochs, done, time.perf_counter()
+    self._words: dict[str, str] = {}
+    self._bar = None
+    if sys.stderr.isatty():
+      layout = "{percentage:3.0f}%|{bar}| {desc} [{elapsed}<{remaining}]"
+      self._bar = tqdm(total=epochs, initial=done, bar_format=layout, dynamic_ncols=True, mininterval=0.2)
+
+  @property
+  def wants_loss(self) -> bool:
+    """Whether the loss of a running epoch is shown, which costs a transfer from the device."""
+    return self._bar is not None
+
+  def step(self, progress: float, loss: float | None = None) -> None:
+    """Shows that `progress` epochs are done."""
+    if self._bar is None:
+      return
+    if loss is not None:
+      self._words["loss"] = f"loss {loss:.4f}"
+    self._bar.set_description_str(
+      " ".join([f"epoch {min(int(progress) + 1, self._epochs)}/{self._epochs}", *self._words.values()])
+    )
+    self._bar.update(progress - self._bar.n)
+
+  def epoch(self, metrics: dict[str, Any]) -> None:
+    """Shows a finished epoch, given its line of `metrics.jsonl`."""
+    self._words = {
+      "loss": f"loss {metrics['train_loss']:.4f}",
+      "accuracy": f"accuracy {metrics['test_accuracy']:.2%}",
+      "kept": f"kept {metrics['realised_keep_fraction']:.1%}",
+    }
+    if self._bar is not None:
+      self.step(metrics["epoch"])
+      return
+    done = metrics["epoch"]
+    left = (time.perf_counter() - self._start) / (done - self._first) * (self._epochs - done)
+    print(f"epoch {done}/{self._epochs}  {'  '.join(self._words.values())}  left {_clock(left)}", flush=True)
+
+  def close(self) -> None:
+    """Ends the bar."""
+    if self._bar is not None:
+      self._bar.close()
+
+
+def closing_lines(summary: dict[str, Any], workdir: str) -> str:
+  """Returns the closing summary of a run, a few lines for a person."""
+  seconds = summary["seconds"]
+  spent = ", ".join(f"{name} {value:.1f}" for name, value in seconds.items() if name != "total" and value >= 0.05)
+  return "\n".join(
+    [
+      f"test accuracy   {summary['final_test_accuracy']:.2%} (best {summary['best_test_accuracy']:.2%})",
+      f"visits          {summary['backward_visits']:,} backward, {summary['forward_visits']:,} forward"
+      f" in {summary['steps']:,} steps, {summary['epochs']} epochs",
+      f"kept            {summary['realised_keep_fraction']:.1%} of the training set per epoch on average",
+      f"seconds         {seconds['total']:.1f} ({spent})",
+      f"files           {workdir}",
+    ]
+  )

@@ -1,0 +1,282 @@
+"""`train_and_evaluate(config, workdir)`: a whole run, from a config to the files that it leaves behind. Host-side."""
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from dynsel_jax.training import parallel, setup
+from dynsel_jax.training.checkpoint import Checkpoints, Position
+from dynsel_jax.training.console import Console
+from dynsel_jax.training.state import RunState, full_selection
+from dynsel_jax.training.steps import Evaluation
+from dynsel_jax.training.timing import Timers
+from dynsel_jax.training.workdir import Workdir, check_writable, provenance
+
+__all__ = ["Interrupted", "NonFiniteError", "Result", "train_and_evaluate"]
+
+
+class Interrupted(Exception):  # noqa: N818 - no error: the run can be continued
+  """A signal asked the run to stop, and everything has been saved."""
+
+
+class NonFiniteError(ArithmeticError):
+  """A loss or a gradient was not finite. The last good checkpoint is kept."""
+
+
+class Result(NamedTuple):
+  """What a finished run returns."""
+
+  summary: dict[str, Any]  # as `summary.json`
+  state: RunState
+
+
+@contextlib.contextmanager
+def _stop_requests() -> Iterator[Callable[[], str]]:
+  """Yields a function that names the signal which asked to stop, or returns ""; a second one acts as it always does."""
+  asked: list[str] = []
+  before: dict[int, Any] = {}
+
+  def note(number: int, frame: Any) -> None:
+    del frame
+    asked.append(signal.Signals(number).name)
+    signal.signal(number, before[number])
+
+  with contextlib.ExitStack() as stack:
+    for number in (signal.SIGTERM, signal.SIGINT):
+      with contextlib.suppress(ValueError):  # only the main thread may
+        before[number] = signal.signal(number, note)
+        stack.callback(signal.signal, number, before[number])
+    yield lambda: asked[0] if asked else ""
+
+
+class _Trainer:
+  """The host's side of a run: its position, its clock, and when it writes what."""
+
+  def __init__(self, run: setup.Run, config: ml_collections.ConfigDict, workdir: Workdir):
+    self.run, self.config, self.workdir = run, config, workdir
+    self.state: RunState = run.initial
+    self.position = Position()
+    self.timers = Timers()
+    self.checkpoints = Checkpoints(workdir.checkpoints)
+    self.saved = 0  # optimizer steps at the last checkpoint
+
+  def restore(self) -> None:
+    """Continues from the newest checkpoint, if there is one."""
+    if self.checkpoints.latest_step() is None:
+      return
+    self.state, self.position = self.checkpoints.restore(self.state)
+    self.timers = Timers(self.position.seconds)
+    self.saved = self.position.steps
+    if self.position.epoch < self.config.epochs:
+      self.position.resumed_from.append(self.position.steps)
+
+  def save(self) -> None:
+    """Saves the run in the background."""
+    with self.timers.phase("checkpointing"):
+      self.position.seconds = self.timers.seconds()
+      self.checkpoints.save(self.state, self.position)
+    self.saved = self.position.steps
+
+  def save_if_due(self) -> None:
+    """Saves the run when another `checkpoint_every_steps` steps are done."""
+    every = self.config.checkpoint_every_steps
+    if every and self.position.steps // every > self.saved // every:
+      self.save()
+
+  def compile(self) -> None:
+    """Compiles every program by a call that does nothing, on a copy, so that no other phase pays for it."""
+    programs, fixed, copy = self.run.programs, self.run.fixed, self.run.devices.copy
+    selector, num_samples = self.run.recipe.selector, self.state.usage.visits.shape[0]
+    with self.timers.phase("compiling"):
+      programs.plan(copy(self.state), fixed, 0)
+      nothing = full_selection(num_samples)
+      nothing = self.run.devices.place(nothing._replace(indices=nothing.indices * 0 - 1, size=nothing.size * 0))
+      stepping = [programs.train]
+      if selector.thin is not None:
+        stepping.append(programs.train_thinned)
+      if selector.refresh is not None:
+        programs.refresh(copy(self.state), 0)
+        stepping.append(programs.score)
+      for program in stepping:
+        program(copy(self.state._replace(plan=nothing)), fixed, 0, 0, 1)
+      beyond = -(-self.run.source.test.labels.shape[0] // self.config.eval_batch_size)
+      jax.block_until_ready(programs.evaluate(self._no_evaluation(), self.state.train, fixed, beyond, 1))
+
+  def plan_epoch(self) -> None:
+    """Selects the running epoch's samples."""
+    with self.timers.phase("selecting"):
+      self.state, info = self.run.programs.plan(self.state, self.run.fixed, self.position.epoch)
+      self.position.info = {name: float(value) for name, value in parallel.fetch(info).items()}
+    self.position.non_finite_scores += int(self.position.info.get("non_finite", 0))
+
+  def train_epoch(self, console: Console, stop: Callable[[], str]) -> None:
+    """Takes the rest of the running epoch's steps.
+
+    Raises:
+      Interrupted: a signal asked to stop.
+      NonFiniteError: a loss or a gradient was not finite.
+    """
+    programs, position = self.run.programs, self.position
+    size, thin = parallel.fetch((self.state.plan.size, self.state.plan.thin))
+    num_steps = -(-int(size) // self.config.batch_size)
+    thinned = bool(thin) and self.run.recipe.selector.thin is not None
+    train = programs.train_thinned if thinned else programs.train
+    every = self.config.checkpoint_every_steps or num_steps
+    while position.step < num_steps:
+      count = min(programs.steps_per_call, num_steps - position.step, every - position.steps % every)
+      with self.timers.phase("training"):
+        self.state = train(self.state, self.run.fixed, position.epoch, position.step, count)
+        bad = int(parallel.fetch(self.state.meters.non_finite_step))
+      if bad >= 0:
+        raise NonFiniteError(f"step {bad}: the loss or a gradient is not finite; {self._last_good()}")
+      position.step += count
+      position.steps += count
+      console.step(position.epoch + position.step / num_steps, self._running_loss() if console.wants_loss else None)
+      if asked := stop():
+        self.save()
+        self.checkpoints.close()
+        raise Interrupted(f"stopped by {asked} after step {position.steps}, and saved")
+      if position.step < num_steps:
+        self.save_if_due()
+
+  def refresh_scores(self) -> None:
+    """Scores the samples that the selector wants seen again after the epoch."""
+    if self.run.recipe.selector.refresh is None:
+      return
+    programs, epoch = self.run.programs, self.position.epoch
+    with self.timers.phase("scoring"):
+      self.state = programs.refresh(self.state, epoch)
+      num_steps = -(-int(parallel.fetch(self.state.plan.size)) // self.config.batch_size)
+      for step in range(0, num_steps, programs.steps_per_call):
+        count = min(programs.steps_per_call, num_steps - step)
+        self.state = programs.score(self.state, self.run.fixed, epoch, step, count)
+      jax.block_until_ready(self.state.usage)
+
+  def evaluate(self) -> float:
+    """Returns the accuracy over the test set, in [0, 1]."""
+    programs = self.run.programs
+    num_steps = -(-self.run.source.test.labels.shape[0] // self.config.eval_batch_size)
+    with self.timers.phase("evaluating"):
+      sums = self._no_evaluation()
+      for step in range(0, num_steps, programs.steps_per_call):
+        count = min(programs.steps_per_call, num_steps - step)
+        sums = programs.evaluate(sums, self.state.train, self.run.fixed, step, count)
+      sums = parallel.fetch(sums)
+    return float(sums.correct) / float(sums.samples)
+
+  def end_epoch(self, size: int) -> dict[str, Any]:
+    """Moves the position to the next epoch, writes the finished one's line, and returns it."""
+    position, accuracy = self.position, self.evaluate()
+    meters, usage = parallel.fetch((self.state.meters, self.state.usage))
+    position.epoch += 1
+    position.step = 0
+    position.forward_visits += int(meters.forward_visits)
+    position.backward_visits += int(meters.backward_visits)
+    position.best_accuracy = max(position.best_accuracy, accuracy)
+    metrics = {
+      "epoch": position.epoch,
+      "step": position.steps,
+      "progress": position.epoch / self.config.epochs,
+      "train_loss": float(meters.loss_sum) / max(int(meters.backward_visits), 1),
+      "test_accuracy": accuracy,
+      "learning_rate": float(meters.learning_rate),
+      "size": size,
+      "realised_keep_fraction": int(meters.backward_visits) / usage.visits.shape[0],
+      "unique_seen": int(np.count_nonzero(usage.visits)),
+      "weight_sum": float(meters.weight_sum),
+      "forward_visits": position.forward_visits,
+      "backward_visits": position.backward_visits,
+      "kept_by_class": meters.trained_by_class.tolist(),
+      "selector": position.info,
+      "seconds": self.timers.seconds(),
+    }
+    self.workdir.write_epoch(metrics, usage.visits)
+    return metrics
+
+  def finish(self, accuracy: float) -> dict[str, Any]:
+    """Saves the run, writes its last files, and returns the summary."""
+    self.save()
+    with self.timers.phase("checkpointing"):
+      self.checkpoints.close()
+    usage, position = parallel.fetch(self.state.usage), self.position
+    self.workdir.write_usage(usage.visits, usage.last_loss)
+    summary = {
+      "final_test_accuracy": accuracy,
+      "best_test_accuracy": position.best_accuracy,
+      "epochs": position.epoch,
+      "steps": position.steps,
+      "forward_visits": position.forward_visits,
+      "backward_visits": position.backward_visits,
+      "realised_keep_fraction": position.backward_visits / (usage.visits.shape[0] * position.epoch),
+      "seconds": self.timers.seconds(),
+      "non_finite": {"scores": position.non_finite_scores, "steps": 0},
+      "resumed_from": position.resumed_from,
+    }
+    self.workdir.write_summary(summary)
+    return summary
+
+  def _no_evaluation(self) -> Evaluation:
+    zero = jnp.zeros((), jnp.int32)
+    return self.run.devices.place(Evaluation(jnp.zeros((), jnp.float32), zero, zero))
+
+  def _running_loss(self) -> float:
+    loss_sum, visits = parallel.fetch((self.state.meters.loss_sum, self.state.meters.backward_visits))
+    return float(loss_sum) / max(int(visits), 1)
+
+  def _last_good(self) -> str:
+    self.checkpoints.close()
+    step = self.checkpoints.latest_step()
+    return "no checkpoint had been saved" if step is None else f"the checkpoint of step {step} is kept"
+
+
+def train_and_evaluate(
+  config: ml_collections.ConfigDict, workdir: str | os.PathLike[str], devices: Sequence[Any] | None = None
+) -> Result:
+  """Trains as `config` says, or continues what `workdir` holds; a finished run is returned as it is.
+
+  Args:
+    config: as `configs/base.py` makes it.
+    workdir: the run's folder; see `training.workdir` for what is left in it.
+    devices: the devices to train on, by default all of this process.
+
+  Raises:
+    UserError: a value is wrong or `workdir` belongs to another run; nothing has been written.
+    Interrupted: SIGTERM or SIGINT came; the same call continues the run.
+    NonFiniteError: a loss or a gradient was not finite.
+  """
+  check_writable(os.fspath(workdir))
+  run = setup.build(config, devices)
+  folder = Workdir(os.fspath(workdir))
+  made = provenance(config.to_dict(), run.source.fingerprint, run.devices.num_replicas)
+  folder.check_same_run(made)
+  folder.begin(made)
+  trainer = _Trainer(run, config, folder)
+  trainer.restore()
+  summary = folder.read_summary()
+  if summary is not None and trainer.position.epoch == config.epochs:
+    trainer.checkpoints.close()
+    return Result(summary, trainer.state)
+
+  folder.rewind(trainer.position.epoch)
+  console = Console(config.epochs, trainer.position.epoch)
+  with _stop_requests() as stop, contextlib.closing(console), contextlib.closing(folder):
+    trainer.compile()
+    accuracy = None
+    while trainer.position.epoch < config.epochs:
+      if trainer.position.step == 0:
+        trainer.plan_epoch()
+      size = int(parallel.fetch(trainer.state.plan.size))
+      trainer.train_epoch(console, stop)
+      trainer.refresh_scores()
+      metrics = trainer.end_epoch(size)
+      accuracy = metrics["test_accuracy"]
+      console.epoch(metrics)
+      trainer.save_if_due()
+    return Result(trainer.finish(trainer.evaluate() if accuracy is None else accuracy), trainer.state)

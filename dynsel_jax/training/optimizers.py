@@ -1,0 +1,61 @@
+"""Optimizers as optax transformations that leave out the learning rate, which a step knows from its progress.
+
+Pure. Weight decay reaches the weights of dense layers and convolutions, not normalisation scales and biases.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import optax
+
+from dynsel_jax import options
+
+__all__ = ["OPTIMIZERS", "adam", "adamw", "create", "defaults", "sgd"]
+
+
+def _decayed(weight_decay: float, decay_all: bool) -> optax.GradientTransformation:
+  options.check_positive("optimizer.weight_decay", weight_decay, zero=True)
+  mask = None if decay_all else lambda params: jax.tree.map(lambda x: x.ndim > 1, params)
+  return optax.add_decayed_weights(weight_decay, mask)
+
+
+def sgd(
+  *, momentum: float = 0.9, nesterov: bool = True, weight_decay: float = 5e-4, decay_all: bool = False
+) -> optax.GradientTransformation:
+  """Stochastic gradient descent with momentum; weight decay is added to the gradient, as in PyTorch."""
+  return optax.chain(_decayed(weight_decay, decay_all), optax.trace(momentum, nesterov))
+
+
+def adam(
+  *, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, weight_decay: float = 0.0, decay_all: bool = False
+) -> optax.GradientTransformation:
+  """Adam (arXiv 1412.6980); weight decay is added to the gradient."""
+  return optax.chain(_decayed(weight_decay, decay_all), optax.scale_by_adam(b1, b2, eps))
+
+
+def adamw(
+  *, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, weight_decay: float = 1e-2, decay_all: bool = False
+) -> optax.GradientTransformation:
+  """AdamW (arXiv 1711.05101); weight decay is added to the update."""
+  return optax.chain(optax.scale_by_adam(b1, b2, eps), _decayed(weight_decay, decay_all))
+
+
+OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {"adam": adam, "adamw": adamw, "sgd": sgd}
+
+
+def defaults(name: str) -> dict[str, Any]:
+  """Returns the options of the optimizer `name` with their defaults."""
+  options.check_choice("optimizer.name", name, OPTIMIZERS)
+  return options.keyword_defaults(OPTIMIZERS[name])
+
+
+def create(name: str, **settings: Any) -> optax.GradientTransformation:
+  """Builds the optimizer `name`; its updates are still to be multiplied by minus the learning rate.
+
+  Raises:
+    UserError: the name or an option is not known, or a value is out of range.
+  """
+  options.check_choice("optimizer.name", name, OPTIMIZERS)
+  options.check_options(f"optimizer {name!r}", settings, defaults(name))
+  return OPTIMIZERS[name](**settings)

@@ -1,0 +1,146 @@
+"""Every call that knows of devices and processes: placing, mapping, and the programs that a run calls.
+
+The train state is mapped with `jax.pmap(..., axis_name="batch")` over replicated arrays (`in_axes=None`); the only
+mapped argument is each device's number. What is mapped must be placed first: otherwise the second call compiles again,
+and over several processes donation deletes arrays that are still in use.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from dynsel_jax.training.state import RunState, TrainState
+from dynsel_jax.training.steps import AXIS, Evaluation, Fixed, Steps
+
+__all__ = ["Devices", "Programs", "create_programs", "fetch", "local_devices", "to_global"]
+
+# Steps of one call where several run in a call. Between calls the host looks at signals, checkpoints and non-finite
+# losses, so a call must stay short; 32 steps hide the dispatch of each.
+STEPS_PER_CALL = 32
+
+
+class Devices(NamedTuple):
+  """This process's devices and where arrays are placed on them."""
+
+  local: Sequence[Any]
+  replicated: NamedSharding
+  replica: Array  # [local devices] int32, each device's number over all processes
+  num_replicas: int  # devices over all processes
+
+  def place(self, tree: Any) -> Any:
+    """Puts a pytree on every local device. The result may share memory with it, so donating one takes the other."""
+    return jax.device_put(tree, self.replicated)
+
+  def build(self, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Calls a pure `function` and leaves its results on every local device, in memory of their own."""
+    return jax.jit(function, out_shardings=self.replicated)(*arguments)
+
+  def copy(self, tree: Any) -> Any:
+    """Returns a copy on every local device that a program may take over."""
+    return self.build(lambda value: jax.tree.map(jnp.copy, value), tree)
+
+
+def local_devices(devices: Sequence[Any] | None = None) -> Devices:
+  """Describes `devices`, by default all that this process has."""
+  devices = list(jax.local_devices() if devices is None else devices)
+  mesh = Mesh(np.array(devices), (AXIS,))
+  first = jax.process_index() * len(devices)
+  numbers = np.arange(first, first + len(devices), dtype=np.int32)
+  return Devices(
+    local=devices,
+    replicated=NamedSharding(mesh, PartitionSpec()),
+    replica=jax.device_put(numbers, NamedSharding(mesh, PartitionSpec(AXIS))),
+    num_replicas=jax.process_count() * len(devices),
+  )
+
+
+class Programs(NamedTuple):
+  """The compiled programs of a run. A `count` of steps is taken from `step` on, at most `steps_per_call` in a call."""
+
+  steps_per_call: int
+  plan: Callable[[RunState, Fixed, int], tuple[RunState, dict[str, Array]]]
+  train: Callable[[RunState, Fixed, int, int, int], RunState]
+  train_thinned: Callable[[RunState, Fixed, int, int, int], RunState]
+  refresh: Callable[[RunState, int], RunState]
+  score: Callable[[RunState, Fixed, int, int, int], RunState]
+  evaluate: Callable[[Evaluation, TrainState, Fixed, int, int], Evaluation]
+
+
+def create_programs(steps: Steps, devices: Devices, *, looped: bool | None = None) -> Programs:
+  """Maps the steps over the devices.
+
+  Args:
+    steps: from `steps.create`.
+    devices: from `local_devices`.
+    looped: whether one call runs several steps in a loop on the device. The default is to do so on accelerators only:
+      on CPU, XLA runs convolutions inside a loop many times slower, and its collectives may deadlock when
+      calls are not awaited, so that there each call is one step and is awaited.
+  """
+  looped = devices.local[0].platform != "cpu" if looped is None else looped
+
+  def mapped(function: Callable[..., Any], num_arguments: int, donated: bool = True) -> Callable[..., Any]:
+    return jax.pmap(
+      function,
+      axis_name=AXIS,
+      in_axes=(None,) * (num_arguments - 1) + (0,),
+      out_axes=None,
+      donate_argnums=(0,) if donated else (),
+      devices=devices.local if jax.process_count() == 1 else None,
+    )
+
+  def stepping(one: Callable[..., Any], num_arguments: int) -> Callable[..., Any]:
+    """Maps a step `one(carry, *arguments, step, replica)`; the returned function takes `step, count` at the end."""
+
+    def several(carry: Any, *rest: Any) -> Any:
+      *arguments, first, count, replica = rest
+      return jax.lax.fori_loop(
+        first, first + count, lambda step, value: one(value, *arguments, step.astype(jnp.int32), replica), carry
+      )
+
+    program = mapped(several, num_arguments + 1) if looped else mapped(one, num_arguments)
+
+    def call(carry: Any, *rest: Any) -> Any:
+      *arguments, step, count = rest
+      numbers = (np.int32(step), np.int32(count)) if looped else (np.int32(step),)
+      return _awaited(program(carry, *_as_int32(arguments), *numbers, devices.replica))
+
+    return call
+
+  plan, refresh = mapped(steps.plan, 4), mapped(steps.refresh, 3)
+  return Programs(
+    steps_per_call=STEPS_PER_CALL if looped else 1,
+    plan=lambda run, fixed, epoch: _awaited(plan(run, fixed, np.int32(epoch), devices.replica)),
+    train=stepping(steps.train, 5),
+    train_thinned=stepping(steps.train_thinned, 5),
+    refresh=lambda run, epoch: _awaited(refresh(run, np.int32(epoch), devices.replica)),
+    score=stepping(steps.score, 5),
+    evaluate=stepping(steps.evaluate, 5),
+  )
+
+
+def _as_int32(arguments: Sequence[Any]) -> list[Any]:
+  return [np.int32(a) if isinstance(a, int) else a for a in arguments]
+
+
+def _awaited(result: Any) -> Any:
+  """Waits for a result on CPU, where unawaited collectives may deadlock; elsewhere returns at once."""
+  return jax.block_until_ready(result) if jax.default_backend() == "cpu" else result
+
+
+def fetch(tree: Any) -> Any:
+  """Returns the pytree as numpy arrays."""
+  return jax.tree.map(np.asarray, jax.device_get(tree))
+
+
+def to_global(tree: Any) -> Any:
+  """Makes replicated arrays of this process global ones, as a checkpoint over several processes needs."""
+  if jax.process_count() == 1:
+    return tree
+  mesh = Mesh(np.array(jax.devices()), (AXIS,))
+  return multihost_utils.host_local_array_to_global_array(tree, mesh, PartitionSpec())

@@ -1,0 +1,103 @@
+"""Learning rate as a function of training progress. Pure functions of one scalar.
+
+Progress is in [0, 1]: the epochs done plus the share of the current epoch's realised plan, over all epochs. A step
+count fixed beforehand would be wrong, since a dynamic method decides an epoch's length when the epoch begins.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import jax.numpy as jnp
+from jax import Array
+
+from dynsel_jax import options
+
+__all__ = ["SCHEDULES", "Schedule", "constant", "cosine", "create", "defaults", "multi_step", "one_cycle"]
+
+Schedule = Callable[[Array], Array]  # progress [] float32 -> learning rate [] float32
+
+
+def _cosine_between(start: float, end: float, share: Array) -> Array:
+  return end + (start - end) * 0.5 * (1.0 + jnp.cos(math.pi * share))
+
+
+def constant(peak: float) -> Schedule:
+  """Returns `peak` throughout."""
+  return lambda progress: jnp.full_like(progress, peak)
+
+
+def cosine(peak: float, *, end: float = 0.0, warmup: float = 0.0) -> Schedule:
+  """Falls from `peak` to `end` along half a cosine, after a linear rise from 0 over the first `warmup` share.
+
+  Source: Loshchilov and Hutter, arXiv 1608.03983, Eq. 5, without restarts.
+  """
+  options.check_positive("schedule.end", end, zero=True)
+  if not 0 <= warmup < 1:
+    raise options.UserError(f"schedule.warmup={warmup} must lie in [0, 1)")
+
+  def schedule(progress: Array) -> Array:
+    falling = _cosine_between(peak, end, jnp.clip((progress - warmup) / (1.0 - warmup), 0.0, 1.0))
+    return jnp.where(progress < warmup, peak * progress / max(warmup, 1e-9), falling)
+
+  return schedule
+
+
+def one_cycle(peak: float, *, rise: float = 0.3, start_divisor: float = 25.0, end_divisor: float = 1e4) -> Schedule:
+  """Rises from `peak / start_divisor` over the first `rise` share, then falls to that start over `end_divisor`.
+
+  Both parts are half cosines, as in PyTorch's OneCycleLR, which InfoBatch (arXiv 2303.04947) trains with.
+  """
+  if not 0 < rise < 1:
+    raise options.UserError(f"schedule.rise={rise} must lie in (0, 1)")
+  options.check_positive("schedule.start_divisor", start_divisor)
+  options.check_positive("schedule.end_divisor", end_divisor)
+  start = peak / start_divisor
+
+  def schedule(progress: Array) -> Array:
+    rising = _cosine_between(start, peak, jnp.clip(progress / rise, 0.0, 1.0))
+    falling = _cosine_between(peak, start / end_divisor, jnp.clip((progress - rise) / (1.0 - rise), 0.0, 1.0))
+    return jnp.where(progress < rise, rising, falling)
+
+  return schedule
+
+
+def multi_step(peak: float, *, milestones: Sequence[float] = (0.3, 0.6, 0.9), factor: float = 0.2) -> Schedule:
+  """Multiplies the learning rate by `factor` at each of `milestones`, shares of training.
+
+  The defaults are those of RRD (arXiv 2603.04981, App. C.5): divided by 5 at epochs 60, 120 and 180 of 200.
+  """
+  options.check_positive("schedule.factor", factor)
+  for milestone in milestones:
+    options.check_fraction("schedule.milestones", milestone)
+
+  def schedule(progress: Array) -> Array:
+    passed = sum((progress >= milestone).astype(jnp.float32) for milestone in milestones)
+    return peak * jnp.power(jnp.float32(factor), passed)
+
+  return schedule
+
+
+SCHEDULES: dict[str, Callable[..., Schedule]] = {
+  "constant": constant,
+  "cosine": cosine,
+  "multi_step": multi_step,
+  "one_cycle": one_cycle,
+}
+
+
+def defaults(name: str) -> dict[str, object]:
+  """Returns the options of the schedule `name` with their defaults."""
+  options.check_choice("schedule.name", name, SCHEDULES)
+  return options.keyword_defaults(SCHEDULES[name])
+
+
+def create(name: str, peak: float, **settings: object) -> Schedule:
+  """Builds the schedule `name` with its largest learning rate `peak`.
+
+  Raises:
+    UserError: the name or an option is not known, or a value is out of range.
+  """
+  options.check_choice("schedule.name", name, SCHEDULES)
+  options.check_positive("learning_rate", peak)
+  options.check_options(f"schedule {name!r}", settings, defaults(name))
+  return SCHEDULES[name](peak, **settings)

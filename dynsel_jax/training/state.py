@@ -1,0 +1,122 @@
+"""What a run carries on the devices from step to step, all of it checkpointed. Pytrees and pure functions.
+
+`N` is the number of training samples, `C` the number of classes.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.training import train_state
+from jax import Array
+
+from dynsel_jax.types import Selection, Selector, SelectorState, Signals
+
+__all__ = [
+  "Meters",
+  "RunState",
+  "TrainState",
+  "Usage",
+  "create_run_state",
+  "empty_meters",
+  "full_selection",
+  "record_usage",
+]
+
+
+class TrainState(train_state.TrainState):
+  """Flax's train state with running statistics, and an update that is given its learning rate."""
+
+  batch_stats: Any
+
+  def apply_gradients(self, *, grads: Any, learning_rate: Array, **changes: Any) -> "TrainState":  # type: ignore[override]
+    """Takes one optimizer step of `learning_rate`; `changes` replaces other fields, such as `batch_stats`."""
+    updates, opt_state = self.tx.update(grads, self.opt_state, self.params)
+    params = jax.tree.map(lambda p, u: p - learning_rate.astype(p.dtype) * u, self.params, updates)
+    return self.replace(step=self.step + 1, params=params, opt_state=opt_state, **changes)
+
+
+class Usage(NamedTuple):
+  """How often each sample was used."""
+
+  visits: Array  # [N] int32, backward passes
+  last_loss: Array  # [N] float32, last seen cross-entropy in nats; NaN until a sample has been seen
+
+
+class Meters(NamedTuple):
+  """Sums over the epoch so far."""
+
+  loss_sum: Array  # [] float32, cross-entropy summed over trained samples, in nats
+  weight_sum: Array  # [] float32, loss weights summed over trained samples
+  forward_visits: Array  # [] int32
+  backward_visits: Array  # [] int32
+  trained_by_class: Array  # [C] int32
+  learning_rate: Array  # [] float32, of the last step
+  non_finite_step: Array  # [] int32, first optimizer step with a loss or gradient that was not finite, or -1
+
+
+class RunState(NamedTuple):
+  """Everything that changes while a run trains."""
+
+  train: TrainState
+  selector: SelectorState
+  usage: Usage
+  plan: Selection  # the running epoch's
+  meters: Meters
+
+
+def full_selection(num_samples: int) -> Selection:
+  """Returns the plan that visits every sample once, in the order of the training set."""
+  return Selection(
+    indices=jnp.arange(num_samples, dtype=jnp.int32),
+    weights=jnp.ones(num_samples, jnp.float32),
+    size=jnp.asarray(num_samples, jnp.int32),
+    learning_rate_multiplier=jnp.asarray(1.0, jnp.float32),
+    thin=jnp.asarray(False),
+  )
+
+
+def empty_meters(num_classes: int) -> Meters:
+  """Returns the meters at the start of an epoch."""
+  zero = jnp.zeros((), jnp.float32)
+  none = jnp.zeros((), jnp.int32)
+  return Meters(zero, zero, none, none, jnp.zeros(num_classes, jnp.int32), zero, none - 1)
+
+
+def record_usage(usage: Usage, signals: Signals) -> Usage:
+  """Counts the trained samples of one step and keeps the losses that were seen; padding changes nothing."""
+  num_samples = usage.visits.shape[0]
+  position = jnp.where(signals.index < 0, num_samples, signals.index)
+  return Usage(
+    visits=usage.visits.at[position].add(signals.trained.astype(jnp.int32), mode="drop"),
+    last_loss=usage.last_loss.at[position].set(signals.loss, mode="drop"),
+  )
+
+
+def create_run_state(
+  key: Array, module: nn.Module, tx: Any, selector: Selector, example: Array, num_samples: int, num_classes: int
+) -> RunState:
+  """Builds the state before the first step.
+
+  Args:
+    key: consumed; split between the model's and the selector's initial values.
+    module: a model of `dynsel_jax.models`.
+    tx: an optax transformation without a learning rate.
+    selector: its `init` gives the first selector state.
+    example: `[1, ...]` float32, one normalised input.
+    num_samples: N.
+    num_classes: C.
+  """
+  model_key, selector_key = jax.random.split(key)
+  variables = module.init(model_key, example, jnp.ones(1, bool), train=False)
+  train = TrainState.create(
+    apply_fn=module.apply, params=variables["params"], tx=tx, batch_stats=variables.get("batch_stats", {})
+  )
+  return RunState(
+    train=train.replace(step=jnp.zeros((), jnp.int32)),
+    selector=selector.init(selector_key),
+    usage=Usage(jnp.zeros(num_samples, jnp.int32), jnp.full(num_samples, jnp.nan, jnp.float32)),
+    plan=full_selection(num_samples),
+    meters=empty_meters(num_classes),
+  )

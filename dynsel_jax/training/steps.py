@@ -1,0 +1,243 @@
+"""One step of training, scoring and evaluating, and the plan of an epoch, as pure functions for a mapped axis "batch".
+
+Every function sees the same replicated arrays on every device, takes its own slice of the step's samples by `replica`,
+and reduces over "batch", weighted by the valid samples. Randomness comes from `fold_in` alone:
+run key -> epoch -> purpose -> sample index, so that neither the devices' number nor a restart changes a draw.
+
+`N` is the number of training samples, `B` the global batch size, `b` the part of it that a thinned step trains on.
+"""
+
+import enum
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from jax import Array
+
+from dynsel_jax.data import gather
+from dynsel_jax.data.sources import Dataset
+from dynsel_jax.training import signals as signals_lib
+from dynsel_jax.training.schedules import Schedule
+from dynsel_jax.training.state import Meters, RunState, TrainState, empty_meters, record_usage
+from dynsel_jax.types import Selection, Selector, Signals
+
+__all__ = ["AXIS", "Evaluation", "Fixed", "Purpose", "Recipe", "Steps", "create"]
+
+AXIS = "batch"
+
+
+class Purpose(enum.IntEnum):
+  """What a key is folded for, so that two uses never share random bits."""
+
+  SELECT = 0
+  AUGMENT = 1
+  THIN = 2
+
+
+class Recipe(NamedTuple):
+  """The static side of a run: functions and numbers that the steps close over."""
+
+  module: nn.Module
+  selector: Selector
+  schedule: Schedule
+  augment: Callable[[Array, Array, Array], Array]  # (key, index [b], inputs [b, ...]) -> inputs
+  normalize: Callable[[Array], Array]  # inputs uint8 -> float32
+  batch_size: int
+  eval_batch_size: int
+  epochs: int
+  num_classes: int
+  num_replicas: int  # devices over all processes
+  label_smoothing: float = 0.0
+  weighting: str = "mean_one"  # or "sum_to_n"
+
+
+class Fixed(NamedTuple):
+  """Arrays that no step changes."""
+
+  train: Dataset
+  test: Dataset
+  key: Array  # the run's key
+
+
+class Evaluation(NamedTuple):
+  """Sums over the test samples seen so far."""
+
+  loss_sum: Array  # [] float32, nats
+  correct: Array  # [] int32
+  samples: Array  # [] int32
+
+
+class Steps(NamedTuple):
+  """The functions that a run maps over its devices; see `create`."""
+
+  plan: Callable[[RunState, Fixed, Array, Array], tuple[RunState, dict[str, Array]]]
+  train: Callable[[RunState, Fixed, Array, Array, Array], RunState]
+  train_thinned: Callable[[RunState, Fixed, Array, Array, Array], RunState]
+  refresh: Callable[[RunState, Array, Array], RunState]
+  score: Callable[[RunState, Fixed, Array, Array, Array], RunState]
+  evaluate: Callable[[Evaluation, TrainState, Fixed, Array, Array], Evaluation]
+
+
+def _local_slots(step: Array, replica: Array, batch_size: int, num_replicas: int) -> Array:
+  """Returns this device's places in the epoch's plan, `[batch_size / num_replicas]` int32."""
+  share = batch_size // num_replicas
+  return step * batch_size + replica * share + jnp.arange(share, dtype=jnp.int32)
+
+
+def _apply(
+  recipe: Recipe, train: TrainState, params: Any, inputs: Array, valid: Array, *, running: bool, update: bool
+) -> tuple[Array, Any]:
+  """Runs the model; `running` takes the running statistics, `update` returns them renewed."""
+  variables = {"params": params, "batch_stats": train.batch_stats}
+  if update:
+    (logits, _), new = recipe.module.apply(variables, inputs, valid, train=True, mutable=["batch_stats"])
+    return logits, new.get("batch_stats", train.batch_stats)
+  logits, _ = recipe.module.apply(variables, inputs, valid, train=not running)
+  return logits, train.batch_stats
+
+
+def _inputs(recipe: Recipe, fixed: Fixed, epoch: Array, index: Array) -> tuple[Array, Array]:
+  """Returns augmented, normalised inputs and labels; a sample's view depends on (epoch, index) alone."""
+  inputs, labels = gather.gather(fixed.train, index)
+  key = jax.random.fold_in(jax.random.fold_in(fixed.key, epoch), Purpose.AUGMENT)
+  return recipe.normalize(recipe.augment(key, index, inputs)), labels
+
+
+def _backward(
+  recipe: Recipe, run: RunState, fixed: Fixed, epoch: Array, step: Array, index: Array, weights: Array
+) -> tuple[TrainState, Signals, Meters]:
+  """Takes one optimizer step on this device's samples together with the other devices' samples.
+
+  Returns the new train state, this device's signals, and the meters without the samples' sums.
+  """
+  train = run.train
+  valid = index >= 0
+  inputs, labels = _inputs(recipe, fixed, epoch, index)
+  weights = jnp.where(valid, weights, 0.0)
+  # The divisor of the step's loss: the sum of its weights, or the number of its samples.
+  divisor = jax.lax.psum(jnp.sum(weights if recipe.weighting == "mean_one" else valid.astype(jnp.float32)), AXIS)
+  scale = weights / jnp.maximum(divisor, jnp.finfo(jnp.float32).tiny)
+
+  def loss_share(params: Any) -> tuple[Array, tuple[Array, Any]]:
+    logits, batch_stats = _apply(recipe, train, params, inputs, valid, running=False, update=True)
+    losses = signals_lib.cross_entropy(logits, labels, recipe.label_smoothing)
+    # A padded row holds a real sample's pixels, so its loss is finite and the zero scale removes it.
+    return jnp.sum(losses * scale), (logits, batch_stats)
+
+  (share, (logits, batch_stats)), grads = jax.value_and_grad(loss_share, has_aux=True)(train.params)
+  loss, grads = jax.lax.psum((share, grads), AXIS)
+  steps_of_epoch = -(-run.plan.size // recipe.batch_size)
+  progress = (epoch + step / jnp.maximum(steps_of_epoch, 1)) / recipe.epochs
+  learning_rate = recipe.schedule(progress.astype(jnp.float32)) * run.plan.learning_rate_multiplier
+  finite = jnp.isfinite(loss) & jnp.isfinite(optax.global_norm(grads))
+  meters = run.meters._replace(
+    learning_rate=learning_rate,
+    non_finite_step=jnp.where(finite | (run.meters.non_finite_step >= 0), run.meters.non_finite_step, train.step),
+    weight_sum=run.meters.weight_sum + jax.lax.psum(jnp.sum(weights), AXIS),
+  )
+  train = train.apply_gradients(grads=grads, learning_rate=learning_rate, batch_stats=batch_stats)
+  return train, signals_lib.of_logits(logits, labels, index, valid, epoch), meters
+
+
+def _record(
+  recipe: Recipe, run: RunState, fixed: Fixed, train: TrainState, signals: Signals, meters: Meters, forward: Array
+) -> RunState:
+  """Lets the selector, the usage counts and the meters see one step's global batch."""
+  trained = signals.trained
+  label = jnp.where(trained, fixed.train.labels[jnp.maximum(signals.index, 0)], recipe.num_classes)
+  return RunState(
+    train=train,
+    selector=recipe.selector.observe(run.selector, signals),
+    usage=record_usage(run.usage, signals),
+    plan=run.plan,
+    meters=meters._replace(
+      loss_sum=meters.loss_sum + jnp.sum(jnp.where(trained, signals.loss, 0.0)),
+      forward_visits=meters.forward_visits + forward,
+      backward_visits=meters.backward_visits + jnp.sum(trained, dtype=jnp.int32),
+      trained_by_class=meters.trained_by_class.at[label].add(1, mode="drop"),
+    ),
+  )
+
+
+def _score(
+  recipe: Recipe, run: RunState, fixed: Fixed, epoch: Array, inputs: Array, labels: Array, index: Array, running: bool
+) -> Signals:
+  """Returns the global batch's signals from a forward pass that changes nothing."""
+  logits, _ = _apply(recipe, run.train, run.train.params, inputs, index >= 0, running=running, update=False)
+  return signals_lib.gathered(signals_lib.of_logits(logits, labels, index, jnp.zeros_like(index, bool), epoch), AXIS)
+
+
+def create(recipe: Recipe) -> Steps:
+  """Binds `recipe` to the functions of a run.
+
+  Each takes `replica`, this device's number over all processes (`[]` int32), last; `epoch` and `step` (in the epoch)
+  are `[]` int32, counted from 0.
+
+  Returns:
+    `plan` begins an epoch: selects and clears the meters. `train` steps on one global batch of the plan;
+    `train_thinned` scores that batch and steps on the part that the selector's `thin` names. `refresh` plans the
+    forward passes after an epoch and `score` takes one of them, on unaugmented samples with running statistics.
+    `evaluate` adds one batch of test samples to an `Evaluation`.
+  """
+  selector, replicas = recipe.selector, recipe.num_replicas
+
+  def batch_of_plan(plan: Selection, step: Array, replica: Array) -> tuple[Array, Array]:
+    slots = _local_slots(step, replica, recipe.batch_size, replicas)
+    index = plan.indices.at[slots].get(mode="fill", fill_value=-1)
+    return index, plan.weights.at[slots].get(mode="fill", fill_value=0.0)
+
+  def plan(run: RunState, fixed: Fixed, epoch: Array, replica: Array) -> tuple[RunState, dict[str, Array]]:
+    del replica  # every device plans the same epoch
+    key = jax.random.fold_in(jax.random.fold_in(fixed.key, epoch), Purpose.SELECT)
+    selection, info = selector.select(key, run.selector, epoch)
+    cast = jax.tree.map(lambda value, like: jnp.asarray(value, like.dtype), selection, run.plan)
+    return run._replace(plan=cast, meters=empty_meters(recipe.num_classes)), info
+
+  def train(run: RunState, fixed: Fixed, epoch: Array, step: Array, replica: Array) -> RunState:
+    index, weights = batch_of_plan(run.plan, step, replica)
+    new, local, meters = _backward(recipe, run, fixed, epoch, step, index, weights)
+    seen = signals_lib.gathered(local, AXIS)
+    return _record(recipe, run, fixed, new, seen, meters, jnp.sum(seen.index >= 0, dtype=jnp.int32))
+
+  def train_thinned(run: RunState, fixed: Fixed, epoch: Array, step: Array, replica: Array) -> RunState:
+    assert selector.thin is not None
+    index, plan_weights = batch_of_plan(run.plan, step, replica)
+    inputs, labels = _inputs(recipe, fixed, epoch, index)
+    # Batch statistics of the meta-batch: the losses that training on it would have.
+    scored = _score(recipe, run, fixed, epoch, inputs, labels, index, running=False)
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(fixed.key, epoch), Purpose.THIN), step)
+    positions, thin_weights = selector.thin(key, run.selector, scored)
+    weights = thin_weights * jax.lax.all_gather(plan_weights, AXIS, tiled=True)[positions]
+    mine = _local_slots(jnp.int32(0), replica, positions.shape[0], replicas)
+    chosen = jnp.where(thin_weights > 0, scored.index[positions], -1)
+    new, _, meters = _backward(recipe, run, fixed, epoch, step, chosen[mine], weights[mine])
+    trained = jnp.zeros_like(scored.trained).at[positions].set(chosen >= 0)
+    forward = jnp.sum(scored.index >= 0, dtype=jnp.int32) + jnp.sum(trained, dtype=jnp.int32)
+    return _record(recipe, run, fixed, new, scored._replace(trained=trained), meters, forward)
+
+  def refresh(run: RunState, epoch: Array, replica: Array) -> RunState:
+    assert selector.refresh is not None
+    del replica
+    selection = selector.refresh(run.selector, epoch)
+    return run._replace(plan=jax.tree.map(lambda value, like: jnp.asarray(value, like.dtype), selection, run.plan))
+
+  def score(run: RunState, fixed: Fixed, epoch: Array, step: Array, replica: Array) -> RunState:
+    index, _ = batch_of_plan(run.plan, step, replica)
+    inputs, labels = gather.gather(fixed.train, index)
+    seen = _score(recipe, run, fixed, epoch, recipe.normalize(inputs), labels, index, running=True)
+    return _record(recipe, run, fixed, run.train, seen, run.meters, jnp.sum(seen.index >= 0, dtype=jnp.int32))
+
+  def evaluate(sums: Evaluation, state: TrainState, fixed: Fixed, step: Array, replica: Array) -> Evaluation:
+    slots = _local_slots(step, replica, recipe.eval_batch_size, replicas)
+    valid = slots < fixed.test.labels.shape[0]
+    inputs, labels = gather.gather(fixed.test, jnp.where(valid, slots, -1))
+    logits, _ = _apply(recipe, state, state.params, recipe.normalize(inputs), valid, running=True, update=False)
+    correct = valid & (jnp.argmax(logits, axis=-1) == labels)
+    losses = jnp.where(valid, signals_lib.cross_entropy(logits, labels), 0.0)
+    seen = Evaluation(jnp.sum(losses), jnp.sum(correct, dtype=jnp.int32), jnp.sum(valid, dtype=jnp.int32))
+    return jax.tree.map(jnp.add, sums, jax.lax.psum(seen, AXIS))
+
+  return Steps(plan, train, train_thinned, refresh, score, evaluate)

@@ -1,0 +1,136 @@
+"""The files that a run leaves behind: the contract that reports and people rely on. Host-side input and output.
+
+`config.json`, `metrics.jsonl`, `summary.json`, `usage.npz` and TensorBoard event files; `checkpoint` writes the rest.
+"""
+
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+from typing import Any
+
+import jax
+import numpy as np
+from tensorboardX import SummaryWriter
+
+from dynsel_jax import options
+
+__all__ = ["Workdir", "check_writable", "flatten", "provenance"]
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy", "ml_collections")
+
+
+def check_writable(workdir: str) -> None:
+  """Raises `UserError`, and makes nothing, if `workdir` cannot be made or written."""
+  path = pathlib.Path(workdir).absolute()
+  existing = next(p for p in (path, *path.parents) if p.exists())
+  if not existing.is_dir():
+    raise options.UserError(f"workdir={workdir}: {existing} is a file, not a folder")
+  if not os.access(existing, os.W_OK | os.X_OK):
+    raise options.UserError(f"workdir={workdir} cannot be written: no permission for {existing}")
+
+
+def provenance(config: dict[str, Any], fingerprint: str, num_devices: int) -> dict[str, Any]:
+  """Returns what `config.json` holds: the config, and what the run was made with."""
+  return {
+    "config": config,
+    "data_fingerprint": fingerprint,
+    "device": {"kind": jax.devices()[0].device_kind, "platform": jax.default_backend(), "count": num_devices},
+    "versions": {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in PACKAGES}},
+  }
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+  """Turns nested dicts into one with dotted names; lists and values are leaves."""
+  flat: dict[str, Any] = {}
+  for name, value in tree.items():
+    flat.update(flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value})
+  return flat
+
+
+def _write(path: pathlib.Path, text: str) -> None:
+  """Replaces a file in one move, so that a reader or a kill never meets half of it."""
+  partial = path.with_suffix(path.suffix + ".partial")
+  partial.write_text(text)
+  partial.replace(path)
+
+
+class Workdir:
+  """One run's folder."""
+
+  def __init__(self, path: str):
+    """Names the folder; nothing is read or made before a method is called."""
+    self.path = pathlib.Path(path).absolute()
+    self._events: SummaryWriter | None = None
+
+  @property
+  def checkpoints(self) -> str:
+    """The folder of the checkpoints."""
+    return str(self.path / "checkpoints")
+
+  def check_same_run(self, made: dict[str, Any]) -> None:
+    """Raises `UserError`, with the differing fields named, if the folder holds a run of another config or data."""
+    try:
+      held = json.loads((self.path / "config.json").read_text())
+    except FileNotFoundError:
+      return
+    # Through JSON, since a tuple comes back as a list.
+    new = flatten(json.loads(json.dumps({name: made[name] for name in ("config", "data_fingerprint")})))
+    old = flatten({name: held[name] for name in ("config", "data_fingerprint")})
+    differing = [
+      f"{name.removeprefix('config.')} ({old.get(name, 'absent')!r} there, {new.get(name, 'absent')!r} here)"
+      for name in sorted(old.keys() | new.keys())
+      if old.get(name, "absent") != new.get(name, "absent")
+    ]
+    if differing:
+      raise options.UserError(f"workdir={self.path} belongs to a different run: {', '.join(differing)}")
+
+  def begin(self, made: dict[str, Any]) -> None:
+    """Makes the folder and writes `config.json`, unless it is there from an earlier part of the run."""
+    self.path.mkdir(parents=True, exist_ok=True)
+    if not (self.path / "config.json").exists():
+      _write(self.path / "config.json", json.dumps(made, indent=2) + "\n")
+
+  def rewind(self, epoch: int) -> None:
+    """Drops the lines of `metrics.jsonl` from `epoch` (counted from 0) on: the run is about to write them again."""
+    path = self.path / "metrics.jsonl"
+    if path.exists():
+      # One line an epoch, so a torn last line lies beyond what a checkpoint covers.
+      _write(path, "".join(path.read_text().splitlines(keepends=True)[:epoch]))
+    self._events = SummaryWriter(str(self.path), purge_step=epoch + 1)
+
+  def write_epoch(self, metrics: dict[str, Any], visits: np.ndarray) -> None:
+    """Adds a line to `metrics.jsonl` and the same scalars, with the histogram of `visits`, to TensorBoard's events."""
+    assert self._events is not None
+    with (self.path / "metrics.jsonl").open("a") as file:
+      file.write(json.dumps(metrics) + "\n")
+      file.flush()
+      os.fsync(file.fileno())
+    for name, value in flatten(metrics).items():
+      if isinstance(value, int | float):
+        self._events.add_scalar(name.replace(".", "/"), value, metrics["epoch"])
+    self._events.add_histogram("usage/visits", visits, metrics["epoch"])
+    self._events.flush()
+
+  def write_usage(self, visits: np.ndarray, last_loss: np.ndarray) -> None:
+    """Writes `usage.npz`: `visits` [N] int32 and `last_loss` [N] float32."""
+    partial = self.path / "usage.partial.npz"
+    np.savez_compressed(partial, visits=visits, last_loss=last_loss)
+    partial.replace(self.path / "usage.npz")
+
+  def write_summary(self, summary: dict[str, Any]) -> None:
+    """Writes `summary.json`."""
+    _write(self.path / "summary.json", json.dumps(summary, indent=2) + "\n")
+
+  def read_summary(self) -> dict[str, Any] | None:
+    """Returns the summary of a finished run, or None."""
+    try:
+      return json.loads((self.path / "summary.json").read_text())
+    except FileNotFoundError:
+      return None
+
+  def close(self) -> None:
+    """Closes the event file."""
+    if self._events is not None:
+      self._events.close()

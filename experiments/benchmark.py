@@ -1,0 +1,189 @@
+"""How fast, as ratios against a reference that is measured in the same run. Let nothing else run beside it.
+
+    python -m experiments.benchmark step          a training step against a hand-written Flax loop
+    python -m experiments.benchmark selecting     one epoch's selection, every method, against numpy
+    python -m experiments.benchmark subset        training seconds of `random` at 30 % against `full`, on digits
+    python -m experiments.benchmark subset cifar10    the same on CIFAR-10, two epochs of each
+
+Seconds are medians of repeated, awaited calls; a ratio is the median over pairs taken in turn.
+"""
+
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import optax
+from flax.training import train_state
+
+from configs import cifar10, digits
+from dynsel_jax import data, selectors
+from dynsel_jax.training import loop, setup
+from dynsel_jax.training.state import RunState
+from dynsel_jax.types import SampleTable, Signals
+
+IMAGENET_SIZE = 1_281_167
+
+
+def seconds_of(call: Callable[[], Any]) -> float:
+  """Returns the seconds of one awaited call."""
+  start = time.perf_counter()
+  jax.block_until_ready(call())
+  return time.perf_counter() - start
+
+
+def in_turn(ours: Callable[[], Any], reference: Callable[[], Any], pairs: int) -> tuple[float, float, float]:
+  """Calls both in turn; returns the median seconds of each and the median ratio ours / reference over the pairs."""
+  ours(), reference()
+  taken = [(seconds_of(ours), seconds_of(reference)) for _ in range(pairs)]
+  first, second = (statistics.median(column) for column in zip(*taken, strict=True))
+  return first, second, statistics.median(one / other for one, other in taken)
+
+
+class _PlainState(train_state.TrainState):
+  batch_stats: Any
+
+
+def _plain_flax(run: setup.Run, config: ml_collections.ConfigDict) -> Callable[[int], Any]:
+  """A training loop as one writes it by hand: batches gathered by numpy, one jitted step that owns its state."""
+  recipe, variables = run.recipe, jax.tree.map(jnp.copy, run.initial.train)
+  decay = jax.tree.map(lambda p: p.ndim > 1, variables.params)
+  tx = optax.chain(optax.add_decayed_weights(5e-4, decay), optax.sgd(config.learning_rate, 0.9, nesterov=True))
+  # On one device: the axis over which the library's model spreads a batch is not there.
+  module = recipe.module.clone(axis_name=None)
+  state = _PlainState.create(apply_fn=module.apply, params=variables.params, tx=tx, batch_stats=variables.batch_stats)
+  images, labels = np.asarray(run.source.train.inputs), np.asarray(run.source.train.labels)
+  order = np.random.default_rng(0).permutation(len(labels)).astype(np.int32)
+  valid = np.ones(config.batch_size, bool)
+
+  @jax.jit
+  def step(state: _PlainState, key: jax.Array, index: jax.Array, inputs: jax.Array, labels: jax.Array) -> _PlainState:
+    inputs = recipe.normalize(recipe.augment(key, index, inputs))
+
+    def mean_loss(params: Any) -> tuple[jax.Array, Any]:
+      (logits, _), new = state.apply_fn(
+        {"params": params, "batch_stats": state.batch_stats}, inputs, valid, train=True, mutable=["batch_stats"]
+      )
+      return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), new["batch_stats"]
+
+    grads, batch_stats = jax.grad(mean_loss, has_aux=True)(state.params)
+    return state.apply_gradients(grads=grads, batch_stats=batch_stats)
+
+  step = jax.jit(step, donate_argnums=0)
+  key = jax.random.key(0)
+
+  def call(number: int) -> Any:
+    nonlocal state
+    index = order[number * config.batch_size : (number + 1) * config.batch_size]
+    state = step(state, key, index, images[index], labels[index])
+    return state
+
+  return call
+
+
+def _synthetic_cifar() -> data.Source:
+  """Random pixels in CIFAR's shape: a step's time does not depend on what it sees."""
+  rng = np.random.default_rng(0)
+
+  def dataset(size: int) -> data.Dataset:
+    return data.Dataset(rng.integers(0, 256, (size, 32, 32, 3), np.uint8), rng.integers(0, 10, size).astype(np.int32))
+
+  return data.Source("synthetic", dataset(12_800), dataset(500), 10, (0.5,) * 3, (0.25,) * 3, "synthetic")
+
+
+def benchmark_step(model: str = "resnet_patch") -> None:
+  """Prints our step and the plain Flax step, at batch 128 of 32x32 images."""
+  config = cifar10.get_config(f"size=cpu,selector=full,model={model}")
+  run = setup.build_from(config, _synthetic_cifar(), jax.devices()[:1])
+  state, info = run.programs.plan(run.initial, run.fixed, 0)
+  del info
+  plain, number, steps = _plain_flax(setup.build_from(config, _synthetic_cifar(), jax.devices()[:1]), config), 0, 10
+
+  def ours() -> RunState:
+    nonlocal state
+    for step in range(number, number + steps):
+      state = run.programs.train(state, run.fixed, 0, step, 1)
+    return state
+
+  def reference() -> Any:
+    for step in range(number, number + steps):
+      result = jax.block_until_ready(plain(step))
+    return result
+
+  first, second, ratio = in_turn(ours, reference, 15)
+  print(f"step {model}: ours {first / steps * 1e3:.1f} ms, plain Flax {second / steps * 1e3:.1f} ms, ratio {ratio:.3f}")
+
+
+def _numpy_infobatch(losses: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+  """InfoBatch's selection (arXiv 2303.04947) as numpy does it: threshold, draw, weights, shuffle."""
+  low = np.flatnonzero(losses < losses.mean())
+  kept = rng.choice(low, int(0.5 * len(low)), replace=False)
+  weights = np.ones(len(losses), np.float32)
+  weights[kept] = 2.0
+  indices = np.concatenate([np.flatnonzero(losses >= losses.mean()), kept])
+  rng.shuffle(indices)
+  return indices
+
+
+def benchmark_selecting() -> None:
+  """Prints the seconds of one `select` for every method at 50,000 and ImageNet's number of samples."""
+  rng = np.random.default_rng(0)
+  for size, classes in ((50_000, 100), (IMAGENET_SIZE, 1000)):
+    losses = rng.lognormal(0, 1, size).astype(np.float32)
+    labels = rng.permutation(np.arange(size) % classes).astype(np.int32)
+    reference = statistics.median(seconds_of(lambda: _numpy_infobatch(losses, rng)) for _ in range(5))
+    print(f"N = {size:,}: infobatch in numpy {reference:.4f} s")
+    columns = {name: jnp.asarray(rng.random(size), jnp.float32) for name in ("representativeness", "rarity")}
+    table = SampleTable(jnp.asarray(labels), classes, columns)
+    for name in selectors.METHODS:
+      selector = selectors.create(name, table, 200)
+      state = _after_an_epoch(selector, losses, labels)
+      select = jax.jit(selector.select)
+      key = jax.random.key(1)
+      jax.block_until_ready(select(key, state, jnp.int32(100)))
+      taken = statistics.median(seconds_of(lambda: select(key, state, jnp.int32(100))) for _ in range(5))  # noqa: B023
+      print(f"  {name:16} {taken:.4f} s, ratio {taken / reference:.2f}")
+
+
+def _after_an_epoch(selector: Any, losses: np.ndarray, labels: np.ndarray) -> Any:
+  """Returns the selector's state once every sample has been seen in epoch 0."""
+  probability = jnp.exp(-jnp.asarray(losses))
+  everything = Signals(
+    index=jnp.arange(len(labels), dtype=jnp.int32),
+    loss=jnp.asarray(losses),
+    confidence=jnp.maximum(probability, 1 - probability),
+    margin=2 * probability - 1,
+    el2n=1 - probability,
+    correct=probability > 0.5,
+    trained=jnp.ones(len(labels), bool),
+    epoch=jnp.int32(0),
+  )
+  return jax.jit(selector.observe)(selector.init(jax.random.key(0)), everything)
+
+
+def benchmark_subset(name: str = "digits") -> None:
+  """Prints the training seconds of `random` at keep_fraction 0.3 against those of `full`, for the same epochs."""
+  made, epochs = {"digits": (digits, 30), "cifar10": (cifar10, 2)}[name]
+  taken = {}
+  for selector in ("full", "random"):
+    config = made.get_config(f"size=cpu,selector={selector}")
+    config.epochs = epochs
+    with tempfile.TemporaryDirectory() as workdir:
+      taken[selector] = loop.train_and_evaluate(config, workdir).summary["seconds"]["training"]
+  ratio = taken["random"] / taken["full"]
+  print(f"subset {name}: random {taken['random']:.3f} s, full {taken['full']:.3f} s, ratio {ratio:.3f}")
+
+
+BENCHMARKS = {"selecting": benchmark_selecting, "step": benchmark_step, "subset": benchmark_subset}
+
+
+if __name__ == "__main__":
+  if len(sys.argv) < 2 or sys.argv[1] not in BENCHMARKS:
+    sys.exit(f"error: name one of {', '.join(sorted(BENCHMARKS))}")
+  BENCHMARKS[sys.argv[1]](*sys.argv[2:])

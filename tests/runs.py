@@ -1,0 +1,55 @@
+"""Small runs on digits, shared by the tests of training."""
+
+import json
+import pathlib
+import signal
+
+import jax
+import numpy as np
+
+from configs import digits
+from dynsel_jax.training import console, loop
+
+__all__ = ["config", "interrupted_at", "lines", "same_state", "train"]
+
+
+def config(selector="random", model="mlp", **changes):
+  """The digits config for two epochs of 11 or 12 steps; `changes` sets fields by dotted names written with `__`."""
+  made = digits.get_config(f"size=smoke,selector={selector},model={model}")
+  made.batch_size = 128
+  flat = {name.replace("__", "."): value for name, value in changes.items()}
+  made.update_from_flattened_dict(flat)
+  return made
+
+
+def train(made, workdir, num_devices=1):
+  """Runs to the end; returns (summary, final state as numpy)."""
+  result = loop.train_and_evaluate(made, workdir, jax.devices()[:num_devices])
+  return result.summary, jax.tree.map(np.asarray, result.state)
+
+
+def interrupted_at(step, monkeypatch, kind=signal.SIGTERM):
+  """From now on a run gets the signal `kind` when it has done `step` steps of this process."""
+  seen = []
+  original = console.Console.step
+
+  def counting(self, *args, **kwargs):
+    original(self, *args, **kwargs)
+    seen.append(None)
+    if len(seen) == step:
+      signal.raise_signal(kind)
+
+  monkeypatch.setattr(console.Console, "step", counting)
+
+
+def lines(workdir, *, without=("seconds",)):
+  """The lines of metrics.jsonl, without the fields that differ between two runs of the same config."""
+  read = [json.loads(line) for line in pathlib.Path(workdir, "metrics.jsonl").read_text().splitlines()]
+  return [{name: value for name, value in line.items() if name not in without} for line in read]
+
+
+def same_state(one, other):
+  """Asserts that two final states agree bit for bit: parameters, optimizer, statistics, selector, usage."""
+  for path, leaf in jax.tree_util.tree_leaves_with_path(one):
+    other_leaf = dict(jax.tree_util.tree_leaves_with_path(other))[path]
+    np.testing.assert_array_equal(leaf, other_leaf, err_msg=jax.tree_util.keystr(path))

@@ -1,0 +1,45 @@
+"""README says what is true: its selector runs as printed, and its table of methods is the registry."""
+
+import re
+import sys
+
+import runs
+from conftest import ROOT
+
+from configs import digits
+from dynsel_jax import selectors
+
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_custom_selector_runs_as_printed(tmp_path, monkeypatch):
+  (code,) = re.findall(r"```python\n# my_lab/mistakes.py\n(.*?)```", README, re.DOTALL)
+  (tmp_path / "my_lab").mkdir()
+  (tmp_path / "my_lab" / "mistakes.py").write_text(code)
+  monkeypatch.syspath_prepend(tmp_path)
+  name = re.search(r"selector=(my_lab\S+) ", README).group(1)
+  made = digits.get_config(f"size=smoke,selector={name}")
+  assert made.selector.keep_fraction == 0.5
+  summary, _ = runs.train(made, tmp_path / "run")
+  assert summary["realised_keep_fraction"] == 721 / 1442
+  wrong = [line["selector"]["wrong"] for line in runs.lines(tmp_path / "run")]
+  assert wrong[0] == 1442
+  assert wrong[1] < 1442
+  assert "my_lab.mistakes" in sys.modules
+  assert len(code.splitlines()) <= 20
+
+
+def test_the_table_of_methods_is_the_registry():
+  table = re.search(r"<!-- methods.*?-->\n(.*?)<!-- end of methods", README, re.DOTALL).group(1)
+  rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+  expected = [
+    [
+      f"`{name}`",
+      method.paper,
+      method.signal,
+      method.level,
+      f"`{method.factory.__module__.removeprefix('dynsel_jax.')}`",
+    ]
+    for name, method in selectors.METHODS.items()
+  ]
+  assert rows == expected

@@ -1,0 +1,136 @@
+"""Stopping and continuing: the same bits as a run left alone, on the same and on other devices."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+import runs
+from conftest import ROOT
+
+from dynsel_jax import options
+from dynsel_jax.training import loop
+
+# A process that trains on digits and kills itself without warning after a number of its steps.
+KILLED = """
+import sys, signal, pytest
+sys.path[:0] = ["tests", "."]
+import conftest, runs
+workdir, selector, steps = sys.argv[1:]
+if int(steps):
+  runs.interrupted_at(int(steps), pytest.MonkeyPatch(), signal.SIGKILL)
+runs.train(runs.config(selector, model="resnet_patch", epochs=3, checkpoint_every_steps=4), workdir)
+"""
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+  """A run left alone, three epochs of at most 12 steps."""
+  workdir = tmp_path_factory.mktemp("alone")
+  made = runs.config("infobatch", model="resnet_patch", epochs=3, checkpoint_every_steps=4)
+  return workdir, made, runs.train(made, workdir)
+
+
+def test_killed_at_three_random_steps_gives_the_same_bits(alone, tmp_path):
+  workdir, made, (summary, state) = alone
+  kills = [random.SystemRandom().randrange(1, 13) for _ in range(3)]
+  for steps in [*kills, 0]:
+    done = subprocess.run(
+      [sys.executable, "-c", KILLED, str(tmp_path), "infobatch", str(steps)],
+      cwd=ROOT,
+      env={**os.environ, "PYTHONPATH": str(ROOT)},
+      capture_output=True,
+      text=True,
+    )
+    assert done.returncode == (-signal.SIGKILL if steps else 0), f"killed after {kills} steps: {done.stderr}"
+  continued, same = runs.train(made, tmp_path)
+  runs.same_state(state, same)
+  assert runs.lines(tmp_path) == runs.lines(workdir), f"killed after {kills} steps"
+  different = {"seconds", "resumed_from"}
+  assert {k: v for k, v in continued.items() if k not in different} == {
+    k: v for k, v in summary.items() if k not in different
+  }
+  one, other = np.load(workdir / "usage.npz"), np.load(tmp_path / "usage.npz")
+  np.testing.assert_array_equal(one["visits"], other["visits"])
+  np.testing.assert_array_equal(one["last_loss"], other["last_loss"])
+
+
+def test_sigterm_saves_where_it_was_and_continues(alone, tmp_path):
+  workdir, made, (_, state) = alone
+  with pytest.MonkeyPatch.context() as patch:
+    runs.interrupted_at(15, patch)  # in the second epoch
+    with pytest.raises(loop.Interrupted, match="SIGTERM after step 15"):
+      runs.train(made, tmp_path)
+  summary, same = runs.train(made, tmp_path)
+  assert summary["resumed_from"] == [15]
+  runs.same_state(state, same)
+  assert runs.lines(tmp_path) == runs.lines(workdir)
+
+
+def test_the_command_says_how_to_continue_and_exits_with_zero(tmp_path):
+  program = (
+    "import sys, runpy, pytest; sys.path[:0] = ['tests', '.']; import runs; "
+    "runs.interrupted_at(3, pytest.MonkeyPatch()); runpy.run_module('experiments.train', run_name='__main__')"
+  )
+  arguments = ["--config=configs/digits.py:size=smoke", f"--workdir={tmp_path}"]
+  done = subprocess.run([sys.executable, "-c", program, *arguments], cwd=ROOT, capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr
+  assert "stopped by SIGTERM after step 3, and saved; the same command continues it" in done.stderr
+
+
+def test_saved_on_two_devices_continues_on_one_and_on_four(alone, tmp_path):
+  _, made, (_, state) = alone
+  for num_devices in (1, 4):
+    workdir = tmp_path / str(num_devices)
+    with pytest.MonkeyPatch.context() as patch:
+      runs.interrupted_at(15, patch)
+      with pytest.raises(loop.Interrupted):
+        runs.train(made, workdir, 2)
+    summary, continued = runs.train(made, workdir, num_devices)
+    assert summary["resumed_from"] == [15]
+    _assert_close(state, continued)
+
+
+def test_one_two_and_four_devices_train_alike(alone, tmp_path):
+  workdir, made, (_, state) = alone
+  for num_devices in (2, 4):
+    _, other = runs.train(made, tmp_path / str(num_devices), num_devices)
+    _assert_close(state, other)
+
+
+def _assert_close(one, other):
+  """Asserts the same run up to float rounding: parameters, statistics, and the same samples visited."""
+  for name in ("params", "batch_stats"):
+    jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4),
+      getattr(one.train, name),
+      getattr(other.train, name),
+    )
+  np.testing.assert_array_equal(one.usage.visits, other.usage.visits)
+
+
+def test_a_workdir_of_another_config_is_refused_with_the_fields_named(alone):
+  workdir, made, _ = alone
+  changed = made.copy_and_resolve_references()
+  changed.learning_rate = 0.01
+  changed.selector.prune_probability = 0.25
+  before = sorted(path.name for path in workdir.iterdir())
+  with pytest.raises(options.UserError) as refused:
+    runs.train(changed, workdir)
+  assert "learning_rate (0.05 there, 0.01 here)" in str(refused.value)
+  assert "selector.prune_probability (0.5 there, 0.25 here)" in str(refused.value)
+  assert "epochs" not in str(refused.value)
+  assert before == sorted(path.name for path in workdir.iterdir())
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_step_named_and_the_last_good_checkpoint_kept(tmp_path):
+  made = runs.config("full", checkpoint_every_steps=4, learning_rate=1e-3)
+  made.schedule = {"name": "multi_step", "milestones": (0.5,), "factor": 1e30}
+  with pytest.raises(loop.NonFiniteError, match=r"step 1[3-5]: .* the checkpoint of step 12 is kept"):
+    runs.train(made, tmp_path)
+  assert not (tmp_path / "summary.json").exists()
+  assert (tmp_path / "checkpoints" / "12").is_dir()
