@@ -1,0 +1,110 @@
+"""Image classification sets as uint8 arrays in memory: `digits`, or any prepared set of TensorFlow Datasets.
+
+Host-side. `N` is the number of samples, `H`, `W`, `C` are height, width and channels of an image.
+"""
+
+import hashlib
+from typing import Any, NamedTuple
+
+import numpy as np
+from sklearn.datasets import load_digits
+
+from dynsel_jax.data import tfds_images
+from dynsel_jax.options import UserError
+
+__all__ = ["Dataset", "Source", "channel_statistics", "load"]
+
+_CHUNK = 4096  # images whose statistics are taken at a time
+
+
+class Dataset(NamedTuple):
+  """Images and labels; NumPy arrays here, and arrays of the device once they are placed."""
+
+  inputs: Any  # [N, H, W, C] uint8
+  labels: Any  # [N] int32, in [0, num_classes)
+
+
+class Source(NamedTuple):
+  """A data set with what is known of it."""
+
+  name: str
+  train: Dataset
+  test: Dataset
+  num_classes: int
+  mean: tuple[float, ...]  # by channel, of the training images divided by 255
+  std: tuple[float, ...]  # likewise; 1 for a channel that never changes, so that one can divide by it
+  fingerprint: str  # 64 hexadecimal digits, a hash of all inputs and labels
+
+
+def load(name: str, *, data_dir: str | None = None) -> Source:
+  """Returns the data set called `name`.
+
+  Args:
+    name: "digits" (scikit-learn's 1,797 images of 8x8), or an image classification set of TensorFlow Datasets, for
+      example "cifar10", "fashion_mnist", "emnist/balanced". Its test set is the split "test", or else "validation".
+    data_dir: where TensorFlow Datasets looks, by default where it always does. Nothing is downloaded.
+
+  Raises:
+    UserError: the set is not known, not prepared, or no image classification set with images of one size.
+  """
+  splits, num_classes = _digits() if name == "digits" else tfds_images.read(name, data_dir)
+  train, test = (_checked(name, split, Dataset(*arrays), num_classes) for split, arrays in splits.items())
+  empty = np.flatnonzero(np.bincount(train.labels, minlength=num_classes) == 0)
+  if empty.size:
+    raise UserError(f"dataset={name!r} has no training sample of class {empty[0]}, of {num_classes} classes")
+  if train.inputs.shape[1:] != test.inputs.shape[1:]:
+    raise UserError(
+      f"dataset={name!r} has training images of {train.inputs.shape[1:]} and test images of {test.inputs.shape[1:]}"
+    )
+  mean, std = channel_statistics(train.inputs)
+  return Source(name, train, test, num_classes, mean, std, _fingerprint(train, test))
+
+
+def channel_statistics(inputs: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+  """Returns mean and standard deviation of each channel of `[N, H, W, C]` uint8 images divided by 255, in float64.
+
+  The pixels are counted by value, so that the result is exact and the images are never held as floats.
+  """
+  channels = inputs.shape[-1]
+  counts = np.zeros((channels, 256), np.int64)
+  for start in range(0, len(inputs), _CHUNK):
+    for channel in range(channels):
+      counts[channel] += np.bincount(inputs[start : start + _CHUNK, ..., channel].ravel(), minlength=256)
+  values = np.arange(256) / 255
+  share = counts / counts.sum(axis=1, keepdims=True)
+  mean = share @ values
+  deviation = np.sqrt(np.sum(share * np.square(values - mean[:, None]), axis=1))
+  return tuple(mean.tolist()), tuple(np.where(deviation > 0, deviation, 1.0).tolist())
+
+
+def _digits() -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], int]:
+  """Returns scikit-learn's digits; every fifth sample of each class is a test sample."""
+  raw = load_digits()
+  inputs = np.rint(raw.images[..., None] * (255 / 16)).astype(np.uint8)
+  labels = raw.target.astype(np.int32)
+  in_test = np.zeros(len(labels), bool)
+  for label in range(10):
+    in_test[np.flatnonzero(labels == label)[4::5]] = True
+  return {"train": (inputs[~in_test], labels[~in_test]), "test": (inputs[in_test], labels[in_test])}, 10
+
+
+def _checked(name: str, split: str, dataset: Dataset, num_classes: int) -> Dataset:
+  labels = dataset.labels
+  if not labels.size:
+    raise UserError(f"dataset={name!r} has no sample in its split {split!r}")
+  wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
+  if wrong.size:
+    raise UserError(
+      f"dataset={name!r} has label {labels[wrong[0]]} at sample {wrong[0]} of its split {split!r},"
+      f" outside [0, {num_classes})"
+    )
+  return dataset
+
+
+def _fingerprint(*datasets: Dataset) -> str:
+  digest = hashlib.sha256()
+  for dataset in datasets:
+    for array in dataset:
+      digest.update(repr((array.shape, array.dtype.str)).encode())
+      digest.update(np.ascontiguousarray(array).data)
+  return digest.hexdigest()
