@@ -1,0 +1,37 @@
+"""Full data: plain training, the baseline that every method must match.
+
+`N` is the number of training samples.
+"""
+
+from jax import Array
+
+from dynsel_jax.selectors import ranking
+from dynsel_jax.selectors.memory import EmptyState
+from dynsel_jax.types import SampleTable, Selection, Selector, Signals
+
+__all__ = ["full"]
+
+
+def full(table: SampleTable, epochs: int) -> Selector:
+  """Trains on every sample in every epoch.
+
+  Args:
+    table: the training set, N samples.
+    epochs: unused.
+  """
+  del epochs
+  num_samples = table.labels.shape[0]
+
+  def init(key: Array) -> EmptyState:
+    del key
+    return EmptyState()
+
+  def select(key: Array, state: EmptyState, epoch: Array) -> tuple[Selection, dict[str, Array]]:
+    del state, epoch
+    return ranking.everything(key, num_samples), {}
+
+  def observe(state: EmptyState, signals: Signals) -> EmptyState:
+    del signals
+    return state
+
+  return Selector(init, select, observe)

@@ -1,0 +1,119 @@
+"""The methods by name, and `create`, the only place where a selector is built. Host-side."""
+
+import importlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dynsel_jax import options
+from dynsel_jax.options import UserError
+from dynsel_jax.selectors import full, infobatch, random_rotation, random_static, rs2
+from dynsel_jax.types import SampleTable, Selector
+
+__all__ = ["METHODS", "Method", "create", "defaults", "weighting"]
+
+
+class Method(NamedTuple):
+  """A registered method."""
+
+  factory: Callable[..., Selector]  # factory(table, epochs, *, options) -> Selector
+  title: str
+  arxiv: str  # "-" if there is no paper
+  signal: str  # what it looks at: "none", "loss", ...
+  level: str  # "epoch", or "batch" if it thins meta-batches
+  weighting: str = "mean_one"  # how a step uses the weights unless the config says otherwise
+
+
+METHODS: dict[str, Method] = {
+  "full": Method(full.full, "Plain training", "-", "none", "epoch"),
+  "infobatch": Method(infobatch.infobatch, "InfoBatch", "2303.04947", "loss", "epoch", "sum_to_n"),
+  "random": Method(random_rotation.random_rotation, "Random rotation", "-", "none", "epoch"),
+  "random_static": Method(random_static.random_static, "Random subset", "-", "none", "epoch"),
+  "rs2": Method(rs2.rs2, "RS2, repeated random sampling", "2305.18424", "none", "epoch"),
+}
+
+
+def defaults(name: str) -> dict[str, Any]:
+  """Returns the options of the method `name` with their defaults."""
+  return options.keyword_defaults(_factory(name))
+
+
+def weighting(name: str) -> str:
+  """Returns how a step uses the weights of the method `name` by default: "mean_one" or "sum_to_n"."""
+  return METHODS[name].weighting if name in METHODS else "mean_one"
+
+
+def create(name: str, table: SampleTable, epochs: int, **settings: Any) -> Selector:
+  """Builds a selector.
+
+  Args:
+    name: a registered method, or the path of a user's own factory: `my_lab.my_module:my_selector`.
+    table: what is known of the training set.
+    epochs: how many the run has.
+    **settings: the method's options, see `defaults`.
+
+  Raises:
+    UserError: the name, an option, a value or the table is wrong.
+  """
+  factory = _factory(name)
+  known = options.keyword_defaults(factory)
+  options.check_options(f"selector {name!r}", settings, known)
+  for field, value in settings.items():
+    _check_type(f"selector.{field}", value, known[field])
+  options.check_positive("epochs", epochs)
+  _check_table(table)
+  selector = factory(table, epochs, **settings)
+  if not isinstance(selector, Selector):
+    raise UserError(f"selector.name={name!r} must return a Selector, not {type(selector).__name__}")
+  return selector
+
+
+def _factory(name: str) -> Callable[..., Selector]:
+  """Finds a method's factory by its registered name or by its path."""
+  module_name, colon, attribute = name.partition(":")
+  if not colon:
+    options.check_choice("selector.name", name, METHODS)
+    return METHODS[name].factory
+  try:
+    return getattr(importlib.import_module(module_name), attribute)
+  except ModuleNotFoundError as error:
+    if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+      raise  # the user's module was found, but not what it imports
+    raise UserError(f"selector.name={name!r}: there is no module {error.name!r}") from error
+  except AttributeError as error:
+    raise UserError(f"selector.name={name!r}: module {module_name!r} has no {attribute!r}") from error
+
+
+def _check_type(field: str, value: Any, default: Any) -> None:
+  """Raises `UserError` unless the value is of the default's type; an int will do for a float."""
+  wanted: tuple[type, ...]
+  if default is None:
+    return
+  if isinstance(default, bool):
+    wanted, words = (bool, np.bool_), "True or False"
+  elif isinstance(default, int):
+    wanted, words = (int, np.integer), "a whole number"
+  elif isinstance(default, float):
+    wanted, words = (int, float, np.integer, np.floating), "a number"
+  elif isinstance(default, tuple):
+    wanted, words = (tuple, list), "a tuple"
+  else:
+    wanted, words = (type(default),), f"a {type(default).__name__}"
+  if not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted):
+    raise UserError(f"{field}={value!r} must be {words}")
+
+
+def _check_table(table: SampleTable) -> None:
+  labels = np.asarray(table.labels)
+  if labels.ndim != 1 or labels.size == 0 or not np.issubdtype(labels.dtype, np.integer):
+    raise UserError(f"table.labels of shape {labels.shape} and type {labels.dtype} must be a list of whole numbers")
+  for label in (labels.min(), labels.max()):
+    if not 0 <= label < table.num_classes:
+      raise UserError(f"table.labels has {label}, which is no class: num_classes={table.num_classes}")
+  empty = np.flatnonzero(np.bincount(labels, minlength=table.num_classes) == 0)
+  if empty.size:
+    raise UserError(f"table.labels: class {empty[0]} has no sample")
+  for name, column in table.columns.items():
+    if np.shape(column) != labels.shape:
+      raise UserError(f"table.columns[{name!r}] of shape {np.shape(column)} must have one value for each sample")
