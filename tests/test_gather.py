@@ -1,0 +1,90 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dynsel_jax.data import Dataset, gather
+from dynsel_jax.options import UserError
+
+KEY = jax.random.key(3)
+
+
+def _images(count, height, width, channels=1, seed=0):
+  return jnp.asarray(np.random.default_rng(seed).integers(1, 256, (count, height, width, channels)), jnp.uint8)
+
+
+def _windows(image, pad):
+  """Returns every crop of the framed image, `[(2 pad + 1)^2, H, W, C]`, row by row."""
+  framed = np.pad(image, ((pad, pad), (pad, pad), (0, 0)))
+  height, width = image.shape[:2]
+  places = [(top, left) for top in range(2 * pad + 1) for left in range(2 * pad + 1)]
+  return np.stack([framed[top : top + height, left : left + width] for top, left in places])
+
+
+def test_gather_reads_rows_and_padding_reads_the_first():
+  dataset = Dataset(_images(5, 2, 3), jnp.arange(5, dtype=jnp.int32) * 10)
+  inputs, labels = jax.jit(gather.gather)(dataset, jnp.asarray([4, -1, 2], jnp.int32))
+  np.testing.assert_array_equal(inputs, np.asarray(dataset.inputs)[[4, 0, 2]])
+  np.testing.assert_array_equal(labels, [40, 0, 20])
+  assert inputs.dtype == jnp.uint8 and labels.dtype == jnp.int32
+
+
+@pytest.mark.parametrize("as_array", [tuple, lambda values: jnp.asarray(values, jnp.float32)])
+def test_normalize_is_by_channel_in_float32(as_array):
+  images, mean, std = _images(4, 3, 2, 3), (0.1, 0.5, 0.9), (0.2, 0.3, 0.4)
+  normalized = gather.normalize(images, as_array(mean), as_array(std))
+  assert normalized.dtype == jnp.float32
+  np.testing.assert_allclose(normalized, (np.asarray(images) / 255 - mean) / std, rtol=1e-5, atol=1e-6)
+
+
+def test_crop_takes_every_place_of_the_framed_image_alike():
+  image, pad, count = _images(1, 5, 3), 2, 2500
+  keys = jax.random.split(KEY, count)
+  crops = np.asarray(
+    jax.jit(lambda keys, x: gather.random_crop(keys, x, pad=pad))(keys, jnp.tile(image, (count, 1, 1, 1)))
+  )
+  windows = _windows(np.asarray(image[0]), pad)
+  matches = (crops[:, None] == windows[None]).all(axis=(2, 3, 4))  # all 25 windows of this image differ
+  assert (matches.sum(axis=1) == 1).all()
+  counts = matches.sum(axis=0)
+  # Chi-square with 24 degrees of freedom: 51.2 is its 99.9 % point.
+  assert np.square(counts - count / 25).sum() / (count / 25) < 51.2
+
+
+def test_flip_mirrors_half_of_the_images():
+  images = _images(1000, 2, 3, 2)
+  flipped = np.asarray(gather.random_flip(jax.random.split(KEY, 1000), images))
+  mirrored = (flipped == np.asarray(images)[:, :, ::-1]).all(axis=(1, 2, 3))
+  same = (flipped == np.asarray(images)).all(axis=(1, 2, 3))
+  assert (mirrored ^ same).all()
+  assert 450 < mirrored.sum() < 550
+
+
+def test_augmentation_depends_on_key_and_sample_alone():
+  augment = jax.jit(gather.augmentation(("crop", "flip")))
+  images, index = _images(12, 8, 6, 3), jnp.arange(12, dtype=jnp.int32) + 100
+  whole = np.asarray(augment(KEY, index, images))
+  order = np.random.default_rng(0).permutation(12)
+  np.testing.assert_array_equal(augment(KEY, index[order], images[order]), whole[order])
+  rows = np.asarray([7, 2, 11])
+  padded = jnp.concatenate([index[rows], jnp.full(1, -1, jnp.int32)])
+  part = augment(KEY, padded, images[np.append(rows, 0)])
+  np.testing.assert_array_equal(part[:3], whole[rows])
+  assert (np.asarray(augment(jax.random.key(4), index, images)) != whole).any(axis=(1, 2, 3)).sum() > 6
+  assert (np.asarray(augment(KEY, index + 12, images)) != whole).any(axis=(1, 2, 3)).sum() > 6
+
+
+def test_each_augmentation_draws_for_itself():
+  images, index = _images(40, 6, 6), jnp.arange(40, dtype=jnp.int32)
+  both = gather.augmentation(("crop", "flip"))(KEY, index, images)
+  cropped = gather.augmentation(("crop",))(KEY, index, images)
+  np.testing.assert_array_equal(both, gather.augmentation(("flip",))(KEY, index, cropped))
+  flipped = gather.augmentation(("flip",))(KEY, index, images)
+  mirrored = (np.asarray(flipped) != np.asarray(images)).any(axis=(1, 2, 3))
+  assert 0 < mirrored.sum() < 40
+  np.testing.assert_array_equal(gather.augmentation(())(KEY, index, images), images)
+
+
+def test_unknown_augmentation_is_refused():
+  with pytest.raises(UserError, match="augmentations='turn' is not known; known: crop, flip"):
+    gather.augmentation(("crop", "turn"))

@@ -1,0 +1,149 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dynsel_jax import models
+from dynsel_jax.options import UserError
+
+KEY = jax.random.key(0)
+
+
+def _shapes(model, size=32, train=False):
+  """Returns variables and the result of a forward pass on four images as shapes, nothing computed."""
+  inputs, valid = jax.ShapeDtypeStruct((4, size, size, 3), jnp.float32), jax.ShapeDtypeStruct((4,), jnp.bool_)
+  variables = jax.eval_shape(lambda x, v: model.init(KEY, x, v, train=False), inputs, valid)
+  return variables, jax.eval_shape(lambda *a: model.apply(*a, train=train), variables, inputs, valid)
+
+
+@pytest.mark.parametrize(
+  ("name", "count"),
+  [("resnet18", 11_173_962), ("resnet34", 21_282_122), ("resnet50", 23_520_842), ("mlp", 411_146)],
+)
+def test_parameter_counts(name, count):
+  variables, _ = _shapes(models.create(name, 10))
+  assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == count
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("name", sorted(models.MODELS))
+def test_every_model_keeps_the_contract(name, dtype):
+  variables, (logits, intermediates) = _shapes(models.create(name, 7, dtype=dtype, axis_name="batch"))
+  assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(variables))
+  assert logits.shape == (4, 7) and logits.dtype == jnp.float32
+  features = intermediates["features"]
+  assert features.shape == (4, variables["params"]["head"]["kernel"].shape[0]) and features.dtype == jnp.float32
+  inner = [stage for stage in intermediates if stage != "features"]
+  assert inner and all(intermediates[stage].dtype == dtype for stage in inner)
+
+
+def test_resnet_halves_the_image_from_stage_to_stage():
+  for name, widths in (("resnet18", (64, 128, 256, 512)), ("resnet50", (256, 512, 1024, 2048))):
+    _, (_, stages) = _shapes(models.create(name, 10))
+    assert stages["stem"].shape == (4, 32, 32, 64)
+    for stage, (width, side) in enumerate(zip(widths, (32, 16, 8, 4), strict=True), start=1):
+      assert stages[f"stage_{stage}"].shape == (4, side, side, width)
+
+
+@pytest.mark.parametrize(("size", "stem_stride", "sides"), [(32, 2, (16, 8)), (28, 4, (7, 4)), (8, 2, (4, 2))])
+def test_patch_stem_shrinks_images_of_any_size(size, stem_stride, sides):
+  model = models.create("resnet_patch", 10, width=8, stem_stride=stem_stride, stages=2)
+  _, (_, stages) = _shapes(model, size=size)
+  for stage, side in enumerate(sides, start=1):
+    assert stages[f"stage_{stage}"].shape == (4, side, side, 8 * stage)
+
+
+@pytest.mark.parametrize(
+  ("name", "options"),
+  [("mlp", {"hidden": (8, 6)}), ("resnet_patch", {"width": 4, "stem_stride": 2, "stages": 2})],
+)
+def test_padding_never_reaches_the_valid_rows(name, options):
+  model = models.create(name, 5, **options)
+  rng = np.random.default_rng(0)
+  inputs = jnp.asarray(rng.normal(size=(6, 8, 8, 3)), jnp.float32)
+  valid = jnp.asarray([1, 1, 0, 1, 0, 1], bool)
+  other = jnp.where(valid[:, None, None, None], inputs, 50 * jnp.flip(inputs, axis=0) + 3)
+  variables = model.init(KEY, inputs, valid, train=False)
+  run = jax.jit(lambda x: model.apply(variables, x, valid, train=True, mutable=["batch_stats"]))
+  (logits, stages), new = run(inputs)
+  (padded_logits, _), padded_new = run(other)
+  kept = np.asarray(valid)
+  np.testing.assert_allclose(padded_logits[kept], logits[kept], rtol=1e-5, atol=1e-5)
+  for mine, theirs in zip(jax.tree.leaves(new), jax.tree.leaves(padded_new), strict=True):
+    np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-6)
+  assert (np.abs(padded_logits[~kept] - logits[~kept]) > 1e-3).any()
+  head = variables["params"]["head"]
+  np.testing.assert_allclose(stages["features"] @ head["kernel"] + head["bias"][None], logits, rtol=1e-4, atol=1e-5)
+  # Alone in their batch, the valid rows are what they were beside the padding.
+  alone = jax.jit(lambda x: model.apply(variables, x, jnp.ones(4, bool), train=True, mutable=["batch_stats"]))
+  np.testing.assert_allclose(alone(inputs[kept])[0][0], logits[kept], rtol=1e-4, atol=1e-5)
+
+
+def _convolve(x, kernel, stride, pad):
+  """Convolves `[B, H, W, C]` with `[k, k, C, D]` by looping over the places of the result."""
+  size = kernel.shape[0]
+  x = np.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+  side = (x.shape[1] - size) // stride + 1
+  out = np.empty((len(x), side, side, kernel.shape[-1]))
+  for i in range(side):
+    for j in range(side):
+      window = x[:, i * stride : i * stride + size, j * stride : j * stride + size]
+      out[:, i, j] = np.tensordot(window, kernel, axes=3)
+  return out
+
+
+@pytest.mark.parametrize("bottleneck", [False, True])
+def test_residual_block_is_the_one_of_the_paper(bottleneck):
+  from dynsel_jax.models.resnet import ResidualBlock
+
+  x = jnp.asarray(np.random.default_rng(1).normal(size=(3, 6, 6, 4)), jnp.float32)
+  block = ResidualBlock(5, 2, bottleneck, jnp.float32, None)
+  valid = jnp.ones(3, bool)
+  variables = block.init(KEY, x, valid, train=False)
+  params = jax.tree.map(np.asarray, variables["params"])
+
+  def layer(name, x, stride):
+    kernel = params[name]["conv"]["kernel"]
+    kernel = kernel if kernel.ndim == 4 else kernel[None, None]
+    return _convolve(x, kernel, stride, (kernel.shape[0] - 1) // 2) / np.sqrt(1 + 1e-5)  # fresh running statistics
+
+  strides = {"layer_1": 1, "layer_2": 2, "layer_3": 1} if bottleneck else {"layer_1": 2, "layer_2": 1}
+  branch = np.asarray(x)
+  for position, (name, stride) in enumerate(strides.items(), start=1):
+    branch = layer(name, branch, stride)
+    branch = np.maximum(branch, 0) if position < len(strides) else branch
+  expected = np.maximum(branch + layer("shortcut", np.asarray(x), 2), 0)
+  np.testing.assert_allclose(block.apply(variables, x, valid, train=False), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_convolutions_start_with_the_spread_of_fan_out():
+  model = models.create("resnet_patch", 10, width=32, stem_stride=4, stages=2)
+  params = model.init(KEY, jnp.zeros((1, 8, 8, 3)), jnp.ones(1, bool), train=False)["params"]
+  kernel = params["stage_2_block_1"]["layer_1"]["conv"]["kernel"]  # 3x3, 32 to 64
+  np.testing.assert_allclose(np.std(kernel), np.sqrt(2 / (9 * 64)), rtol=0.03)
+  shortcut = params["stage_2_block_1"]["shortcut"]["conv"]["kernel"]  # 1x1, 32 to 64
+  np.testing.assert_allclose(np.std(shortcut), np.sqrt(2 / 64), rtol=0.07)
+
+
+def test_wrong_names_and_values_are_refused():
+  with pytest.raises(UserError, match="model='resnet19' is not known; known: mlp, resnet18"):
+    models.create("resnet19", 10)
+  with pytest.raises(UserError, match="model='vgg' is not known"):
+    models.defaults("vgg")
+  with pytest.raises(UserError, match="model mlp has no option 'width'; its options: hidden"):
+    models.create("mlp", 10, width=8)
+  with pytest.raises(UserError, match="model resnet18 has no option 'width'; its options: none"):
+    models.create("resnet18", 10, width=8)
+  for options in ({"width": 0}, {"stages": 0}, {"stem_stride": 5}):
+    ((field, value),) = options.items()
+    with pytest.raises(UserError, match=f"{field}={value}"):
+      models.create("resnet_patch", 10, **options)
+  with pytest.raises(UserError, match=r"hidden=\(8, 0\)"):
+    models.create("mlp", 10, hidden=(8, 0))
+
+
+def test_defaults_are_the_options():
+  assert models.defaults("mlp") == {"hidden": (128, 128)}
+  assert set(models.defaults("resnet_patch")) == {"width", "stem_stride", "stages"}
+  for name in models.MODELS:
+    assert models.create(name, 3, **models.defaults(name)).num_classes == 3
