@@ -68,23 +68,27 @@ def thresholds(words: Array, groups: Array, counts: Array, where: Array) -> tupl
     The thresholds `[G]` uint32, and `[G]` int32: counts less the members above the threshold.
   """
   num_groups = counts.shape[0]
-  level, remaining = jnp.zeros(num_groups, jnp.uint32), jnp.maximum(counts, 0)
   width = _digit_width(num_groups, words.shape[0])
-  num_digits = 1 << width
-  for shift in reversed(range(0, 32, width)):
-    at_level = where if shift + width >= 32 else where & (words >> (shift + width) == level[groups] >> (shift + width))
-    digit = ((words >> shift) & jnp.uint32(num_digits - 1)).astype(jnp.int32)
-    bins = jnp.where(at_level, groups * num_digits + digit, num_groups * num_digits)
-    histogram = jnp.zeros(num_groups * num_digits, jnp.int32).at[bins].add(1, mode="drop").reshape(num_groups, -1)
+  num_bins = 1 << width
+  num_digits = -(-32 // width)
+
+  def narrow(i: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+    level, remaining, members = carry
+    shift = (jnp.uint32(num_digits - 1) - i.astype(jnp.uint32)) * jnp.uint32(width)
+    digit = ((words >> shift) & jnp.uint32(num_bins - 1)).astype(jnp.int32)
+    bins = jnp.where(members, groups * num_bins + digit, num_groups * num_bins)  # the rest falls off the end
+    histogram = jnp.zeros(num_groups * num_bins, jnp.int32).at[bins].add(1, mode="drop").reshape(num_groups, num_bins)
     at_least = jnp.cumsum(histogram[:, ::-1], axis=1)[:, ::-1]  # members with this digit or a higher one
     chosen = jnp.maximum(jnp.sum(at_least >= remaining[:, None], axis=1, dtype=jnp.int32) - 1, 0)
     above = jnp.take_along_axis(at_least - histogram, chosen[:, None], axis=1)[:, 0]
-    remaining = remaining - above
-    level = level | (chosen.astype(jnp.uint32) << shift)
+    return level | (chosen.astype(jnp.uint32) << shift), remaining - above, members & (digit == chosen[groups])
+
+  start = (jnp.zeros(num_groups, jnp.uint32), jnp.maximum(counts, 0), where)
+  level, remaining, _ = jax.lax.fori_loop(0, num_digits, narrow, start)
   return level, remaining
 
 
 def _digit_width(num_groups: int, num_words: int) -> int:
   """Few passes want wide digits; but the histograms should fit a cache and not outgrow the words themselves."""
-  most_bins = min(max(num_words, 1 << 11), 1 << 18)
+  most_bins = min(num_words, 1 << 18)
   return next((width for width in (11, 8, 6) if num_groups << width <= most_bins), 4)

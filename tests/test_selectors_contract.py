@@ -1,0 +1,148 @@
+"""What every selector owes the training loop, whatever it selects: the whole registry, bare and wrapped."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import simulation
+from simulation import BATCH_SIZE, EPOCHS, NUM_SAMPLES
+
+from dynsel_jax import selectors
+from dynsel_jax.selectors import ranking, wrappers
+
+OPTIONS: dict[str, dict[str, object]] = {}  # of a method whose defaults do not fit 53 samples and 8 epochs
+WRAPPERS = {
+  "annealed": lambda selector, table: wrappers.annealed(selector, table, EPOCHS, first=0.25, last=0.25),
+  "warmed_up": lambda selector, table: wrappers.warmed_up(selector, table, EPOCHS),
+}
+
+
+class Subject:
+  """A selector, its compiled functions, and a run of it."""
+
+  def __init__(self, name: str):
+    method, _, wrapper = name.partition("-")
+    self.table = simulation.table()
+    selector = selectors.create(method, self.table, EPOCHS, **OPTIONS.get(method, {}))
+    self.selector = WRAPPERS[wrapper](selector, self.table) if wrapper else selector
+    self.program = simulation.compiled(self.selector)
+    self.history = simulation.run(self.program)
+    self.name = name
+
+
+WRAPPED = [f"{method}-{wrapper}" for method in ("random",) for wrapper in WRAPPERS]
+
+
+@pytest.fixture(scope="module", params=[*selectors.METHODS, *WRAPPED])
+def subject(request):
+  return Subject(request.param)
+
+
+def test_plans_are_valid(subject):
+  for epoch in subject.history:
+    simulation.assert_plan(epoch.selection)
+    assert all(np.shape(value) == () for value in epoch.info.values())
+
+
+def test_each_function_is_traced_once(subject):
+  sizes = {int(epoch.selection.size) for epoch in subject.history}
+  assert subject.program.init.traces == subject.program.select.traces == subject.program.observe.traces == 1
+  if "annealed" in subject.name or subject.name == "infobatch":
+    assert len(sizes) > 1  # else the claim would be empty
+
+
+def test_state_can_be_checkpointed(subject):
+  state = subject.program.init(jax.random.key(3))
+  for leaf in jax.tree.leaves(state):
+    assert isinstance(leaf, jax.Array) and leaf.size > 0
+  for epoch in subject.history:
+    assert jax.tree.structure(epoch.state) == jax.tree.structure(state)
+    assert [(x.shape, x.dtype, x.weak_type) for x in jax.tree.leaves(epoch.state)] == [
+      (x.shape, x.dtype, x.weak_type) for x in jax.tree.leaves(state)
+    ]
+
+
+def test_runs_repeat(subject):
+  for first, second in zip(subject.history, simulation.run(subject.program, 3), strict=False):
+    simulation.assert_same(first.selection, second.selection)
+    simulation.assert_same(first.state, second.state)
+
+
+def test_observe_is_idempotent_and_order_free(subject):
+  program, state = subject.program, subject.history[1].state
+  first = simulation.signals([3, 9, 27, 1, 40, 41, 52, -1], epoch=2)
+  second = simulation.signals([0, 8, -1, -1, 11, 12, 13, 14], epoch=2, trained=[True, False] * 4)
+  expected = program.observe(program.observe(state, first), second)
+  simulation.assert_same(program.observe(program.observe(state, second), first), expected)
+  simulation.assert_same(program.observe(program.observe(expected, first), second), expected)
+  rows = np.array([5, 2, 7, 0, 1, 6, 4, 3])
+  shuffled = first._replace(**{f: getattr(first, f)[rows] for f in first._fields if f != "epoch"})
+  for left, right in zip(
+    jax.tree.leaves(program.observe(program.observe(state, shuffled), second)), jax.tree.leaves(expected), strict=True
+  ):
+    np.testing.assert_allclose(np.asarray(left), np.asarray(right), rtol=1e-6)  # a batch mean may round otherwise
+
+
+def test_padding_is_never_read(subject):
+  program, state = subject.program, subject.history[1].state
+  padding = simulation.signals([-1] * BATCH_SIZE, epoch=2)
+  simulation.assert_same(program.observe(state, padding), state)
+
+
+@pytest.mark.parametrize("fault", ["equal", "nan", "inf", "all nan"])
+def test_odd_losses_still_give_a_plan(subject, fault):
+  loss = np.full(NUM_SAMPLES, 1.5) if fault == "equal" else np.linspace(0.1, 3.0, NUM_SAMPLES)
+  loss[slice(7, None if fault == "all nan" else 8)] = {"nan": np.nan, "inf": np.inf, "all nan": np.nan}.get(fault, 1.5)
+  state = subject.history[0].state
+  for epoch in (1, 2, 3, 4):
+    outcome = simulation.run_epoch(subject.program, state, epoch, loss)
+    simulation.assert_plan(outcome.selection)
+    state = outcome.state
+  assert all(np.isfinite(float(value)) for name, value in outcome.info.items() if fault == "equal")
+
+
+def test_devices_agree(subject):
+  batch = simulation.signals([3, 9, 27, 1, 40, 41, 52, -1], epoch=3)
+  rows = {f: getattr(batch, f).reshape(2, -1) for f in batch._fields if f != "epoch"}
+
+  def step(key, state, shard):
+    whole = batch._replace(**{f: jax.lax.all_gather(x, "batch", tiled=True) for f, x in shard.items()})
+    state = subject.selector.observe(state, whole)
+    return state, subject.selector.select(key, state, jnp.int32(4))[0]
+
+  mapped = jax.pmap(step, axis_name="batch", in_axes=(None, None, 0), devices=jax.local_devices()[:2])
+  state = subject.history[2].state
+  result = jax.block_until_ready(mapped(simulation.epoch_key(4), state, rows))
+  for device in range(2):
+    local = jax.tree.map(lambda x, device=device: np.asarray(x)[device], result)
+    for left, right in zip(jax.tree.leaves(local), jax.tree.leaves(jax.tree.map(lambda x: x[0], result)), strict=True):
+      np.testing.assert_array_equal(left, right)
+  alone = subject.program.observe(state, batch)
+  expected, _ = subject.program.select(simulation.epoch_key(4), alone, jnp.int32(4))
+  np.testing.assert_array_equal(np.asarray(result[1].indices)[0], expected.indices)
+
+
+def test_thinned_positions_are_valid(subject):
+  if subject.selector.thin is None:
+    pytest.skip("does not thin")
+  steps = [step for epoch in subject.history for step in epoch.thinned]
+  assert steps and subject.program.thin.traces == 1
+  for index, positions, weights in steps:
+    assert positions.shape == weights.shape == steps[0][1].shape
+    assert (positions.dtype, weights.dtype) == (np.int32, np.float32)
+    assert np.unique(positions).size == positions.size
+    assert np.all((positions >= 0) & (positions < BATCH_SIZE))
+    assert np.all(np.isfinite(weights)) and np.all(weights >= 0)
+    valid = index[positions] >= 0
+    assert np.all(weights[~valid] == 0)
+    assert valid.sum() == min(positions.size, (index >= 0).sum())
+
+
+@pytest.mark.parametrize("name", [name for name in selectors.METHODS if "keep_fraction" in selectors.defaults(name)])
+def test_keeping_everything_is_plain_training(name):
+  options = {**OPTIONS.get(name, {}), "keep_fraction": 1.0}
+  selector = selectors.create(name, simulation.table(), EPOCHS, **options)
+  state = jax.jit(selector.init, compiler_options=simulation.QUICK)(jax.random.key(3))
+  key = simulation.epoch_key(2)
+  selection, _ = jax.jit(selector.select, compiler_options=simulation.QUICK)(key, state, jnp.int32(2))
+  np.testing.assert_array_equal(selection.indices, ranking.everything(key, NUM_SAMPLES).indices)
