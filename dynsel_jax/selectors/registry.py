@@ -44,7 +44,7 @@ def weighting(name: str) -> str:
   return METHODS[name].weighting if name in METHODS else "mean_one"
 
 
-def create(name: str, table: SampleTable, epochs: int, **settings: Any) -> Selector:
+def create(name: str, table: SampleTable, epochs: int, /, **settings: Any) -> Selector:
   """Builds a selector.
 
   Args:

@@ -1,0 +1,131 @@
+"""Construction by name or path, and the one line that a wrong name, option or table gets."""
+
+import shutil
+
+import jax
+import jax.numpy as jnp
+import pytest
+import simulation
+from conftest import ROOT
+
+from dynsel_jax import selectors
+from dynsel_jax.options import UserError
+from dynsel_jax.types import SampleTable, Selector
+
+EXAMPLE = ROOT.parent / "shared" / "example_selector.py"
+FACTORY = '''
+from dynsel_jax.selectors import full
+def mine(table, epochs, *, share=0.5, layers=2, name="a", verbose=False, sizes=(1, 2), limit=None):
+  """A user's own."""
+  return full.full(table, epochs)
+def wrong(table, epochs):
+  return 3
+'''
+
+
+@pytest.fixture
+def lab(tmp_path, monkeypatch):
+  """A user's package on the path."""
+  (tmp_path / "my_lab").mkdir()
+  (tmp_path / "my_lab" / "__init__.py").touch()
+  (tmp_path / "my_lab" / "methods.py").write_text(FACTORY)
+  (tmp_path / "my_lab" / "broken.py").write_text("import a_package_that_is_not_installed\n")
+  monkeypatch.syspath_prepend(tmp_path)
+  return tmp_path
+
+
+def create(name, table=None, epochs=8, /, **options):
+  return selectors.create(name, simulation.table() if table is None else table, epochs, **options)
+
+
+def labels(*values, num_classes=3):
+  return SampleTable(jnp.array(values, jnp.int32), num_classes)
+
+
+def test_the_registry_is_complete():
+  for name, method in selectors.METHODS.items():
+    assert isinstance(create(name), Selector)
+    assert method.title and method.factory.__doc__
+    assert method.arxiv == "-" or method.arxiv.replace(".", "").isdigit()
+    assert method.level == ("batch" if create(name).thin else "epoch")
+    assert method.weighting in ("mean_one", "sum_to_n")
+
+
+def test_defaults_are_the_keywords_of_the_factory(lab):
+  assert selectors.defaults("infobatch") == {"prune_probability": 0.5, "full_data_from": 0.875}
+  assert selectors.defaults("full") == {}
+  assert selectors.defaults("my_lab.methods:mine")["sizes"] == (1, 2)
+
+
+def test_weighting_is_the_methods_own():
+  assert selectors.weighting("infobatch") == "sum_to_n"
+  assert selectors.weighting("rs2") == selectors.weighting("my_lab.methods:mine") == "mean_one"
+
+
+def test_a_users_factory_is_found_by_its_path(lab):
+  assert isinstance(create("my_lab.methods:mine", share=1, limit="any", sizes=[3]), Selector)
+
+
+@pytest.mark.parametrize(
+  "name, options, message",
+  [
+    ("infobach", {}, "selector.name='infobach' is not known; known: full, infobatch"),
+    ("rs2", {"keep": 0.3}, "selector 'rs2' has no option 'keep'; its options: keep_fraction, replacement"),
+    ("rs2", {"keep_fraction": "0.3"}, "selector.keep_fraction='0.3' must be a number"),
+    ("rs2", {"keep_fraction": True}, "selector.keep_fraction=True must be a number"),
+    ("rs2", {"keep_fraction": 0.0}, r"keep_fraction=0.0 must lie in \(0, 1\]"),
+    ("rs2", {"replacement": 1}, "selector.replacement=1 must be True or False"),
+    ("my_lab.methods:mine", {"layers": 2.5}, "selector.layers=2.5 must be a whole number"),
+    ("my_lab.methods:mine", {"name": 3}, "selector.name=3 must be a str"),
+    ("my_lab.methods:mine", {"sizes": 3}, "selector.sizes=3 must be a tuple"),
+    ("my_lab.methods:yours", {}, "module 'my_lab.methods' has no 'yours'"),
+    ("my_lab.nowhere:mine", {}, "there is no module 'my_lab.nowhere'"),
+    ("your_lab.methods:mine", {}, "there is no module 'your_lab'"),
+    ("my_lab.methods:wrong", {}, "must return a Selector, not int"),
+  ],
+)
+def test_wrong_names_and_options_are_named(lab, name, options, message):
+  with pytest.raises(UserError, match=message) as caught:
+    create(name, **options)
+  assert "\n" not in str(caught.value)
+
+
+def test_a_module_that_fails_to_import_keeps_its_own_error(lab):
+  with pytest.raises(ModuleNotFoundError, match="a_package_that_is_not_installed"):
+    create("my_lab.broken:mine")
+
+
+@pytest.mark.parametrize(
+  "table, message",
+  [
+    (labels(0, 1, 3), "table.labels has 3, which is no class: num_classes=3"),
+    (labels(0, 1, -1), "table.labels has -1"),
+    (labels(0, 2, 2), "class 1 has no sample"),
+    (labels(), "must be a list of whole numbers"),
+    (labels(0, 1, 2)._replace(labels=jnp.zeros(3)), "type float32"),
+    (labels(0, 1, 2)._replace(columns={"rarity": jnp.zeros(2)}), r"table.columns\['rarity'\] of shape \(2,\)"),
+  ],
+)
+def test_wrong_tables_are_named(table, message):
+  with pytest.raises(UserError, match=message):
+    create("full", table)
+
+
+def test_epochs_must_be_positive():
+  with pytest.raises(UserError, match="epochs=0"):
+    create("full", None, 0)
+
+
+def test_the_example_of_a_methods_file_works_as_it_stands(tmp_path, monkeypatch):
+  if not EXAMPLE.exists():
+    pytest.skip(f"{EXAMPLE.name} is not here")
+  shutil.copy(EXAMPLE, tmp_path / "my_example.py")
+  monkeypatch.syspath_prepend(tmp_path)
+  selector = create("my_example:loss_quantile", keep_fraction=0.4, centre=0.5)
+  history = simulation.run(simulation.compiled(selector), 4)
+  assert [int(epoch.selection.size) for epoch in history] == [21] * 4
+  first, second, third = (set(epoch.selection.indices.tolist()) - {-1} for epoch in history[:3])
+  assert not first & second and len(first | second | third) == simulation.NUM_SAMPLES  # the unseen come first
+  assert jax.tree.leaves(history[-1].state)[0].shape == (simulation.NUM_SAMPLES,)
+  with pytest.raises(ValueError, match="keep_fraction"):
+    create("my_example:loss_quantile", keep_fraction=0.0)
