@@ -1,14 +1,16 @@
 """What every entry point shares: one clear line for a wrong flag or value, and exit status 2."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from absl import app, flags, logging
+from ml_collections import config_flags
 
 from dynsel_jax import options
 
-__all__ = ["run"]
+__all__ = ["check_config_file", "run"]
 
 
 def _parse(arguments: Sequence[str]) -> list[str]:
@@ -23,6 +25,13 @@ def _parse(arguments: Sequence[str]) -> list[str]:
 def _fail(text: str) -> int:
   print(f"error: {text}", file=sys.stderr)
   return 2
+
+
+def check_config_file(holder: flags.FlagHolder[Any]) -> None:
+  """Raises `UserError` if the flag's config file is not there, which ml_collections would say in many lines."""
+  filename = config_flags.get_config_filename(flags.FLAGS[holder.name])
+  if not os.path.isfile(filename):
+    raise options.UserError(f"{holder.name}={filename} is not a file")
 
 
 def run(main: Callable[[], Any]) -> None:

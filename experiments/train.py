@@ -21,6 +21,7 @@ flags.mark_flags_as_required(["config", "workdir"])
 
 def main() -> int:
   """Runs, and prints the closing summary."""
+  cli.check_config_file(_CONFIG)
   try:
     result = loop.train_and_evaluate(_CONFIG.value, _WORKDIR.value)
   except loop.Interrupted as stopped:

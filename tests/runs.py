@@ -17,6 +17,8 @@ def config(selector="random", model="mlp", **changes):
   """The digits config for two epochs of 11 or 12 steps; `changes` sets fields by dotted names written with `__`."""
   made = digits.get_config(f"size=smoke,selector={selector},model={model}")
   made.batch_size = 128
+  if model == "resnet_patch":
+    made.model.update(width=8, stages=2)
   flat = {name.replace("__", "."): value for name, value in changes.items()}
   made.update_from_flattened_dict(flat)
   return made

@@ -32,14 +32,9 @@ def test_the_custom_selector_runs_as_printed(tmp_path, monkeypatch):
 def test_the_table_of_methods_is_the_registry():
   table = re.search(r"<!-- methods.*?-->\n(.*?)<!-- end of methods", README, re.DOTALL).group(1)
   rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
-  expected = [
-    [
-      f"`{name}`",
-      method.paper,
-      method.signal,
-      method.level,
-      f"`{method.factory.__module__.removeprefix('dynsel_jax.')}`",
-    ]
-    for name, method in selectors.METHODS.items()
-  ]
+  expected = []
+  for name, method in selectors.METHODS.items():
+    arxiv = method.arxiv if method.arxiv == "-" else f"[{method.arxiv}](https://arxiv.org/abs/{method.arxiv})"
+    module = method.factory.__module__.removeprefix("dynsel_jax.selectors.")
+    expected.append([f"`{name}`", method.title, arxiv, method.signal, method.level, f"`{module}`"])
   assert rows == expected

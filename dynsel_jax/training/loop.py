@@ -223,8 +223,8 @@ class _Trainer:
     return summary
 
   def _no_evaluation(self) -> Evaluation:
-    zero = jnp.zeros((), jnp.int32)
-    return self.run.devices.place(Evaluation(jnp.zeros((), jnp.float32), zero, zero))
+    # Three arrays of their own, since a program takes them over.
+    return self.run.devices.place(Evaluation(*(jnp.zeros((), dtype) for dtype in (jnp.float32, jnp.int32, jnp.int32))))
 
   def _running_loss(self) -> float:
     loss_sum, visits = parallel.fetch((self.state.meters.loss_sum, self.state.meters.backward_visits))
@@ -264,10 +264,11 @@ def train_and_evaluate(
     trainer.checkpoints.close()
     return Result(summary, trainer.state)
 
+  print(setup.description(run, config, trainer.position.steps), flush=True)
   folder.rewind(trainer.position.epoch)
+  trainer.compile()
   console = Console(config.epochs, trainer.position.epoch)
   with _stop_requests() as stop, contextlib.closing(console), contextlib.closing(folder):
-    trainer.compile()
     accuracy = None
     while trainer.position.epoch < config.epochs:
       if trainer.position.step == 0:

@@ -9,10 +9,10 @@ import ml_collections
 
 from dynsel_jax import data, models, options, selectors
 from dynsel_jax.data import gather
-from dynsel_jax.training import optimizers, parallel, schedules, state, steps
-from dynsel_jax.types import SampleTable, Selection, Selector
+from dynsel_jax.training import optimizers, parallel, schedules, signals, state, steps
+from dynsel_jax.types import SampleTable, Selector
 
-__all__ = ["Run", "build", "build_from"]
+__all__ = ["Run", "build", "build_from", "description"]
 
 WEIGHTINGS = ("mean_one", "sum_to_n")
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -36,8 +36,6 @@ def _named(section: ml_collections.ConfigDict) -> tuple[str, dict[str, Any]]:
 
 
 def _check_numbers(config: ml_collections.ConfigDict, num_replicas: int, num_samples: int) -> None:
-  if config.epochs < 1:
-    raise options.UserError(f"epochs={config.epochs} must be at least 1")
   for field in ("batch_size", "eval_batch_size"):
     value = config[field]
     if value < 1 or value % num_replicas:
@@ -64,12 +62,10 @@ def _check_selector(name: str, selector: Selector, num_samples: int, batch_size:
   key = jax.eval_shape(jax.random.key, scalar)
   memory = jax.eval_shape(selector.init, key)
   selection, _ = jax.eval_shape(selector.select, key, memory, scalar)
-  right = Selection(*(jnp.shape(leaf) for leaf in state.full_selection(num_samples)))
-  for field, shape in right._asdict().items():
-    if jnp.shape(getattr(selection, field)) != shape:
-      raise options.UserError(
-        f"selector={name}: Selection.{field} has shape {jnp.shape(getattr(selection, field))}, not {shape}"
-      )
+  for field, right in jax.eval_shape(lambda: state.full_selection(num_samples))._asdict().items():
+    shape = jnp.shape(getattr(selection, field))
+    if shape != right.shape:
+      raise options.UserError(f"selector={name}: Selection.{field} has shape {shape}, not {right.shape}")
   if selector.thin is not None:
     positions, _ = jax.eval_shape(selector.thin, key, memory, _signals_like(batch_size))
     if positions.shape[0] % num_replicas:
@@ -83,9 +79,7 @@ def _signals_like(batch_size: int) -> Any:
   logits = jax.ShapeDtypeStruct((batch_size, 2), jnp.float32)
   labels = jax.ShapeDtypeStruct((batch_size,), jnp.int32)
   trained = jax.ShapeDtypeStruct((batch_size,), jnp.bool_)
-  return jax.eval_shape(
-    steps.signals_lib.of_logits, logits, labels, labels, trained, jax.ShapeDtypeStruct((), jnp.int32)
-  )
+  return jax.eval_shape(signals.of_logits, logits, labels, labels, trained, jax.ShapeDtypeStruct((), jnp.int32))
 
 
 def build(config: ml_collections.ConfigDict, devices: Sequence[Any] | None = None) -> Run:
@@ -105,26 +99,25 @@ def build_from(config: ml_collections.ConfigDict, source: data.Source, devices: 
   """As `build`, on data that is in memory already; `config.dataset` then gives the augmentations alone."""
   placed = parallel.local_devices(devices)
   num_samples = source.train.labels.shape[0]
+  selector_name, selector_options = _named(config.selector)
+  table = SampleTable(jnp.asarray(source.train.labels), source.num_classes)
+  selector = selectors.create(selector_name, table, config.epochs, **selector_options)
   _check_numbers(config, placed.num_replicas, num_samples)
+  _check_selector(selector_name, selector, num_samples, config.batch_size, placed.num_replicas)
   options.check_choice("model.dtype", config.model.dtype, DTYPES)
 
   model_name, model_options = _named(config.model)
   dtype = DTYPES[model_options.pop("dtype")]
   module = models.create(model_name, source.num_classes, dtype=dtype, axis_name=steps.AXIS, **model_options)
-  selector_name, selector_options = _named(config.selector)
-  table = SampleTable(jnp.asarray(source.train.labels), source.num_classes)
-  selector = selectors.create(selector_name, table, config.epochs, **selector_options)
-  _check_selector(selector_name, selector, num_samples, config.batch_size, placed.num_replicas)
   schedule_name, schedule_options = _named(config.schedule)
   optimizer_name, optimizer_options = _named(config.optimizer)
 
-  mean, deviation = (jnp.asarray(channel, jnp.float32) for channel in (source.mean, source.std))
   recipe = steps.Recipe(
     module=module,
     selector=selector,
     schedule=schedules.create(schedule_name, config.learning_rate, **schedule_options),
     augment=gather.augmentation(config.dataset.augmentations),
-    normalize=lambda inputs: gather.normalize(inputs, mean, deviation),
+    normalize=lambda inputs: gather.normalize(inputs, source.mean, source.std),
     batch_size=config.batch_size,
     eval_batch_size=config.eval_batch_size,
     epochs=config.epochs,
@@ -149,4 +142,16 @@ def build_from(config: ml_collections.ConfigDict, source: data.Source, devices: 
     devices=placed,
     fixed=placed.place(steps.Fixed(source.train, source.test, run_key)),
     initial=initial,
+  )
+
+
+def description(run: Run, config: ml_collections.ConfigDict, steps_done: int) -> str:
+  """Returns the run in one line for a person."""
+  train, test = (dataset.labels.shape[0] for dataset in (run.source.train, run.source.test))
+  parameters = sum(leaf.size for leaf in jax.tree.leaves(run.initial.train.params))
+  devices = f"{run.devices.num_replicas} x {run.devices.local[0].device_kind}"
+  continued = f", continuing after step {steps_done:,}" if steps_done else ""
+  return (
+    f"{config.selector.name} on {run.source.name}: {train:,} training and {test:,} test samples,"
+    f" {config.model.name} with {parameters:,} parameters, {config.epochs} epochs on {devices}{continued}"
   )

@@ -19,6 +19,8 @@ def cross_entropy(logits: Array, labels: Array, label_smoothing: float = 0.0) ->
   """
   log_probabilities = jax.nn.log_softmax(logits)
   of_label = jnp.take_along_axis(log_probabilities, labels[:, None], axis=-1)[:, 0]
+  if not label_smoothing:
+    return -of_label
   return -(1.0 - label_smoothing) * of_label - label_smoothing * log_probabilities.mean(axis=-1)
 
 

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import linen as nn
 from jax import Array
 
@@ -106,6 +105,13 @@ def _inputs(recipe: Recipe, fixed: Fixed, epoch: Array, index: Array) -> tuple[A
   return recipe.normalize(recipe.augment(key, index, inputs)), labels
 
 
+def _progress(recipe: Recipe, run: RunState, epoch: Array, step: Array) -> Array:
+  """Returns the share of training that is done before this step, `[]` float32."""
+  steps_of_epoch = jnp.maximum(-(-run.plan.size // recipe.batch_size), 1)
+  done_of_epoch = step.astype(jnp.float32) / steps_of_epoch.astype(jnp.float32)
+  return (epoch.astype(jnp.float32) + done_of_epoch) / recipe.epochs
+
+
 def _backward(
   recipe: Recipe, run: RunState, fixed: Fixed, epoch: Array, step: Array, index: Array, weights: Array
 ) -> tuple[TrainState, Signals, Meters]:
@@ -129,10 +135,8 @@ def _backward(
 
   (share, (logits, batch_stats)), grads = jax.value_and_grad(loss_share, has_aux=True)(train.params)
   loss, grads = jax.lax.psum((share, grads), AXIS)
-  steps_of_epoch = -(-run.plan.size // recipe.batch_size)
-  progress = (epoch + step / jnp.maximum(steps_of_epoch, 1)) / recipe.epochs
-  learning_rate = recipe.schedule(progress.astype(jnp.float32)) * run.plan.learning_rate_multiplier
-  finite = jnp.isfinite(loss) & jnp.isfinite(optax.global_norm(grads))
+  learning_rate = recipe.schedule(_progress(recipe, run, epoch, step)) * run.plan.learning_rate_multiplier
+  finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves((loss, grads))]))
   meters = run.meters._replace(
     learning_rate=learning_rate,
     non_finite_step=jnp.where(finite | (run.meters.non_finite_step >= 0), run.meters.non_finite_step, train.step),
