@@ -14,7 +14,6 @@ from dynsel_jax.options import UserError
 from dynsel_jax.selectors import ranking, wrappers
 from dynsel_jax.types import Selection, Selector
 
-
 quick = functools.partial(jax.jit, compiler_options=simulation.QUICK)
 
 
