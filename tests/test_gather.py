@@ -76,10 +76,11 @@ def test_augmentation_depends_on_key_and_sample_alone():
 
 def test_each_augmentation_draws_for_itself():
   images, index = _images(40, 6, 6), jnp.arange(40, dtype=jnp.int32)
-  both = gather.augmentation(("crop", "flip"))(KEY, index, images)
-  cropped = gather.augmentation(("crop",))(KEY, index, images)
-  np.testing.assert_array_equal(both, gather.augmentation(("flip",))(KEY, index, cropped))
-  flipped = gather.augmentation(("flip",))(KEY, index, images)
+  crop, flip, crop_and_flip = (
+    jax.jit(gather.augmentation(names)) for names in (("crop",), ("flip",), ("crop", "flip"))
+  )
+  cropped, flipped = crop(KEY, index, images), flip(KEY, index, images)
+  np.testing.assert_array_equal(crop_and_flip(KEY, index, images), flip(KEY, index, cropped))
   mirrored = (np.asarray(flipped) != np.asarray(images)).any(axis=(1, 2, 3))
   assert 0 < mirrored.sum() < 40
   np.testing.assert_array_equal(gather.augmentation(())(KEY, index, images), images)

@@ -53,7 +53,7 @@ def test_equals_flax_when_every_sample_is_valid(train):
       out, new = apply({"params": params, "batch_stats": variables["batch_stats"]}, x)
       return jnp.sum(jnp.sin(out)), (out, new)
 
-    return jax.value_and_grad(of, argnums=(0, 1), has_aux=True)(variables["params"], x)
+    return jax.jit(jax.value_and_grad(of, argnums=(0, 1), has_aux=True))(variables["params"], x)
 
   ours = loss(lambda v, x: BatchNorm().apply(v, x, jnp.ones(6, bool), train=train, mutable=["batch_stats"]))
   flax = nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5)
@@ -72,7 +72,8 @@ def _value_and_gradients(norm, params, x, valid, coefficients):
     rows = jnp.sum(jnp.sin(out) * coefficients, axis=(1, 2, 3))
     return jnp.sum(jnp.where(valid, rows, 0.0)), (out, new["batch_stats"])
 
-  (_, (out, statistics)), (of_params, of_x) = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(params, x)
+  differentiate = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
+  (_, (out, statistics)), (of_params, of_x) = differentiate(params, x)
   return out, statistics, of_params, of_x
 
 

@@ -134,7 +134,7 @@ def resnet50(num_classes: int, dtype: Any, axis_name: str | None) -> ResNet:
 
 
 def resnet_patch(
-  num_classes: int, dtype: Any, axis_name: str | None, *, width: int = 32, stem_stride: int = 2, stages: int = 3
+  num_classes: int, dtype: Any, axis_name: str | None, *, width: int = 40, stem_stride: int = 4, stages: int = 2
 ) -> ResNet:
   """Returns a small ResNet that a CPU trains: a 4x4 stem that shrinks the image, then one block a stage.
 
