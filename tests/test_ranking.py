@@ -49,6 +49,13 @@ def test_top_keeps_the_highest_of_the_members(score, count, where):
     assert value[keep].min() >= value[left].max()
 
 
+def test_words_are_ordered_as_the_numbers():
+  rising = np.array([np.nan, -np.inf, -3.4e38, -1.0, -1e-45, -0.0, 0.0, 1e-45, 1.0, 3.4e38, np.inf], np.float32)
+  ordered = np.asarray(words.ordered(jnp.asarray(rising))).astype(np.int64)
+  assert (np.diff(ordered) > 0).tolist() == [True] * 5 + [False] + [True] * 4
+  assert ordered[5] == ordered[6]
+
+
 def test_a_nan_loses_to_minus_infinity():
   keep = top(KEY, jnp.array([math.nan, -math.inf, math.nan], jnp.float32), jnp.int32(1), jnp.ones(3, bool))
   assert keep.tolist() == [False, True, False]
