@@ -29,7 +29,7 @@ def _fail(text: str) -> int:
 
 def check_config_file(holder: flags.FlagHolder[Any]) -> None:
   """Raises `UserError` if the flag's config file is not there, which ml_collections would say in many lines."""
-  filename = config_flags.get_config_filename(flags.FLAGS[holder.name])
+  filename, _, _ = config_flags.get_config_filename(flags.FLAGS[holder.name]).partition(":")
   if not os.path.isfile(filename):
     raise options.UserError(f"{holder.name}={filename} is not a file")
 
