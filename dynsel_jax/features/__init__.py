@@ -1,0 +1,54 @@
+"""Feature spaces: from a training set to a vector for each sample, for the factors to be found in. Host-side.
+
+A feature space is an object with `settings()`, what its features depend on beside the data, and `extract(source)`,
+the features `[N, D]` float32. What has been extracted is kept on disk; see `cache`.
+"""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+
+from dynsel_jax import options as options_lib
+from dynsel_jax.data import Source
+from dynsel_jax.features import cache, file, pixels
+
+__all__ = ["SPACES", "FeatureSpace", "create", "defaults", "extract", "identity"]
+
+
+class FeatureSpace(Protocol):
+  """What a feature space offers."""
+
+  def settings(self) -> dict[str, Any]: ...
+
+  def extract(self, source: Source) -> np.ndarray: ...
+
+
+SPACES: dict[str, Callable[..., FeatureSpace]] = {"file": file.file, "pixels": pixels.pixels}
+
+
+def defaults(name: str) -> dict[str, Any]:
+  """Returns the options of the feature space `name` with their defaults."""
+  options_lib.check_choice("features.name", name, SPACES)
+  return options_lib.keyword_defaults(SPACES[name])
+
+
+def create(name: str, **options: Any) -> FeatureSpace:
+  """Builds the feature space `name`.
+
+  Raises:
+    UserError: the name or an option is not known, or a value is wrong.
+  """
+  options_lib.check_options(f"features {name!r}", options, defaults(name))
+  return SPACES[name](**options)
+
+
+def identity(name: str, space: FeatureSpace, source: Source) -> dict[str, Any]:
+  """Returns everything that the features of `source` depend on, as a cache's key."""
+  return {"data": source.fingerprint, "features": name, **space.settings()}
+
+
+def extract(name: str, space: FeatureSpace, source: Source, directory: str = "") -> np.ndarray:
+  """Returns the features of the training set, `[N, D]` float32, from the cache in `directory` if they are there."""
+  build = lambda: {"features": space.extract(source)}  # noqa: E731
+  return cache.cached("features", identity(name, space, source), build, directory)["features"]
