@@ -1,0 +1,111 @@
+"""One step: weights, multipliers, evaluation, and the program that runs several steps in a call."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import runs
+
+from dynsel_jax.training import parallel, setup, steps
+
+
+@pytest.fixture(scope="module")
+def built():
+  return setup.build(runs.config("full", learning_rate=0.1, schedule__warmup=0.0), jax.devices()[:1])
+
+
+def _after_one_step(run, **plan):
+  """The parameters after one step on a plan with some of its fields changed."""
+  state, _ = run.programs.plan(run.devices.copy(run.initial), run.fixed, 0)
+  state = state._replace(plan=state.plan._replace(**{name: run.devices.place(value) for name, value in plan.items()}))
+  return parallel.fetch(run.programs.train(state, run.fixed, 0, 0, 1))
+
+
+def _moved(run, new):
+  return np.concatenate(
+    [
+      np.ravel(a - b)
+      for a, b in zip(jax.tree.leaves(new.train.params), jax.tree.leaves(run.initial.train.params), strict=True)
+    ]
+  )
+
+
+@pytest.mark.parametrize(("weighting", "factor"), [("mean_one", 1.0), ("sum_to_n", 2.0)])
+def test_weights_are_divided_by_their_sum_or_by_the_number_of_samples(weighting, factor):
+  made = runs.config("full", weighting=weighting, optimizer__weight_decay=0.0)
+  run = setup.build(made, jax.devices()[:1])
+  plain = _moved(run, _after_one_step(run))
+  double = _moved(run, _after_one_step(run, weights=jnp.full(1442, 2.0)))
+  np.testing.assert_allclose(double, factor * plain, rtol=1e-3, atol=1e-7)
+
+
+def test_a_weight_of_zero_takes_a_sample_out(built):
+  weights = jnp.ones(1442).at[64:128].set(0.0)  # the second half of the first batch
+  state, _ = built.programs.plan(built.devices.copy(built.initial), built.fixed, 0)
+  first_half = state.plan.indices.at[64:].set(-1)
+  one = _after_one_step(built, weights=weights)
+  other = _after_one_step(built, indices=first_half)
+  np.testing.assert_allclose(_moved(built, one), _moved(built, other), rtol=1e-4, atol=1e-7)
+
+
+def test_the_learning_rate_multiplier_scales_the_step(built):
+  plain = _after_one_step(built)
+  double = _after_one_step(built, learning_rate_multiplier=jnp.float32(2.0))
+  np.testing.assert_allclose(_moved(built, double), 2 * _moved(built, plain), rtol=1e-4, atol=1e-7)
+  assert double.meters.learning_rate == pytest.approx(2 * plain.meters.learning_rate)
+
+
+def test_padding_counts_nowhere(built):
+  state, _ = built.programs.plan(built.devices.copy(built.initial), built.fixed, 0)
+  chosen = np.asarray(state.plan.indices[:10])
+  new = _after_one_step(built, indices=state.plan.indices.at[10:].set(-1))
+  np.testing.assert_array_equal(np.flatnonzero(new.usage.visits), np.sort(chosen))
+  assert new.meters.forward_visits == new.meters.backward_visits == new.meters.trained_by_class.sum() == 10
+  assert new.meters.weight_sum == 10
+  np.testing.assert_array_equal(np.isfinite(new.usage.last_loss), new.usage.visits > 0)
+
+
+def test_evaluation_sees_every_test_sample_once_whatever_the_batch():
+  made = runs.config("full", eval_batch_size=100)  # 355 test samples: the last batch is padded
+  run = setup.build(made, jax.devices()[:2])
+  sums = run.devices.place(steps.Evaluation(jnp.zeros(()), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)))
+  for step in range(4):
+    sums = run.programs.evaluate(sums, run.initial.train, run.fixed, step, 1)
+  test = run.source.test
+  variables = {"params": run.initial.train.params, "batch_stats": run.initial.train.batch_stats}
+  logits, _ = run.recipe.module.apply(
+    variables, run.recipe.normalize(jnp.asarray(test.inputs)), jnp.ones(355, bool), train=False
+  )
+  losses = -np.asarray(jax.nn.log_softmax(logits))[np.arange(355), test.labels]
+  assert int(sums.samples) == 355
+  assert int(sums.correct) == np.count_nonzero(np.argmax(logits, axis=1) == test.labels)
+  np.testing.assert_allclose(sums.loss_sum, losses.sum(), rtol=1e-5)
+
+
+def test_several_steps_in_one_call_are_the_steps_taken_one_by_one():
+  run = setup.build(runs.config("infobatch"), jax.devices()[:2])
+  looped = parallel.create_programs(steps.create(run.recipe), run.devices, looped=True)
+  ends = []
+  for programs, counts in ((run.programs, [1] * 7), (looped, [5, 2])):
+    state, _ = programs.plan(run.devices.copy(run.initial), run.fixed, 0)
+    step = 0
+    for count in counts:
+      state = programs.train(state, run.fixed, 0, step, count)
+      step += count
+    ends.append(parallel.fetch(state))
+  assert looped.steps_per_call > 1
+  assert ends[0].train.step == ends[1].train.step == 7
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), ends[0].train, ends[1].train)
+  np.testing.assert_array_equal(ends[0].usage.visits, ends[1].usage.visits)
+
+
+def test_a_samples_view_depends_on_epoch_and_index_alone():
+  made = runs.config("full", dataset__augmentations=("crop", "flip"))
+  run = setup.build(made, jax.devices()[:1])
+  inputs = jax.jit(lambda epoch, index: steps._inputs(run.recipe, run.fixed, epoch, index)[0])
+  one = inputs(jnp.int32(3), jnp.array([5, 9, 200], jnp.int32))
+  other = inputs(jnp.int32(3), jnp.array([200, 5, 1], jnp.int32))
+  np.testing.assert_array_equal(one[0], other[1])
+  np.testing.assert_array_equal(one[2], other[0])
+  later = inputs(jnp.int32(4), jnp.array([5, 9, 200], jnp.int32))
+  assert not np.array_equal(one, later)

@@ -1,0 +1,90 @@
+"""Files of a run: torn lines, refused folders, and what is never half-written."""
+
+import json
+
+import numpy as np
+import pytest
+
+from dynsel_jax import options
+from dynsel_jax.training import console, timing, workdir
+
+MADE = {"config": {"epochs": 2, "model": {"name": "mlp", "hidden": (8, 8)}}, "data_fingerprint": "ab"}
+
+
+def _metrics(epoch):
+  return {"epoch": epoch, "train_loss": 0.5, "selector": {"alpha": 0.25}, "kept_by_class": [1, 2]}
+
+
+def test_rewind_drops_later_and_torn_lines(tmp_path):
+  folder = workdir.Workdir(str(tmp_path))
+  folder.begin(MADE)
+  folder.rewind(0)
+  for epoch in (1, 2, 3):
+    folder.write_epoch(_metrics(epoch), np.ones(4, np.int32))
+  path = tmp_path / "metrics.jsonl"
+  path.write_text(path.read_text() + '{"epoch": 4, "train')
+  folder.close()
+  folder.rewind(2)
+  assert [json.loads(line)["epoch"] for line in path.read_text().splitlines()] == [1, 2]
+  folder.write_epoch(_metrics(3), np.ones(4, np.int32))
+  folder.close()
+  assert [json.loads(line)["epoch"] for line in path.read_text().splitlines()] == [1, 2, 3]
+
+
+def test_the_same_config_is_the_same_run_after_a_round_trip_through_json(tmp_path):
+  folder = workdir.Workdir(str(tmp_path))
+  folder.check_same_run(MADE)  # nothing there yet
+  folder.begin(MADE)
+  folder.check_same_run(MADE)
+
+
+@pytest.mark.parametrize(
+  ("made", "line"),
+  [
+    ({**MADE, "data_fingerprint": "cd"}, "data_fingerprint ('ab' there, 'cd' here)"),
+    ({**MADE, "config": {**MADE["config"], "epochs": 3}}, "epochs (2 there, 3 here)"),
+    ({**MADE, "config": {**MADE["config"], "new": 1}}, "new ('absent' there, 1 here)"),
+    ({**MADE, "config": {"epochs": 2, "model": {"name": "mlp", "hidden": (8, 9)}}}, "model.hidden ([8, 8] there"),
+  ],
+)
+def test_another_config_or_other_data_is_refused(tmp_path, made, line):
+  folder = workdir.Workdir(str(tmp_path))
+  folder.begin(MADE)
+  with pytest.raises(options.UserError) as error:
+    folder.check_same_run(made)
+  assert line in str(error.value)
+
+
+def test_nothing_is_made_by_asking_whether_a_folder_can_be_written(tmp_path):
+  workdir.check_writable(str(tmp_path / "a" / "b"))
+  assert not (tmp_path / "a").exists()
+
+
+def test_timers_add_to_the_seconds_of_earlier_parts():
+  timers = timing.Timers({"training": 100.0, "total": 200.0})
+  with timers.phase("training"):
+    pass
+  seconds = timers.seconds()
+  assert 100 <= seconds["training"] < 101
+  assert 200 <= seconds["total"] < 201
+  assert seconds["evaluating"] == 0
+  assert set(seconds) == {*timing.PHASES, "total"}
+
+
+def test_a_plain_line_an_epoch_where_there_is_no_terminal(capsys):
+  shown = console.Console(2)
+  shown.step(0.5, 1.0)
+  shown.epoch({"epoch": 1, "train_loss": 0.5, "test_accuracy": 0.25, "realised_keep_fraction": 0.3})
+  shown.close()
+  assert capsys.readouterr().out.startswith("epoch 1/2  loss 0.5000  accuracy 25.00%  kept 30.0%  left 0:0")
+
+
+def test_a_bar_on_a_terminal(capsys, monkeypatch):
+  monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+  shown = console.Console(4, done=1)
+  shown.step(1.5, 0.75)
+  shown.epoch({"epoch": 2, "train_loss": 0.5, "test_accuracy": 0.25, "realised_keep_fraction": 0.3})
+  shown.close()
+  bar = capsys.readouterr().err.split("\r")[-1]
+  assert "50%|" in bar
+  assert "epoch 3/4 loss 0.5000 accuracy 25.00% kept 30.0%" in bar
