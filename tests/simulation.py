@@ -19,7 +19,7 @@ def table(num_samples: int = NUM_SAMPLES) -> SampleTable:
   rng = np.random.default_rng(0)
   labels = rng.integers(0, NUM_CLASSES - 1, num_samples)
   labels[num_samples // 2] = NUM_CLASSES - 1
-  names = ("representativeness", "rarity", "diversity", "score")
+  names = ("representativeness", "rarity", "diversity", "score", "irreducible_loss")
   columns = {name: jnp.asarray(rng.random(num_samples), jnp.float32) for name in names}
   return SampleTable(jnp.asarray(labels, jnp.int32), NUM_CLASSES, columns)
 

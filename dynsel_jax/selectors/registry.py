@@ -8,7 +8,18 @@ import numpy as np
 
 from dynsel_jax import options
 from dynsel_jax.options import UserError
-from dynsel_jax.selectors import full, infobatch, random_rotation, random_static, rs2
+from dynsel_jax.selectors import (
+  evolved,
+  full,
+  infobatch,
+  loss_sampling,
+  random_rotation,
+  random_static,
+  rho_loss,
+  rrd,
+  rs2,
+  selective_backprop,
+)
 from dynsel_jax.types import SampleTable, Selector
 
 __all__ = ["METHODS", "Method", "create", "defaults", "weighting"]
@@ -26,11 +37,19 @@ class Method(NamedTuple):
 
 
 METHODS: dict[str, Method] = {
+  "es": Method(evolved.es, "ES, evolved sampling", "2509.23461", "loss", "batch"),
+  "eswp": Method(evolved.eswp, "ESWP, evolved sampling with pruning", "2509.23461", "loss", "batch"),
   "full": Method(full.full, "Plain training", "-", "none", "epoch"),
   "infobatch": Method(infobatch.infobatch, "InfoBatch", "2303.04947", "loss", "epoch", "sum_to_n"),
+  "loss": Method(loss_sampling.loss_sampling, "Sampling by loss", "2509.23461", "loss", "batch"),
   "random": Method(random_rotation.random_rotation, "Random rotation", "-", "none", "epoch"),
   "random_static": Method(random_static.random_static, "Random subset", "-", "none", "epoch"),
+  "rho_loss": Method(rho_loss.rho_loss, "RHO-LOSS", "2206.07137", "loss, hold-out loss", "batch"),
+  "rrd": Method(rrd.rrd, "RRD, representative then diverse, in turns", "2603.04981", "factors, usage", "epoch"),
   "rs2": Method(rs2.rs2, "RS2, repeated random sampling", "2305.18424", "none", "epoch"),
+  "selective_backprop": Method(
+    selective_backprop.selective_backprop, "Selective backprop", "1910.00762", "loss", "batch"
+  ),
 }
 
 

@@ -1,0 +1,52 @@
+"""RHO-LOSS: train on the part of each meta-batch that can still be learnt and is worth it.
+
+Mindermann et al., "Prioritized Training on Points that are Learnable, Worth Learning, and Not Yet Learnt",
+arXiv 2206.07137, Sec. 3 and Algorithm 1. A sample's reducible loss is its loss less its irreducible loss, that under a
+model trained on other data.
+
+`N` is the number of training samples, `B` the global batch size, `b` the number of samples a thinned batch trains on.
+"""
+
+import jax.numpy as jnp
+from jax import Array
+
+from dynsel_jax import options
+from dynsel_jax.options import UserError
+from dynsel_jax.selectors import memory, ranking, thinning
+from dynsel_jax.selectors.memory import EmptyState
+from dynsel_jax.types import SampleTable, Selector, Signals
+
+__all__ = ["COLUMN", "rho_loss"]
+
+COLUMN = "irreducible_loss"
+
+
+def rho_loss(table: SampleTable, epochs: int, *, batch_fraction: float = 0.125) -> Selector:
+  """Trains on the b samples of each meta-batch with the largest reducible loss.
+
+  A reducible loss that is not finite is the smallest. The paper trains on 32 of 320 samples.
+
+  Args:
+    table: the training set, N samples, with the column "irreducible_loss" in nats.
+    epochs: unused.
+    batch_fraction: b / B, in (0, 1]; b must be whole.
+
+  Raises:
+    UserError: the column is missing, or the fraction lies outside its range; from `thin`, b is no whole number.
+  """
+  del epochs
+  options.check_fraction("batch_fraction", batch_fraction)
+  if COLUMN not in table.columns:
+    raise UserError(
+      f"selector rho_loss needs table.columns[{COLUMN!r}]: each training sample's loss in nats under a model that was"
+      " trained on held-out data"
+    )
+  irreducible_loss = jnp.asarray(table.columns[COLUMN], jnp.float32)
+
+  def thin(key: Array, state: EmptyState, signals: Signals) -> tuple[Array, Array]:
+    del state
+    budget = thinning.batch_budget(batch_fraction, signals.index.shape[0])
+    reducible_loss, _ = ranking.guard(signals.loss - memory.read(irreducible_loss, signals))
+    return thinning.highest(key, reducible_loss, signals, budget)
+
+  return thinning.memoryless(table.labels.shape[0], thin)
