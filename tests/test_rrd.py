@@ -1,0 +1,219 @@
+"""RRD: its schedule and scores against the paper's numbers, whole runs against a numpy twin, and how samples rotate."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import simulation
+from conftest import ROOT
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dynsel_jax import selectors
+from dynsel_jax.options import UserError
+from dynsel_jax.selectors import rrd
+from dynsel_jax.types import SampleTable, Signals
+
+REFERENCE = ROOT.parent / "shared" / "oracles" / "rrd.npz"
+quick = functools.partial(jax.jit, compiler_options=simulation.QUICK)
+
+
+@pytest.fixture(scope="module")
+def reference():
+  if not REFERENCE.exists():
+    pytest.skip(f"{REFERENCE.name} is not here")
+  return dict(np.load(REFERENCE))
+
+
+def table_of(labels, representativeness, rarity):
+  columns = {"representativeness": jnp.asarray(representativeness), "rarity": jnp.asarray(rarity)}
+  columns = {name: column.astype(jnp.float32) for name, column in columns.items()}
+  return SampleTable(jnp.asarray(labels, jnp.int32), int(np.max(labels)) + 1, columns)
+
+
+def trained_on(indices, epoch):
+  """Signals of an epoch in one batch, of which RRD reads only which samples were trained on."""
+  blank = jnp.zeros(indices.shape, jnp.float32)
+  yes = jnp.ones(indices.shape, bool)
+  return Signals(indices, blank, blank, blank, blank, correct=yes, trained=yes, epoch=epoch)
+
+
+class Run:
+  """A compiled run of all epochs."""
+
+  def __init__(self, table, epochs, **options):
+    selector = selectors.create("rrd", table, epochs, **options)
+    num_samples = table.labels.shape[0]
+
+    def one(key, state, epoch):
+      selection, info = selector.select(jax.random.fold_in(key, epoch), state, epoch)
+      member = jnp.zeros(num_samples, bool).at[jnp.where(selection.indices < 0, num_samples, selection.indices)]
+      return selector.observe(state, trained_on(selection.indices, epoch)), (member.set(True, mode="drop"), info)
+
+    def run(key):
+      return jax.lax.scan(functools.partial(one, key), selector.init(key), jnp.arange(epochs, dtype=jnp.int32))
+
+    self.program = quick(run)
+
+  def __call__(self, seed=0):
+    """Returns which samples each epoch took [T, N] bool, the infos, and the final usage [N]."""
+    state, (taken, info) = self.program(jax.random.key(seed))
+    return np.asarray(taken), {name: np.asarray(value) for name, value in info.items()}, np.asarray(state.usage.visits)
+
+
+def alpha_curve(epochs, slope):
+  curve = functools.partial(rrd.mixing, low=0.2, high=1.0, midpoint=0.6 * epochs, slope=slope)
+  return np.asarray(jax.vmap(curve)(jnp.arange(epochs, dtype=jnp.int32)))
+
+
+def test_the_schedule_has_the_papers_values():
+  alpha = alpha_curve(200, 0.05)
+  expected = {1: 0.9979, 50: 0.9766, 80: 0.9046, 100: 0.7848, 120: 0.6, 140: 0.4152, 160: 0.2954, 170: 0.2607}
+  for t, value in expected.items():
+    assert alpha[t - 1] == pytest.approx(value, abs=5e-5)
+  assert alpha_curve(90, 0.05)[[0, 75]] == pytest.approx([0.947, 0.400], abs=5e-4)
+
+
+def test_schedule_penalty_and_score_agree_with_the_reference(reference):
+  np.testing.assert_allclose(alpha_curve(200, 0.05), reference["alpha_T200_slope_0p05"], atol=1e-6)
+  np.testing.assert_allclose(alpha_curve(30, 10 / 30), reference["alpha_T30_slope_10_over_T"], atol=1e-6)
+  rep = jnp.asarray(reference["representativeness_minmax"], jnp.float32)
+  div = jnp.asarray(reference["diversity_minmax"], jnp.float32)
+  for case, epochs in (("hybrid", "hybrid_epochs_T200"), ("hybrid30", "hybrid30_epochs")):
+    alphas = alpha_curve(200, 0.05) if case == "hybrid" else alpha_curve(30, 10 / 30)
+    for row, t in enumerate(reference[epochs]):
+      pen = rrd.usage_penalty(jnp.asarray(reference[f"{case}_usage_counts"][row], jnp.int32), 0.2)
+      if case == "hybrid":
+        np.testing.assert_allclose(pen, reference["hybrid_penalty"][row], atol=1e-6)
+      score = rrd.hybrid_score(rep, div, jnp.float32(alphas[t - 1]), pen)
+      np.testing.assert_allclose(score, reference[f"{case}_score"][row], atol=1e-5)
+
+
+@pytest.mark.parametrize("balanced", [True, False])
+@pytest.mark.parametrize("keep", [30, 70])
+def test_whole_runs_agree_with_the_reference(reference, keep, balanced):
+  table = table_of(reference["labels"], reference["representativeness_minmax"], reference["diversity_minmax"])
+  taken, info, usage = Run(table, 12, keep_fraction=keep / 100, class_balanced=balanced)()
+  case = f"keep{keep}_{'per_class' if balanced else 'global'}"
+  np.testing.assert_array_equal(info["full_data"], reference["trajectory_is_full_data_epoch"])
+  np.testing.assert_array_equal(taken, reference[f"{case}_selected"])
+  np.testing.assert_array_equal(usage, reference[f"{case}_final_usage"])
+  np.testing.assert_array_equal(usage, taken.sum(axis=0))
+  chosen = ~info["full_data"]
+  np.testing.assert_allclose(info["alpha"][chosen], reference["trajectory_alpha_slope_10_over_T"][chosen], atol=1e-6)
+  if balanced:
+    before = reference[f"{case}_usage_before_epoch"][chosen]
+    np.testing.assert_allclose(info["mean_penalty"][chosen], np.log1p(before).mean(axis=1) * 0.2, rtol=1e-5)
+    np.testing.assert_array_equal(info["never_used"][chosen], (before == 0).sum(axis=1))
+
+
+def twin(labels, rep, div, epochs, keep, alpha_min, alpha_max, midpoint, slope, penalty, refinement):
+  """Algorithm 1 with the balance of Sec. 3.5, in float64 with plain sorting."""
+  usage, rows = np.zeros(len(labels), int), []
+  for t in range(1, epochs + 1):
+    alpha = alpha_min + (alpha_max - alpha_min) * (1 - 1 / (1 + np.exp(-slope * (t - midpoint * epochs))))
+    score = alpha * rep + (1 - alpha) * div - penalty * np.log(1 + usage)
+    member = np.full(len(labels), t > (1 - refinement) * epochs)
+    for label in np.unique(labels):
+      (of_class,) = np.nonzero(labels == label)
+      best = of_class[np.argsort(-score[of_class])]
+      member[best[: max(1, int(keep * of_class.size))]] = True
+    usage += member
+    rows.append(member)
+  return np.array(rows)
+
+
+PAPER = {"alpha_min": 0.2, "alpha_max": 1.0, "midpoint": 0.6, "slope": 1.0, "penalty": 0.2, "refinement": 0.15}
+CASES = {
+  "other numbers": {"alpha_min": 0.1, "alpha_max": 0.8, "midpoint": 0.3, "slope": 2.0, "penalty": 0.5},
+  "no representativeness": {"representativeness": False},
+  "no diversity, no refinement": {"diversity": False, "refinement": 0.0},
+  "no penalty, no schedule": {"penalty": 0.0, "alpha_min": 0.5, "alpha_max": 0.5},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_options_and_ablations_agree_with_a_twin(case):
+  rng = np.random.default_rng(5)
+  labels = np.repeat([0, 1, 2], [5, 11, 24])
+  rep, div = rng.random((2, 40)).astype(np.float32).astype(float)
+  taken, _, usage = Run(table_of(labels, rep, div), 10, keep_fraction=0.4, **CASES[case])()
+  numbers = PAPER | {name: value for name, value in CASES[case].items() if name in PAPER}
+  rep = rep * (case != "no representativeness")
+  div = div * (not case.startswith("no diversity"))
+  np.testing.assert_array_equal(taken, twin(labels, rep, div, 10, 0.4, **numbers))
+  if case.startswith("no penalty"):
+    assert set(usage) == {2, 10}  # a monopoly: the rest has only the two full-data epochs
+  else:
+    assert len(set(usage)) > 3
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+  scores=st.tuples(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1), st.floats(0, 1)),
+  rarely=st.integers(0, 30),
+  penalty=st.floats(0.1, 2.0),
+  alpha=st.floats(0, 1),
+)
+def test_enough_use_outweighs_any_score(scores, rarely, penalty, alpha):
+  """Theorem 3.1, at the smallest use that its condition (Eq. 14) allows, for scores with a spread of at most 1."""
+  often = int(np.ceil((1 + rarely) * np.exp(1.0 / penalty) - 1))
+  rep, div = jnp.asarray(scores[:2], jnp.float32), jnp.asarray(scores[2:], jnp.float32)
+  pen = rrd.usage_penalty(jnp.array([often, rarely], jnp.int32), penalty)
+  score = rrd.hybrid_score(rep, div, jnp.float32(alpha), pen)
+  assert score[0] <= score[1] + 1e-5
+
+
+@pytest.mark.parametrize("columns", ["constant", "none"])
+def test_equal_scores_rotate_exactly(columns):
+  labels, keep = np.repeat([0, 1, 2], [7, 20, 26]), 0.3
+  if columns == "constant":
+    table, options = table_of(labels, np.full(53, 0.4), np.full(53, 0.1)), {}
+  else:  # the penalty alone
+    keep, table = 0.55, SampleTable(jnp.asarray(labels, jnp.int32), 3)
+    options = {"representativeness": False, "diversity": False}
+  run = Run(table, 17, keep_fraction=keep, refinement=0.0, **options)
+  taken, _, usage = run()
+  for label in range(3):
+    visits = np.cumsum(taken[:, labels == label], axis=0)
+    assert np.all(visits.max(axis=1) - visits.min(axis=1) <= 1)
+    assert np.all(taken[:, labels == label].sum(axis=1) == int(keep * (labels == label).sum() + 1e-9))
+  assert usage.sum() == taken.sum()
+  assert not np.array_equal(taken, run(seed=1)[0])  # ties are the key's
+
+
+def test_a_score_that_is_not_finite_comes_last_and_is_reported():
+  rep = np.linspace(0, 1, 10)
+  rep[[9, 4]] = np.nan, np.inf
+  selector = selectors.create("rrd", table_of(np.zeros(10, int), rep, np.zeros(10)), 5, keep_fraction=0.9)
+  plan, info = quick(selector.select)(jax.random.key(0), selector.init(jax.random.key(0)), jnp.int32(0))
+  assert int(plan.size) == 9  # the count stays what it is
+  assert set(range(10)) - set(plan.indices.tolist()) in ({9}, {4})
+  assert int(info["non_finite"]) == 2
+
+
+@pytest.mark.parametrize(
+  "options, message",
+  [
+    ({"alpha_min": 0.6, "alpha_max": 0.5}, r"alpha_min=0.6 must lie in \[0, alpha_max=0.5\]"),
+    ({"alpha_max": 1.5}, "alpha_max=1.5"),
+    ({"midpoint": -0.1}, "midpoint=-0.1"),
+    ({"slope": -1.0}, "slope=-1.0"),
+    ({"penalty": -0.2}, "penalty=-0.2"),
+    ({"refinement": 1.1}, "1.1"),
+    ({"keep_fraction": 0.0}, "keep_fraction=0.0"),
+  ],
+)
+def test_values_out_of_range_are_named(options, message):
+  with pytest.raises(UserError, match=message):
+    selectors.create("rrd", simulation.table(), 8, **options)
+
+
+def test_a_missing_column_is_named():
+  table = simulation.table()
+  without = table._replace(columns={name: value for name, value in table.columns.items() if name != "rarity"})
+  with pytest.raises(UserError, match=r"table.columns\['rarity'\].*features and factors"):
+    selectors.create("rrd", without, 8)
+  assert selectors.create("rrd", without, 8, diversity=False)
