@@ -9,16 +9,20 @@ import numpy as np
 from dynsel_jax import options
 from dynsel_jax.options import UserError
 from dynsel_jax.selectors import (
+  epsilon_greedy,
   evolved,
   full,
   infobatch,
+  kakurenbo,
   loss_sampling,
+  order_dp,
   random_rotation,
   random_static,
   rho_loss,
   rrd,
   rs2,
   selective_backprop,
+  ucb,
 )
 from dynsel_jax.types import SampleTable, Selector
 
@@ -37,11 +41,14 @@ class Method(NamedTuple):
 
 
 METHODS: dict[str, Method] = {
+  "epsilon_greedy": Method(epsilon_greedy.epsilon_greedy, "Epsilon-greedy", "2111.12621", "loss", "epoch"),
   "es": Method(evolved.es, "ES, evolved sampling", "2509.23461", "loss", "batch"),
   "eswp": Method(evolved.eswp, "ESWP, evolved sampling with pruning", "2509.23461", "loss", "batch"),
   "full": Method(full.full, "Plain training", "-", "none", "epoch"),
   "infobatch": Method(infobatch.infobatch, "InfoBatch", "2303.04947", "loss", "epoch", "sum_to_n"),
+  "kakurenbo": Method(kakurenbo.kakurenbo, "KAKURENBO", "2310.10102", "loss, correct, confidence", "epoch"),
   "loss": Method(loss_sampling.loss_sampling, "Sampling by loss", "2509.23461", "loss", "batch"),
+  "order_dp": Method(order_dp.order_dp, "OrderDP", "2606.08574", "loss", "epoch"),
   "random": Method(random_rotation.random_rotation, "Random rotation", "-", "none", "epoch"),
   "random_static": Method(random_static.random_static, "Random subset", "-", "none", "epoch"),
   "rho_loss": Method(rho_loss.rho_loss, "RHO-LOSS", "2206.07137", "loss, hold-out loss", "batch"),
@@ -50,6 +57,7 @@ METHODS: dict[str, Method] = {
   "selective_backprop": Method(
     selective_backprop.selective_backprop, "Selective backprop", "1910.00762", "loss", "batch"
   ),
+  "ucb": Method(ucb.ucb, "UCB, upper confidence bound", "2111.12621", "loss", "epoch"),
 }
 
 
