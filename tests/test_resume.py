@@ -121,7 +121,7 @@ def test_a_workdir_of_another_config_is_refused_with_the_fields_named(alone):
   before = sorted(path.name for path in workdir.iterdir())
   with pytest.raises(options.UserError) as refused:
     runs.train(changed, workdir)
-  assert "learning_rate (0.05 there, 0.01 here)" in str(refused.value)
+  assert "learning_rate (0.1 there, 0.01 here)" in str(refused.value)
   assert "selector.prune_probability (0.5 there, 0.25 here)" in str(refused.value)
   assert "epochs" not in str(refused.value)
   assert before == sorted(path.name for path in workdir.iterdir())
