@@ -38,6 +38,7 @@ class Method(NamedTuple):
   signal: str  # what it looks at: "none", "loss", ...
   level: str  # "epoch", or "batch" if it thins meta-batches
   weighting: str = "mean_one"  # how a step uses the weights unless the config says otherwise
+  columns: tuple[str, ...] = ()  # of `SampleTable.columns`, what it reads
 
 
 METHODS: dict[str, Method] = {
@@ -51,8 +52,17 @@ METHODS: dict[str, Method] = {
   "order_dp": Method(order_dp.order_dp, "OrderDP", "2606.08574", "loss", "epoch"),
   "random": Method(random_rotation.random_rotation, "Random rotation", "-", "none", "epoch"),
   "random_static": Method(random_static.random_static, "Random subset", "-", "none", "epoch"),
-  "rho_loss": Method(rho_loss.rho_loss, "RHO-LOSS", "2206.07137", "loss, hold-out loss", "batch"),
-  "rrd": Method(rrd.rrd, "RRD, representative then diverse, in turns", "2603.04981", "factors, usage", "epoch"),
+  "rho_loss": Method(
+    rho_loss.rho_loss, "RHO-LOSS", "2206.07137", "loss, hold-out loss", "batch", columns=("irreducible_loss",)
+  ),
+  "rrd": Method(
+    rrd.rrd,
+    "RRD, representative then diverse, in turns",
+    "2603.04981",
+    "factors, usage",
+    "epoch",
+    columns=("representativeness", "rarity"),
+  ),
   "rs2": Method(rs2.rs2, "RS2, repeated random sampling", "2305.18424", "none", "epoch"),
   "selective_backprop": Method(
     selective_backprop.selective_backprop, "Selective backprop", "1910.00762", "loss", "batch"
