@@ -28,7 +28,7 @@ def signals(index: Any, epoch: int = 0, trained: Any = True, loss: Any = None) -
   """Signals that depend on sample and epoch alone; rows of padding hold what must never be read."""
   index = np.asarray(index, np.int32)
   pad = index < 0
-  draws = np.random.default_rng(1000 + epoch).random((5, NUM_SAMPLES + 1))[:, np.maximum(index, 0)]
+  draws = np.random.default_rng(1000 + epoch).random((5, NUM_SAMPLES + 1))[:, np.maximum(index, 0) % (NUM_SAMPLES + 1)]
   loss = -2 * np.log(draws[0] + 1e-3) + 0.1 if loss is None else np.broadcast_to(loss, index.shape)
   rows = [np.where(pad, np.nan, row) for row in (loss, draws[1], 2 * draws[2] - 1, draws[3])]
   return Signals(

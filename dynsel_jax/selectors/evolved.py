@@ -76,7 +76,7 @@ def es(
     UserError: a value lies outside its range; from `thin`, b is no whole number.
   """
   evolved = _evolved(table, beta1, beta2, batch_fraction, 1.0, weights)
-  return wrappers.annealed(evolved, table, epochs, first=anneal_first, last=anneal_last)
+  return _annealed(evolved, table, epochs, anneal_first, anneal_last)
 
 
 def eswp(
@@ -108,7 +108,7 @@ def eswp(
     UserError: a value lies outside its range; from `thin`, b is no whole number.
   """
   evolved = _evolved(table, beta1, beta2, batch_fraction, keep_fraction, weights)
-  return wrappers.annealed(evolved, table, epochs, first=anneal_first, last=anneal_last)
+  return _annealed(evolved, table, epochs, anneal_first, anneal_last)
 
 
 def _evolved(
@@ -161,3 +161,9 @@ def _evolved(
     return thinning.drawn(key, thinning.log_weight(weight), signals, budget, weights=weights)
 
   return Selector(init, select, observe, thin)
+
+
+def _annealed(selector: Selector, table: SampleTable, epochs: int, first: float, last: float) -> Selector:
+  options.check_fraction("anneal_first", first, zero=True)
+  options.check_fraction("anneal_last", last, zero=True)
+  return wrappers.annealed(selector, table, epochs, first=first, last=last)

@@ -24,8 +24,8 @@ __all__ = ["selective_backprop"]
 def selective_backprop(table: SampleTable, epochs: int, *, batch_fraction: float = 0.5) -> Selector:
   """Draws b of the B samples of each meta-batch without replacement, the more likely the higher their loss's rank.
 
-  Of n valid samples the one with the r-th smallest loss has the sampling weight ((r - 1/2) / n)^(B / b - 1). A loss
-  that is not finite ranks as the smallest.
+  Of n valid samples the one with the r-th smallest loss has the sampling weight ((r - 1/2) / n)^(B / b - 1). A sample
+  whose loss is not finite ranks as the smallest and is drawn only when no other is left.
 
   Args:
     table: the training set.
@@ -44,12 +44,13 @@ def selective_backprop(table: SampleTable, epochs: int, *, batch_fraction: float
     batch_size = signals.index.shape[0]
     budget = thinning.batch_budget(batch_fraction, batch_size)
     valid = signals.index >= 0
-    order = thinning.ranked(tie_key, ranking.guard(signals.loss)[0], valid)
+    loss, _ = ranking.guard(signals.loss)
+    order = thinning.ranked(tie_key, loss, valid)
     place = jnp.zeros(batch_size, jnp.int32).at[order].set(jnp.arange(batch_size, dtype=jnp.int32))  # 0: highest loss
     num_valid = jnp.sum(valid, dtype=jnp.int32)
     above = (num_valid - place).astype(jnp.float32) - 0.5
     percentile = jnp.where(valid, above, 1.0) / jnp.maximum(num_valid, 1).astype(jnp.float32)
     log_weights = (1.0 / batch_fraction - 1.0) * jnp.log(percentile)
-    return thinning.drawn(draw_key, log_weights, signals, budget, weights="none")
+    return thinning.drawn(draw_key, jnp.where(loss > -jnp.inf, log_weights, -jnp.inf), signals, budget, weights="none")
 
   return thinning.memoryless(table.labels.shape[0], thin)

@@ -106,7 +106,7 @@ def drawn(key: Array, log_weights: Array, signals: Signals, count: int, *, weigh
 
   Args:
     key: consumed.
-    log_weights: `[B]` float32, unnormalised and finite; not read on padding.
+    log_weights: `[B]` float32, unnormalised; -inf or NaN for a weight of zero, but then without weights.
     signals: the scored meta-batch.
     count: b.
     weights: "none" weights the loss of every drawn row with 1; "inverse_probability" as the function of that name.
