@@ -3,6 +3,7 @@
     size=cpu|smoke       a run for two CPU cores, or one of seconds
     selector=NAME        any registered method, or a dotted path to your own: my_lab.my_module:my_selector
     model=NAME, optimizer=NAME, schedule=NAME
+    features=NAME        where the factor scores come from that a method such as rrd reads: pixels, file
 
 A variant chooses what has options of its own; every other field, and every option, is a flag:
 `--config.selector.keep_fraction=0.3`.
@@ -13,12 +14,13 @@ from typing import Any
 
 import ml_collections
 
+from dynsel_jax import features as feature_spaces
 from dynsel_jax import models, options, selectors
-from dynsel_jax.training import optimizers, schedules
+from dynsel_jax.training import factor_columns, optimizers, schedules
 
 __all__ = ["get_config", "parse"]
 
-CHOICES = ("model", "optimizer", "schedule", "selector")
+CHOICES = ("features", "model", "optimizer", "schedule", "selector")
 
 
 def parse(variants: str, sizes: tuple[str, ...]) -> dict[str, str]:
@@ -43,10 +45,19 @@ def _choice(name: str, defaults: Mapping[str, Any]) -> ml_collections.ConfigDict
 
 
 def get_config(
-  dataset: str, *, model: str, selector: str = "full", optimizer: str = "sgd", schedule: str = "cosine"
+  dataset: str,
+  *,
+  model: str,
+  selector: str = "full",
+  optimizer: str = "sgd",
+  schedule: str = "cosine",
+  features: str = "",
 ) -> ml_collections.ConfigDict:
-  """Returns RRD's CIFAR recipe (arXiv 2603.04981, App. C) on `dataset`, for the benchmark's file to change."""
-  return ml_collections.ConfigDict(
+  """Returns RRD's CIFAR recipe (arXiv 2603.04981, App. C) on `dataset`, for the benchmark's file to change.
+
+  The sections `features` and `factors` are there if `features` is named or the selector reads factor scores.
+  """
+  config = ml_collections.ConfigDict(
     {
       "seed": 0,
       "dataset": {"name": dataset, "data_dir": "", "augmentations": ("crop", "flip")},
@@ -61,5 +72,12 @@ def get_config(
       "eval_batch_size": 500,  # over all devices
       "epochs": 200,
       "checkpoint_every_steps": 1000,  # 0 saves at the end alone
+      "cache_dir": "",  # of features and scores; by default in the user's cache folder
     }
   )
+  if not features and set(selectors.columns(selector)) & set(factor_columns.COLUMNS):
+    features = "pixels"
+  if features:
+    config.features = _choice(features, feature_spaces.defaults(features))
+    config.factors = factor_columns.defaults()
+  return config

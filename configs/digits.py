@@ -22,6 +22,9 @@ def get_config(variants: str = "") -> ml_collections.ConfigDict:
   config.eval_batch_size = 356
   config.epochs = 30
   config.checkpoint_every_steps = 100
+  if "factors" in config:  # a small set has few factors
+    config.factors.expansion_factor = 4
+    config.factors.k = 8
   if size == "smoke":
     config.epochs = 2
   return config

@@ -25,7 +25,7 @@ from flax.training import train_state
 
 from configs import cifar10, digits
 from dynsel_jax import data, selectors
-from dynsel_jax.training import loop, setup
+from dynsel_jax.training import loop, setup, timing
 from dynsel_jax.training.state import RunState
 from dynsel_jax.types import SampleTable, Signals
 
@@ -101,10 +101,14 @@ def _synthetic_cifar() -> data.Source:
 def benchmark_step(model: str = "resnet_patch") -> None:
   """Prints our step and the plain Flax step, at batch 128 of 32x32 images."""
   config = cifar10.get_config(f"size=cpu,selector=full,model={model}")
-  run = setup.build_from(config, _synthetic_cifar(), jax.devices()[:1])
+  run = setup.build_from(config, _synthetic_cifar(), timing.Timers(), jax.devices()[:1])
   state, info = run.programs.plan(run.initial, run.fixed, 0)
   del info
-  plain, number, steps = _plain_flax(setup.build_from(config, _synthetic_cifar(), jax.devices()[:1]), config), 0, 10
+  plain, number, steps = (
+    _plain_flax(setup.build_from(config, _synthetic_cifar(), timing.Timers(), jax.devices()[:1]), config),
+    0,
+    10,
+  )
 
   def ours() -> RunState:
     nonlocal state

@@ -1,5 +1,5 @@
 """Methods of dynamic data selection, one to a file, and what they are written with."""
 
-from dynsel_jax.selectors.registry import METHODS, Method, create, defaults, weighting
+from dynsel_jax.selectors.registry import METHODS, Method, columns, create, defaults, weighting
 
-__all__ = ["METHODS", "Method", "create", "defaults", "weighting"]
+__all__ = ["METHODS", "Method", "columns", "create", "defaults", "weighting"]

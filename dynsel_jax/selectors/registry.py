@@ -9,6 +9,7 @@ import numpy as np
 from dynsel_jax import options
 from dynsel_jax.options import UserError
 from dynsel_jax.selectors import (
+  bls,
   epsilon_greedy,
   evolved,
   full,
@@ -18,15 +19,18 @@ from dynsel_jax.selectors import (
   order_dp,
   random_rotation,
   random_static,
+  rcap,
+  repb,
   rho_loss,
   rrd,
   rs2,
   selective_backprop,
+  seta,
   ucb,
 )
 from dynsel_jax.types import SampleTable, Selector
 
-__all__ = ["METHODS", "Method", "create", "defaults", "weighting"]
+__all__ = ["METHODS", "Method", "columns", "create", "defaults", "weighting"]
 
 
 class Method(NamedTuple):
@@ -42,6 +46,8 @@ class Method(NamedTuple):
 
 
 METHODS: dict[str, Method] = {
+  "bls_infobatch": Method(bls.bls_infobatch, "BLS over InfoBatch", "2604.04681", "batch loss", "epoch", "sum_to_n"),
+  "bls_seta": Method(bls.bls_seta, "BLS over SeTa", "2604.04681", "batch loss", "epoch"),
   "epsilon_greedy": Method(epsilon_greedy.epsilon_greedy, "Epsilon-greedy", "2111.12621", "loss", "epoch"),
   "es": Method(evolved.es, "ES, evolved sampling", "2509.23461", "loss", "batch"),
   "eswp": Method(evolved.eswp, "ESWP, evolved sampling with pruning", "2509.23461", "loss", "batch"),
@@ -52,6 +58,8 @@ METHODS: dict[str, Method] = {
   "order_dp": Method(order_dp.order_dp, "OrderDP", "2606.08574", "loss", "epoch"),
   "random": Method(random_rotation.random_rotation, "Random rotation", "-", "none", "epoch"),
   "random_static": Method(random_static.random_static, "Random subset", "-", "none", "epoch"),
+  "rcap": Method(rcap.rcap, "RCAP", "2606.11761", "loss", "epoch"),
+  "repb": Method(repb.repb, "RePB", "-", "loss, usage", "epoch", "sum_to_n"),
   "rho_loss": Method(
     rho_loss.rho_loss, "RHO-LOSS", "2206.07137", "loss, hold-out loss", "batch", columns=("irreducible_loss",)
   ),
@@ -67,6 +75,7 @@ METHODS: dict[str, Method] = {
   "selective_backprop": Method(
     selective_backprop.selective_backprop, "Selective backprop", "1910.00762", "loss", "batch"
   ),
+  "seta": Method(seta.seta, "SeTa", "2503.13385", "loss", "epoch"),
   "ucb": Method(ucb.ucb, "UCB, upper confidence bound", "2111.12621", "loss", "epoch"),
 }
 
@@ -79,6 +88,11 @@ def defaults(name: str) -> dict[str, Any]:
 def weighting(name: str) -> str:
   """Returns how a step uses the weights of the method `name` by default: "mean_one" or "sum_to_n"."""
   return METHODS[name].weighting if name in METHODS else "mean_one"
+
+
+def columns(name: str) -> tuple[str, ...]:
+  """Returns the names of the columns of the `SampleTable` that the method `name` reads; none for a user's own."""
+  return METHODS[name].columns if name in METHODS else ()
 
 
 def create(name: str, table: SampleTable, epochs: int, /, **settings: Any) -> Selector:

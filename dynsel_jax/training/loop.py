@@ -59,11 +59,10 @@ def _stop_requests() -> Iterator[Callable[[], str]]:
 class _Trainer:
   """The host's side of a run: its position, its clock, and when it writes what."""
 
-  def __init__(self, run: setup.Run, config: ml_collections.ConfigDict, workdir: Workdir):
-    self.run, self.config, self.workdir = run, config, workdir
+  def __init__(self, run: setup.Run, config: ml_collections.ConfigDict, workdir: Workdir, timers: Timers):
+    self.run, self.config, self.workdir, self.timers = run, config, workdir, timers
     self.state: RunState = run.initial
     self.position = Position()
-    self.timers = Timers()
     self.checkpoints = Checkpoints(workdir.checkpoints)
     self.saved = 0  # optimizer steps at the last checkpoint
 
@@ -252,12 +251,13 @@ def train_and_evaluate(
     NonFiniteError: a loss or a gradient was not finite.
   """
   check_writable(os.fspath(workdir))
-  run = setup.build(config, devices)
+  timers = Timers()
+  run = setup.build(config, timers, devices)
   folder = Workdir(os.fspath(workdir))
   made = provenance(config.to_dict(), run.source.fingerprint, run.devices.num_replicas)
   folder.check_same_run(made)
   folder.begin(made)
-  trainer = _Trainer(run, config, folder)
+  trainer = _Trainer(run, config, folder, timers)
   trainer.restore()
   summary = folder.read_summary()
   if summary is not None and trainer.position.epoch == config.epochs:

@@ -9,7 +9,8 @@ import ml_collections
 
 from dynsel_jax import data, models, options, selectors
 from dynsel_jax.data import gather
-from dynsel_jax.training import optimizers, parallel, schedules, signals, state, steps
+from dynsel_jax.training import factor_columns, optimizers, parallel, schedules, signals, state, steps
+from dynsel_jax.training.timing import Timers
 from dynsel_jax.types import SampleTable, Selector
 
 __all__ = ["Run", "build", "build_from", "description"]
@@ -82,25 +83,30 @@ def _signals_like(batch_size: int) -> Any:
   return jax.eval_shape(signals.of_logits, logits, labels, labels, trained, jax.ShapeDtypeStruct((), jnp.int32))
 
 
-def build(config: ml_collections.ConfigDict, devices: Sequence[Any] | None = None) -> Run:
+def build(config: ml_collections.ConfigDict, timers: Timers, devices: Sequence[Any] | None = None) -> Run:
   """Loads the data and builds model, selector, steps and initial state.
 
   Args:
     config: as `configs/base.py` makes it.
+    timers: get the seconds of features and factors, where the selector reads them.
     devices: the devices to train on, by default all of this process.
 
   Raises:
     UserError: a name, an option or a value is wrong; the message names the field and the value.
   """
-  return build_from(config, data.load(config.dataset.name, data_dir=config.dataset.data_dir or None), devices)
+  source = data.load(config.dataset.name, data_dir=config.dataset.data_dir or None)
+  return build_from(config, source, timers, devices)
 
 
-def build_from(config: ml_collections.ConfigDict, source: data.Source, devices: Sequence[Any] | None = None) -> Run:
+def build_from(
+  config: ml_collections.ConfigDict, source: data.Source, timers: Timers, devices: Sequence[Any] | None = None
+) -> Run:
   """As `build`, on data that is in memory already; `config.dataset` then gives the augmentations alone."""
   placed = parallel.local_devices(devices)
   num_samples = source.train.labels.shape[0]
   selector_name, selector_options = _named(config.selector)
-  table = SampleTable(jnp.asarray(source.train.labels), source.num_classes)
+  columns = factor_columns.factor_columns(config, source, timers) if "features" in config else {}
+  table = SampleTable(jnp.asarray(source.train.labels), source.num_classes, columns)
   selector = selectors.create(selector_name, table, config.epochs, **selector_options)
   _check_numbers(config, placed.num_replicas, num_samples)
   _check_selector(selector_name, selector, num_samples, config.batch_size, placed.num_replicas)

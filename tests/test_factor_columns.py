@@ -1,0 +1,61 @@
+"""The offline stage: a run of `rrd` makes its columns once and finds them again; another setting makes others."""
+
+import numpy as np
+import pytest
+import runs
+
+from configs import digits
+from dynsel_jax import data, options
+from dynsel_jax.training import factor_columns, timing
+
+
+def _config(tmp_path, **changes):
+  made = runs.config("rrd", cache_dir=str(tmp_path / "cache"), features__components=16, factors__epochs=5)
+  made.update_from_flattened_dict({name.replace("__", "."): value for name, value in changes.items()})
+  return made
+
+
+def test_a_run_counts_the_stages_seconds_and_the_next_one_finds_it_in_the_cache(tmp_path):
+  first, state = runs.train(_config(tmp_path), tmp_path / "first")
+  again, same = runs.train(_config(tmp_path), tmp_path / "again")
+  assert first["seconds"]["features"] > 0
+  assert first["seconds"]["factors"] > 0
+  assert again["seconds"]["features"] == again["seconds"]["factors"] == 0
+  runs.same_state(state, same)
+
+
+def test_columns_depend_on_settings_and_lie_between_0_and_1(tmp_path):
+  source = data.load("digits")
+  columns = [
+    factor_columns.factor_columns(_config(tmp_path, **changes), source, timing.Timers())
+    for changes in ({}, {"factors__k": 4}, {"features__components": 8})
+  ]
+  for found in columns:
+    assert set(found) == set(factor_columns.COLUMNS)
+    for column in found.values():
+      assert column.shape == (1442,)
+      assert float(column.min()) == 0
+      assert float(column.max()) == 1
+  for other in columns[1:]:
+    assert not np.array_equal(columns[0]["rarity"], other["rarity"])
+
+
+def test_the_sections_are_there_for_the_methods_that_read_them():
+  assert "factors" in digits.get_config("selector=rrd")
+  assert "factors" not in digits.get_config("selector=random")
+  named = digits.get_config("selector=random,features=pixels")
+  assert named.features.name == "pixels"
+
+
+@pytest.mark.parametrize(
+  ("changes", "line"),
+  [
+    ({"factors__expansion_factor": 0}, "factors.expansion_factor=0"),
+    ({"factors__common_fraction": 0.0}, "factors.common_fraction=0.0"),
+    ({"features__name": "file", "features__components": 3}, "features 'file' has no option 'components'"),
+  ],
+)
+def test_wrong_values_are_named(tmp_path, changes, line):
+  with pytest.raises(options.UserError) as error:
+    runs.train(_config(tmp_path, **changes), tmp_path / "run")
+  assert line in str(error.value)
