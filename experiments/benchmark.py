@@ -102,22 +102,18 @@ def benchmark_step(model: str = "resnet_patch") -> None:
   """Prints our step and the plain Flax step, at batch 128 of 32x32 images."""
   config = cifar10.get_config(f"size=cpu,selector=full,model={model}")
   run = setup.build_from(config, _synthetic_cifar(), timing.Timers(), jax.devices()[:1])
-  state, info = run.programs.plan(run.initial, run.fixed, 0)
-  del info
-  plain, number, steps = (
-    _plain_flax(setup.build_from(config, _synthetic_cifar(), timing.Timers(), jax.devices()[:1]), config),
-    0,
-    10,
-  )
+  plain = _plain_flax(run, config)
+  state, _ = run.programs.plan(run.devices.copy(run.initial), run.fixed, 0)
+  steps = 10
 
   def ours() -> RunState:
     nonlocal state
-    for step in range(number, number + steps):
+    for step in range(steps):
       state = run.programs.train(state, run.fixed, 0, step, 1)
     return state
 
   def reference() -> Any:
-    for step in range(number, number + steps):
+    for step in range(steps):
       result = jax.block_until_ready(plain(step))
     return result
 

@@ -1,5 +1,6 @@
 """The offline stage: a run of `rrd` makes its columns once and finds them again; another setting makes others."""
 
+import jax
 import numpy as np
 import pytest
 import runs
@@ -7,6 +8,13 @@ import runs
 from configs import digits
 from dynsel_jax import data, options
 from dynsel_jax.training import factor_columns, timing
+
+
+@pytest.fixture(autouse=True)
+def _standard_promotion():
+  """optax's Adam mixes a count of steps with floats."""
+  with jax.numpy_dtype_promotion("standard"):
+    yield
 
 
 def _config(tmp_path, **changes):
