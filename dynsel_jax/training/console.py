@@ -8,6 +8,8 @@ from tqdm import tqdm
 
 __all__ = ["Console", "closing_lines"]
 
+SECONDS_BETWEEN = 0.2  # two pictures of the bar
+
 
 def _clock(seconds: float) -> str:
   minutes, rest = divmod(round(seconds), 60)
@@ -21,27 +23,21 @@ class Console:
   def __init__(self, epochs: int, done: float = 0.0):
     """Begins the bar, or nothing where output is not a terminal."""
     self._epochs, self._first, self._start = epochs, done, time.perf_counter()
+    self._shown = 0.0
     self._words: dict[str, str] = {}
     self._bar = None
     if sys.stderr.isatty():
       layout = "{percentage:3.0f}%|{bar}| {desc} [{elapsed}<{remaining}]"
-      self._bar = tqdm(total=epochs, initial=done, bar_format=layout, dynamic_ncols=True, mininterval=0.2)
+      self._bar = tqdm(total=epochs, initial=done, bar_format=layout, dynamic_ncols=True)
 
-  @property
-  def wants_loss(self) -> bool:
-    """Whether the loss of a running epoch is shown, which costs a transfer from the device."""
-    return self._bar is not None
+  def due(self) -> bool:
+    """Whether it is time to show progress again; asking for the loss costs a transfer from the device."""
+    return self._bar is not None and time.perf_counter() - self._shown >= SECONDS_BETWEEN
 
-  def step(self, progress: float, loss: float | None = None) -> None:
-    """Shows that `progress` epochs are done."""
-    if self._bar is None:
-      return
-    if loss is not None:
-      self._words["loss"] = f"loss {loss:.4f}"
-    self._bar.set_description_str(
-      " ".join([f"epoch {min(int(progress) + 1, self._epochs)}/{self._epochs}", *self._words.values()])
-    )
-    self._bar.update(progress - self._bar.n)
+  def step(self, progress: float, loss: float) -> None:
+    """Shows that `progress` epochs are done, and the running epoch's loss."""
+    self._words["loss"] = f"loss {loss:.4f}"
+    self._show(progress)
 
   def epoch(self, metrics: dict[str, Any]) -> None:
     """Shows a finished epoch, given its line of `metrics.jsonl`."""
@@ -51,11 +47,19 @@ class Console:
       "kept": f"kept {metrics['realised_keep_fraction']:.1%}",
     }
     if self._bar is not None:
-      self.step(metrics["epoch"])
+      self._show(metrics["epoch"])
       return
     done = metrics["epoch"]
     left = (time.perf_counter() - self._start) / (done - self._first) * (self._epochs - done)
     print(f"epoch {done}/{self._epochs}  {'  '.join(self._words.values())}  left {_clock(left)}", flush=True)
+
+  def _show(self, progress: float) -> None:
+    if self._bar is not None:
+      self._shown = time.perf_counter()
+      epoch = f"epoch {min(int(progress) + 1, self._epochs)}/{self._epochs}"
+      self._bar.set_description_str(" ".join([epoch, *self._words.values()]), refresh=False)
+      self._bar.n = progress
+      self._bar.refresh()
 
   def close(self) -> None:
     """Ends the bar."""

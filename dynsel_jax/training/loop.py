@@ -137,7 +137,8 @@ class _Trainer:
         raise NonFiniteError(f"step {bad}: the loss or a gradient is not finite; {self._last_good()}")
       position.step += count
       position.steps += count
-      console.step(position.epoch + position.step / num_steps, self._running_loss() if console.wants_loss else None)
+      if console.due():
+        console.step(position.epoch + position.step / num_steps, self._running_loss())
       if asked := stop():
         self.save()
         self.checkpoints.close()
