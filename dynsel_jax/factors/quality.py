@@ -1,0 +1,107 @@
+"""How good a fitted sparse autoencoder is, measured on a data set. `encode_all` and `measure` run jitted, by chunks.
+
+`N` is the number of samples, `D` the input width, `L` the number of latents, `k` the code length.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from dynsel_jax.factors import sae
+from dynsel_jax.factors.sae import Codes, Normalizer, SAEParams
+
+__all__ = [
+  "HISTOGRAM_EDGES",
+  "MAX_DEAD_SHARE",
+  "MAX_FVU",
+  "Quality",
+  "encode_all",
+  "measure",
+  "mostly_negative",
+  "warnings",
+]
+
+MAX_FVU = 0.35
+MAX_DEAD_SHARE = 0.3
+HISTOGRAM_EDGES = (0.0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # shares of the samples
+_CHUNK = 4096  # samples encoded at a time
+
+
+class Quality(NamedTuple):
+  """Of an autoencoder on a data set."""
+
+  fvu: Array  # [] float32, fraction of variance unexplained
+  mean_l0: Array  # [] float32, active latents of a sample, on average
+  dead_share: Array  # [] float32, latents active in no sample
+  frequency_histogram: Array  # [8] int32, latents that never fire, then by firing share: (edge i, edge i+1]
+
+
+@functools.partial(jax.jit, static_argnames=("k", "topk"))
+def encode_all(params: SAEParams, normalizer: Normalizer, features: Array, *, k: int, topk: str) -> Codes:
+  """Encodes a data set; the pre-activations of no more than one chunk exist at a time.
+
+  Args:
+    params: the autoencoder.
+    normalizer: its input normalisation.
+    features: `[N, D]` float32, not normalised.
+    k: code length.
+    topk: "absolute" or "value", as in the fit.
+  """
+  return _measured_codes(params, normalizer, features, k, topk)[0]
+
+
+def _measured_codes(
+  params: SAEParams, normalizer: Normalizer, features: Array, k: int, topk: str
+) -> tuple[Codes, Array]:
+  """Returns all codes, and the mean squared error of each sample, `[N]`."""
+  num_samples = features.shape[0]
+  chunk = min(_CHUNK, num_samples)
+
+  def put(i: Array, carry: tuple[Codes, Array]) -> tuple[Codes, Array]:
+    start = jnp.minimum(i * chunk, num_samples - chunk)  # the last chunk overlaps the one before it
+    x = sae.normalize(normalizer, lax.dynamic_slice_in_dim(features, start, chunk))
+    codes = sae.encode(params, x, k=k, topk=topk)
+    error = jnp.sum(jnp.square(x - sae.decode(params, codes)), axis=1)
+    return jax.tree.map(lambda full, part: lax.dynamic_update_slice_in_dim(full, part, start, 0), carry, (codes, error))
+
+  empty = Codes(jnp.zeros((num_samples, k), jnp.int32), jnp.zeros((num_samples, k), features.dtype))
+  return lax.fori_loop(0, -(-num_samples // chunk), put, (empty, jnp.zeros(num_samples, features.dtype)))
+
+
+@functools.partial(jax.jit, static_argnames=("k", "topk"))
+def measure(params: SAEParams, normalizer: Normalizer, features: Array, *, k: int, topk: str) -> Quality:
+  """Measures an autoencoder on a data set; the arguments are those of `encode_all`."""
+  codes, error = _measured_codes(params, normalizer, features, k, topk)
+  own = sae.fit_normalizer(features)  # the variance is that of the measured data
+  variance = jnp.square(own.scale / normalizer.scale)
+  active = codes.values > 0
+  frequency = jnp.zeros(params.b_enc.shape, jnp.int32).at[codes.indices].add(active.astype(jnp.int32))
+  share = frequency.astype(jnp.float32) / features.shape[0]
+  edges = jnp.asarray(HISTOGRAM_EDGES, jnp.float32)
+  histogram = jnp.zeros(len(HISTOGRAM_EDGES), jnp.int32).at[jnp.searchsorted(edges, share)].add(1)
+  return Quality(
+    fvu=jnp.mean(error) / variance,
+    mean_l0=jnp.mean(jnp.sum(active, axis=1).astype(jnp.float32)),
+    dead_share=jnp.mean((frequency == 0).astype(jnp.float32)),
+    frequency_histogram=histogram,
+  )
+
+
+@functools.partial(jax.jit, static_argnames="k")
+def mostly_negative(params: SAEParams, normalizer: Normalizer, features: Array, *, k: int) -> Array:
+  """Returns the latents, `[L]` bool, that the absolute rule keeps with a value below 0 more often than above."""
+  codes = encode_all(params, normalizer, features, k=k, topk="absolute")
+  return jnp.zeros(params.b_enc.shape, jnp.int32).at[codes.indices].add(jnp.sign(codes.values).astype(jnp.int32)) < 0
+
+
+def warnings(quality: Quality) -> list[str]:
+  """Returns a line for each measure that is out of bounds. Host-side."""
+  lines = []
+  if quality.fvu > MAX_FVU:
+    lines.append(f"SAE: FVU {float(quality.fvu):.3f} exceeds {MAX_FVU}: its latents explain the features poorly")
+  if quality.dead_share > MAX_DEAD_SHARE:
+    lines.append(f"SAE: {float(quality.dead_share):.0%} of latents are dead, more than {MAX_DEAD_SHARE:.0%}")
+  return lines
