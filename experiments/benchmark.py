@@ -140,7 +140,8 @@ def benchmark_selecting() -> None:
     labels = rng.permutation(np.arange(size) % classes).astype(np.int32)
     reference = statistics.median(seconds_of(functools.partial(_numpy_infobatch, losses, rng)) for _ in range(5))
     print(f"N = {size:,}: infobatch in numpy {reference:.4f} s")
-    columns = {name: jnp.asarray(rng.random(size), jnp.float32) for name in ("representativeness", "rarity")}
+    names = {column for name in selectors.METHODS for column in selectors.columns(name)}
+    columns = {column: jnp.asarray(rng.random(size), jnp.float32) for column in names}
     table = SampleTable(jnp.asarray(labels), classes, columns)
     for name in selectors.METHODS:
       selector = selectors.create(name, table, 200)
