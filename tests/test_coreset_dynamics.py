@@ -119,12 +119,12 @@ def test_there_is_no_score_before_the_first_whole_window(name):
 @pytest.mark.parametrize("name", WINDOWED)
 def test_a_nan_spoils_one_sample_only_and_constant_dynamics_score_zero(name):
   method, shape = WINDOWED[name]
-  columns = RNG.uniform(size=(6, 5, *shape))
+  columns = RNG.uniform(size=(4, 6, *shape))
   columns[:, 1] = columns[0, 1]
   spoilt = columns.copy()
   spoilt[2, 3] = np.nan
   want, got = (np.array(dynamics.replay(method, _float32(c))) for c in (columns, spoilt))
-  assert np.isnan(got[3]) and abs(got[1]) < 1e-6 and want[[0, 2, 3, 4]].min() > 1e-3
+  assert np.isnan(got[3]) and abs(got[1]) < 1e-6 and np.delete(want, 1).min() > 1e-3
   np.testing.assert_array_equal(np.delete(got, 3), np.delete(want, 3))
 
 

@@ -97,9 +97,9 @@ def strata(
   lowest = jnp.full(num_groups, jnp.inf).at[groups].min(jnp.where(left, score, jnp.inf))
   highest = jnp.full(num_groups, -jnp.inf).at[groups].max(jnp.where(left, score, -jnp.inf))
   width = (highest + 1e-4 * jnp.abs(highest) - lowest) / num_strata
-  flat = ~(width > 0)[groups]  # equal scores share the lowest stratum
-  stratum = jnp.floor((score - lowest[groups]) / jnp.where(flat, 1.0, width[groups]))
-  stratum = jnp.clip(jnp.where(left & ~flat, stratum, 0.0), 0, num_strata - 1).astype(jnp.int32)
+  width = jnp.where(width > 0, width, 1.0)  # equal scores of 0 share the lowest stratum
+  stratum = jnp.where(left, jnp.floor((score - lowest[groups]) / width[groups]), 0.0)
+  stratum = jnp.clip(stratum, 0, num_strata - 1).astype(jnp.int32)
 
   num_cells = num_groups * num_strata
   cell = jnp.where(left, groups * num_strata + stratum, num_cells)  # the last cell is of those left out

@@ -101,8 +101,8 @@ def tdds(num_classes: int, *, window: int = 10, decay: float = 0.9) -> Dynamics:
     newest = probabilities.astype(jnp.float32)
     growth = jnp.log(newest + _LOG_EPSILON) - jnp.log(state.previous + _LOG_EPSILON)
     change = jnp.sum(jnp.abs(newest * growth), axis=-1)
-    # Before the first epoch there is no change; what is written then is overwritten before a window is complete.
-    changes = state.changes.at[(state.epochs - 1) % (window - 1)].set(change)
+    # What the first epoch writes is no change; it is overwritten in the epoch that completes the first window.
+    changes = state.changes.at[state.epochs % (window - 1)].set(change)
     spread = jnp.linalg.norm(changes - jnp.mean(changes, axis=0, keepdims=True), axis=0)
     newer = (1.0 - decay) * state.average + decay * spread
     complete = state.epochs + 1 >= window
