@@ -102,7 +102,7 @@ def test_chunks_of_a_data_set_are_encoded_as_the_whole(monkeypatch):
   params = whole()[2].params
   monkeypatch.setattr(quality, "_CHUNK", 30)  # 100 samples: the last chunk overlaps
   codes, _ = quality._measured_codes(params, normalizer, features, 3, "absolute")
-  expected = sae.encode(params, sae.normalize(normalizer, features), k=3)
+  expected = jax.jit(functools.partial(sae.encode, k=3))(params, sae.normalize(normalizer, features))
   np.testing.assert_array_equal(codes.indices, expected.indices)
   np.testing.assert_allclose(codes.values, expected.values, rtol=1e-5, atol=1e-6)
 
@@ -140,3 +140,8 @@ def test_wrong_option_is_named_in_one_line(options, named):
 def test_features_that_are_not_finite_are_counted():
   with pytest.raises(UserError, match="2 values"):
     fit.fit_sae(jax.random.key(0), jnp.ones((5, 3)).at[1, :2].set(jnp.nan))
+
+
+def test_option_that_a_fit_does_not_have_is_named_with_those_it_has():
+  with pytest.raises(UserError, match="no option 'latents'.*num_latents"):
+    fit.fit_sae(jax.random.key(0), jnp.ones((5, 3)), latents=4)
