@@ -46,9 +46,9 @@ def test_ucb_agrees_with_the_reference(reference):
   for visit, signals in enumerate(visits(reference)):
     state = step(step(state, signals), signals)  # the second time changes nothing
     np.testing.assert_allclose(state.mean, reference["ucb_mean_by_visit"][visit], atol=1e-6)
-    np.testing.assert_allclose(state.variance, reference["ucb_variance_by_visit"][visit], atol=1e-6)
+    np.testing.assert_allclose(state.variance, reference["ucb_variance_by_visit"][visit], rtol=1e-6, atol=1e-6)
     score = ucb.bound(state, weight)
-    np.testing.assert_allclose(score, reference["ucb_score_by_visit"][visit], rtol=1e-6)
+    np.testing.assert_allclose(score, reference["ucb_score_by_visit"][visit], rtol=1e-6, atol=1e-6)
     np.testing.assert_array_equal(best(score), reference["ucb_top_keep_by_visit"][visit])
 
 
