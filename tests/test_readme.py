@@ -3,6 +3,7 @@
 import re
 import sys
 
+import pytest
 import runs
 from conftest import ROOT
 
@@ -12,7 +13,15 @@ from dynsel_jax import selectors
 README = (ROOT / "README.md").read_text()
 
 
-def test_the_custom_selector_runs_as_printed(tmp_path, monkeypatch):
+@pytest.fixture
+def no_module_left():
+  """Other tests have a `my_lab` of their own."""
+  yield
+  for name in [name for name in sys.modules if name.partition(".")[0] == "my_lab"]:
+    del sys.modules[name]
+
+
+def test_the_custom_selector_runs_as_printed(tmp_path, monkeypatch, no_module_left):
   (code,) = re.findall(r"```python\n# my_lab/mistakes.py\n(.*?)```", README, re.DOTALL)
   (tmp_path / "my_lab").mkdir()
   (tmp_path / "my_lab" / "mistakes.py").write_text(code)

@@ -198,9 +198,20 @@ def guard(score: Array) -> tuple[Array, Array]:
 
 
 def _top_of_groups(key: Array, score: Array, groups: Array, counts: Array, where: Array | None) -> Array:
-  rank, ties = words.ordered(score), tie_breakers(key, score.shape[0])
+  rank = words.ordered(score)
   where = jnp.ones(score.shape, bool) if where is None else where
   level, remaining = words.thresholds(rank, groups, counts, where)
-  at_level = where & (rank == level[groups])
-  tie_level, _ = words.thresholds(ties, groups, remaining, at_level)
-  return (where & (rank > level[groups])) | (at_level & (ties >= tie_level[groups]) & (remaining > 0)[groups])
+  at_level = where & (rank == level[groups]) & (remaining > 0)[groups]
+  num_at_level = jnp.zeros_like(remaining).at[groups].add(at_level.astype(jnp.int32))
+
+  def without_ties() -> Array:
+    return at_level
+
+  def by_key() -> Array:
+    ties = tie_breakers(key, score.shape[0])
+    tie_level, _ = words.thresholds(ties, groups, remaining, at_level)
+    return at_level & (ties >= tie_level[groups])
+
+  # Ranking the ties costs as much as ranking the scores, and most scores have none.
+  taken = jax.lax.cond(jnp.any(num_at_level > remaining), by_key, without_ties)
+  return (where & (rank > level[groups])) | taken
