@@ -11,7 +11,7 @@ demo: $(INSTALLED)
 	$(BIN)/python -m experiments.train --config=configs/digits.py --workdir=runs/demo
 
 test: $(INSTALLED) lint
-	$(BIN)/python -m pytest -n 2 --dist=loadgroup
+	$(BIN)/python -m pytest -n 2 --dist=loadfile
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -69,7 +69,7 @@ def get_config(
       "label_smoothing": 0.0,
       "weighting": "",  # "mean_one", "sum_to_n", or the method's own where empty
       "batch_size": 128,  # over all devices
-      "eval_batch_size": 500,  # over all devices
+      "eval_batch_size": 512,  # over all devices
       "epochs": 200,
       "checkpoint_every_steps": 1000,  # 0 saves at the end alone
       "cache_dir": "",  # of features and scores; by default in the user's cache folder

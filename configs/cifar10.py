@@ -20,9 +20,9 @@ def get_config(variants: str = "") -> ml_collections.ConfigDict:
   size = chosen.pop("size")
   model = "resnet18" if size == "full" else "resnet_patch"
   config = base.get_config("cifar10", **{"model": model, **chosen})
-  config.optimizer.nesterov = False
+  if config.optimizer.name == "sgd":
+    config.optimizer.nesterov = size != "full"  # the paper names momentum alone
   if size != "full":
-    config.optimizer.nesterov = True
     config.epochs = 15
   if size == "smoke":
     config.epochs = 1

@@ -19,7 +19,7 @@ def get_config(variants: str = "") -> ml_collections.ConfigDict:
   config.dataset.augmentations = ()
   config.learning_rate = 0.1
   config.batch_size = 64
-  config.eval_batch_size = 356
+  config.eval_batch_size = 360
   config.epochs = 30
   config.checkpoint_every_steps = 100
   if "factors" in config:  # a small set has few factors

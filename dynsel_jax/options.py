@@ -2,10 +2,12 @@
 
 import inspect
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-__all__ = ["UserError", "check_choice", "check_fraction", "check_options", "check_positive", "keyword_defaults"]
+import numpy as np
+
+__all__ = ["UserError", "check_choice", "check_fraction", "check_positive", "check_settings", "keyword_defaults"]
 
 
 class UserError(ValueError):
@@ -36,8 +38,37 @@ def keyword_defaults(function: Callable[..., Any]) -> dict[str, Any]:
   return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
 
 
-def check_options(owner: str, options: Collection[str], known: Collection[str]) -> None:
-  """Raises `UserError`, with the right options listed, if `owner` has no option of one of the names."""
-  for name in options:
-    if name not in known:
-      raise UserError(f"{owner} has no option {name!r}; its options: {', '.join(sorted(known)) or 'none'}")
+def check_settings(section: str, name: str, settings: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+  """Checks the options that a config's section gives to what it names.
+
+  Args:
+    section: of the config, for example "selector".
+    name: what the section names, for example "infobatch".
+    settings: the options.
+    known: the options that there are, with their defaults.
+
+  Raises:
+    UserError: there is no such option, with the right ones listed, or a value is not of its default's type.
+  """
+  for option, value in settings.items():
+    if option not in known:
+      raise UserError(f"{section} {name!r} has no option {option!r}; its options: {', '.join(sorted(known)) or 'none'}")
+    _check_type(f"{section}.{option}", value, known[option])
+
+
+def _check_type(field: str, value: Any, default: Any) -> None:
+  """Raises `UserError` unless the value is of the default's type; an int will do for a float, a list for a tuple."""
+  if default is None:
+    return
+  kinds: dict[type, tuple[tuple[type, ...], str]] = {
+    bool: ((bool, np.bool_), "True or False"),
+    int: ((int, np.integer), "a whole number"),
+    float: ((int, float, np.integer, np.floating), "a number"),
+    tuple: ((tuple, list), "a tuple"),
+  }
+  wanted, words = kinds.get(type(default), ((type(default),), f"a {type(default).__name__}"))
+  if not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted):
+    raise UserError(f"{field}={value!r} must be {words}")
+  if isinstance(default, tuple) and isinstance(value, tuple | list) and default:
+    for element in value:
+      _check_type(field, element, default[0])

@@ -8,7 +8,9 @@
 Seconds are medians of repeated, awaited calls; a ratio is the median over pairs taken in turn.
 """
 
+import contextlib
 import functools
+import io
 import statistics
 import sys
 import tempfile
@@ -24,7 +26,7 @@ import optax
 from flax.training import train_state
 
 from configs import cifar10, digits
-from dynsel_jax import data, selectors
+from dynsel_jax import data, options, selectors
 from dynsel_jax.training import loop, setup, timing
 from dynsel_jax.training.state import RunState
 from dynsel_jax.types import SampleTable, Signals
@@ -63,7 +65,7 @@ def _plain_flax(run: setup.Run, config: ml_collections.ConfigDict) -> Callable[[
   order = np.random.default_rng(0).permutation(len(labels)).astype(np.int32)
   valid = np.ones(config.batch_size, bool)
 
-  @jax.jit
+  @functools.partial(jax.jit, donate_argnums=0)
   def step(state: _PlainState, key: jax.Array, index: jax.Array, inputs: jax.Array, labels: jax.Array) -> _PlainState:
     inputs = recipe.normalize(recipe.augment(key, index, inputs))
 
@@ -76,7 +78,6 @@ def _plain_flax(run: setup.Run, config: ml_collections.ConfigDict) -> Callable[[
     grads, batch_stats = jax.grad(mean_loss, has_aux=True)(state.params)
     return state.apply_gradients(grads=grads, batch_stats=batch_stats)
 
-  step = jax.jit(step, donate_argnums=0)
   key = jax.random.key(0)
 
   def call(number: int) -> Any:
@@ -101,7 +102,7 @@ def _synthetic_cifar() -> data.Source:
 def benchmark_step(model: str = "resnet_patch") -> None:
   """Prints our step and the plain Flax step, at batch 128 of 32x32 images."""
   config = cifar10.get_config(f"size=cpu,selector=full,model={model}")
-  run = setup.build_from(config, _synthetic_cifar(), timing.Timers(), jax.devices()[:1])
+  run = setup.build(config, _synthetic_cifar(), timing.Timers(), jax.devices()[:1])
   plain = _plain_flax(run, config)
   state, _ = run.programs.plan(run.devices.copy(run.initial), run.fixed, 0)
   steps = 10
@@ -171,17 +172,23 @@ def _after_an_epoch(selector: Any, losses: np.ndarray, labels: np.ndarray) -> An
 
 def benchmark_subset(name: str = "digits") -> None:
   """Prints the training seconds of `random` at keep_fraction 0.3 against those of `full`, for the same epochs."""
-  made, epochs = {"digits": (digits, 30), "cifar10": (cifar10, 2)}[name]
-  taken = {}
-  for selector in ("full", "random"):
-    config = made.get_config(f"size=cpu,selector={selector}")
+  options.check_choice("data set", name, SUBSETS)
+  get_config, epochs, pairs = SUBSETS[name]
+
+  def training_seconds(selector: str) -> float:
+    config = get_config(f"size=cpu,selector={selector}")
     config.epochs = epochs
-    with tempfile.TemporaryDirectory() as workdir:
-      taken[selector] = loop.train_and_evaluate(config, workdir).summary["seconds"]["training"]
-  ratio = taken["random"] / taken["full"]
-  print(f"subset {name}: random {taken['random']:.3f} s, full {taken['full']:.3f} s, ratio {ratio:.3f}")
+    config.checkpoint_every_steps = 0  # a checkpoint that is written in the background would be counted as training
+    with tempfile.TemporaryDirectory() as workdir, contextlib.redirect_stdout(io.StringIO()):
+      return loop.train_and_evaluate(config, workdir).summary["seconds"]["training"]
+
+  taken = [(training_seconds("random"), training_seconds("full")) for _ in range(pairs)]
+  random, full = (statistics.median(column) for column in zip(*taken, strict=True))
+  ratio = statistics.median(one / other for one, other in taken)
+  print(f"subset {name}: random {random:.3f} s, full {full:.3f} s, ratio {ratio:.3f}")
 
 
+SUBSETS = {"cifar10": (cifar10.get_config, 2, 1), "digits": (digits.get_config, 30, 5)}  # epochs, pairs of runs
 BENCHMARKS = {"selecting": benchmark_selecting, "step": benchmark_step, "subset": benchmark_subset}
 
 

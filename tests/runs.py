@@ -13,9 +13,9 @@ from dynsel_jax.training import console, loop
 __all__ = ["config", "interrupted_at", "lines", "same_state", "train"]
 
 
-def config(selector="random", model="mlp", **changes):
+def config(selector="random", model="mlp", schedule="cosine", **changes):
   """The digits config for two epochs of 11 or 12 steps; `changes` sets fields by dotted names written with `__`."""
-  made = digits.get_config(f"size=smoke,selector={selector},model={model}")
+  made = digits.get_config(f"size=smoke,selector={selector},model={model},schedule={schedule}")
   made.batch_size = 128
   if model == "resnet_patch":
     made.model.update(width=8, stages=2)

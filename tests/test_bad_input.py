@@ -31,6 +31,9 @@ from dynsel_jax import options
     ({"label_smoothing": 1.0}, "label_smoothing=1.0"),
     ({"weighting": "mean"}, "weighting='mean' is not known; known: mean_one, sum_to_n"),
     ({"checkpoint_every_steps": -1}, "checkpoint_every_steps=-1"),
+    ({"model__hidden": (64.5,)}, "model.hidden=64.5 must be a whole number"),
+    ({"optimizer__momentum": 2.0}, "optimizer.momentum=2.0 must lie in [0, 1)"),
+    ({"selector": {}}, "selector={} has no name"),
   ],
 )
 def test_one_line_names_the_field_and_the_value(changes, line, tmp_path):
@@ -49,8 +52,64 @@ def test_a_batch_that_the_devices_cannot_share(tmp_path):
 
 def test_a_workdir_below_a_file(tmp_path):
   (tmp_path / "file").write_text("")
-  with pytest.raises(options.UserError, match="file is a file, not a folder"):
+  with pytest.raises(options.UserError, match="file is not a folder"):
     runs.train(runs.config(), tmp_path / "file" / "run")
+
+
+def test_a_workdir_of_somebody_else(tmp_path):
+  for content in ('{"architectures": []}', "no json", "[]"):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(options.UserError, match="has a config.json that is no run's"):
+      runs.train(runs.config(), tmp_path)
+
+
+def test_a_workdir_that_cannot_be_made(tmp_path):
+  (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+  with pytest.raises(options.UserError, match="link is not a folder"):
+    runs.train(runs.config(), tmp_path / "link")
+  with pytest.raises(options.UserError, match="a name has at most"):
+    runs.train(runs.config(), tmp_path / ("x" * 300))
+
+
+SELECTORS = """
+import jax.numpy as jnp
+from dynsel_jax.selectors import ranking
+from dynsel_jax.types import Selector
+
+def _made(init=lambda key: jnp.zeros(3), info=0, observe=lambda state, signals: state, size=None):
+  def factory(table, epochs):
+    keep = jnp.ones(size or table.labels.shape[0], bool)
+    select = lambda key, state, epoch: (ranking.visiting_order(key, keep), {"i": jnp.asarray(info)})
+    return Selector(init, select, observe)
+  return factory
+
+empty = _made(init=lambda key: jnp.zeros(0))
+grows = _made(observe=lambda state, signals: state.astype(jnp.int32))
+vector = _made(info=[1, 2])
+short = _made(size=10)
+def bare(table, epochs):
+  select = lambda key, state, epoch: ranking.everything(key, table.labels.shape[0])
+  return Selector(lambda key: (), select, lambda state, signals: state)
+"""
+
+
+@pytest.mark.parametrize(
+  ("name", "line"),
+  [
+    ("empty", "init returns an array of size 0"),
+    ("grows", "observe returns a state of other structure, shapes or types than init"),
+    ("vector", "info 'i' has shape (2,), not that of a scalar"),
+    ("short", "select gives indices of shape (10,), not (1442,)"),
+    ("bare", "select must return a Selection and a dict of scalars"),
+  ],
+)
+def test_a_users_selector_that_breaks_the_contract(name, line, tmp_path, monkeypatch):
+  (tmp_path / "broken_selectors.py").write_text(SELECTORS)
+  monkeypatch.syspath_prepend(tmp_path)
+  with pytest.raises(options.UserError) as error:
+    runs.train(runs.config(f"broken_selectors:{name}"), tmp_path / "run")
+  assert line in str(error.value)
+  assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")

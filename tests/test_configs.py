@@ -37,6 +37,25 @@ def test_every_method_is_a_variant_of_every_config(name, selector):
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("optimizer", optimizers.OPTIMIZERS)
+@pytest.mark.parametrize("schedule", schedules.SCHEDULES)
+def test_every_optimizer_and_schedule_is_a_variant_of_every_config(name, optimizer, schedule):
+  for size in ("full", "cpu"):
+    made = importlib.import_module(f"configs.{name}").get_config(
+      f"optimizer={optimizer},schedule={schedule},size={size}"
+    )
+    assert set(made.optimizer.keys()) == {"name", *optimizers.defaults(optimizer)}
+    assert set(made.schedule.keys()) == {"name", *schedules.defaults(schedule)}
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("size", ["full", "cpu", "smoke"])
+def test_batches_can_be_shared_by_eight_devices(name, size):
+  made = importlib.import_module(f"configs.{name}").get_config(f"size={size}")
+  assert made.batch_size % 8 == made.eval_batch_size % 8 == 0
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_config_says_its_command(name):
   text = pathlib.Path(ROOT, "configs", f"{name}.py").read_text()
   assert f"python -m experiments.train --config=configs/{name}.py" in text

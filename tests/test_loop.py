@@ -2,24 +2,24 @@
 
 import json
 import math
+import os
 import pathlib
+import subprocess
+import sys
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 import runs
+from conftest import ROOT
 
-from dynsel_jax import data, models, selectors
-from dynsel_jax.data import gather
-from dynsel_jax.training import schedules
-from dynsel_jax.training.steps import Purpose
-from dynsel_jax.types import SampleTable
+from dynsel_jax import options
+from dynsel_jax.training import loop
 
 METRICS = {
-  "epoch", "step", "progress", "train_loss", "test_accuracy", "learning_rate", "size", "realised_keep_fraction",
-  "unique_seen", "weight_sum", "forward_visits", "backward_visits", "kept_by_class", "selector", "seconds",
+  "epoch", "step", "progress", "train_loss", "test_loss", "test_accuracy", "learning_rate", "size",
+  "realised_keep_fraction", "unique_seen", "weight_sum", "forward_visits", "backward_visits", "kept_by_class",
+  "selector", "seconds",
 }  # fmt: skip
 PHASES = {
   "features",
@@ -109,75 +109,67 @@ def test_a_finished_run_is_returned_as_it_is(finished, monkeypatch):
   assert before == {path: path.read_bytes() for path in workdir.iterdir() if path.is_file()}
 
 
-def _plain_training(made):
-  """The same training without any of this library's loop: a Flax module, optax's transformation, one jitted step."""
-  source = data.load("digits")
-  module = models.create("resnet_patch", source.num_classes, **_options(made))
-
-  def inputs(raw):
-    return gather.normalize(jnp.asarray(raw), source.mean, source.std)
-
-  init_key, run_key = jax.random.split(jax.random.key(made.seed))
-  model_key, _ = jax.random.split(init_key)
-  images, labels = np.asarray(source.train.inputs), np.asarray(source.train.labels)
-  variables = jax.jit(lambda k: module.init(k, inputs(images[:1]), jnp.ones(1, bool), train=False))(model_key)
-  params, batch_stats = variables["params"], variables["batch_stats"]
-  decay = jax.tree.map(lambda p: p.ndim > 1, params)
-  tx = optax.chain(optax.add_decayed_weights(5e-4, decay), optax.trace(0.9, nesterov=True))
-  opt_state = tx.init(params)
-  schedule = schedules.cosine(made.learning_rate)
-
-  @jax.jit
-  def step(params, batch_stats, opt_state, raw, labels, valid, progress):
-    def mean_loss(params):
-      (logits, _), new = module.apply(
-        {"params": params, "batch_stats": batch_stats}, inputs(raw), valid, train=True, mutable=["batch_stats"]
-      )
-      losses = -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1)[:, 0]
-      return jnp.sum(losses * (valid / jnp.sum(valid))), new["batch_stats"]
-
-    grads, batch_stats = jax.grad(mean_loss, has_aux=True)(params)
-    updates, opt_state = tx.update(grads, opt_state, params)
-    params = jax.tree.map(lambda p, u: p - schedule(progress) * u, params, updates)
-    return params, batch_stats, opt_state
-
-  table = SampleTable(jnp.asarray(labels), source.num_classes)
-  order = jax.jit(selectors.create("full", table, made.epochs).select)
-  size, num_steps = made.batch_size, -(-len(labels) // made.batch_size)
-  for epoch in range(made.epochs):
-    key = jax.random.fold_in(jax.random.fold_in(run_key, epoch), Purpose.SELECT)
-    plan = np.asarray(order(key, (), jnp.int32(epoch))[0].indices)
-    for number in range(num_steps):
-      index = plan[number * size : (number + 1) * size]
-      padded = np.pad(index, (0, size - len(index)))
-      valid = (np.arange(size) < len(index)).astype(np.float32)
-      progress = jnp.float32((epoch + np.float32(number / num_steps)) / np.float32(made.epochs))
-      params, batch_stats, opt_state = step(
-        params, batch_stats, opt_state, images[padded], labels[padded], valid, progress
-      )
-  return params, batch_stats
-
-
-def _options(made):
-  return {k: v for k, v in made.model.to_dict().items() if k not in ("name", "dtype")}
-
-
 def test_keeping_everything_is_plain_training_bit_for_bit(tmp_path):
-  made = runs.config("full", model="resnet_patch")
-  _, state = runs.train(made, tmp_path)
-  params, batch_stats = _plain_training(made)
-  jax.tree.map(np.testing.assert_array_equal, state.train.params, params)
-  jax.tree.map(np.testing.assert_array_equal, state.train.batch_stats, batch_stats)
+  # As a user's programs are compiled, not as the tests' are.
+  environment = {**os.environ, "XLA_FLAGS": "", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+  program = [sys.executable, "tests/plain_training.py", str(tmp_path / "run")]
+  done = subprocess.run(program, cwd=ROOT, env=environment, capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr
+  assert done.stdout.endswith("the same bits\n")
 
 
-def test_a_longer_run_with_changing_sizes_traces_and_compiles_nothing_more(tmp_path):
-  counts = []
-  for epochs in (2, 6):
-    seen = []
-    listener = lambda event, _seconds, **_: seen.append(event)  # noqa: E731, B023
-    jax.monitoring.register_event_duration_secs_listener(listener)
-    runs.train(runs.config("infobatch", epochs=epochs), tmp_path / str(epochs))
-    jax.monitoring.unregister_event_duration_listener(listener)
-    counts.append({event: seen.count(event) for event in set(seen) if "trace" in event or "compile_dur" in event})
-  assert counts[0]
-  assert counts[0] == counts[1]
+def test_nothing_is_traced_or_compiled_once_the_programs_are(tmp_path, monkeypatch):
+  seen, marks = [], []
+  compile_programs = loop._Trainer.compile
+
+  def marking(self):
+    compile_programs(self)
+    marks.append(len(seen))
+
+  def listener(event, seconds, **details):
+    del seconds
+    if "trace" in event or "compile" in event:
+      seen.append((event, details))
+
+  monkeypatch.setattr(loop._Trainer, "compile", marking)
+  jax.monitoring.register_event_duration_secs_listener(listener)
+  runs.train(runs.config("infobatch", epochs=4, checkpoint_every_steps=5), tmp_path)
+  jax.monitoring.unregister_event_duration_listener(listener)
+  assert marks[0] > 0
+  assert seen[marks[0] :] == []
+  assert len({line["size"] for line in runs.lines(tmp_path)}) > 1
+
+
+def test_hidden_samples_are_scored_after_the_epoch_and_trained_on_at_another_rate(tmp_path):
+  made = runs.config("kakurenbo", epochs=4, model="mlp", schedule="constant")
+  summary, state = runs.train(made, tmp_path)
+  lines = runs.lines(tmp_path)
+  hidden = [1442 - line["size"] for line in lines]
+  forward = np.diff([0] + [line["forward_visits"] for line in lines])
+  assert hidden[0] == 0
+  assert hidden[-1] > 0
+  np.testing.assert_array_equal(forward, [1442] * 4)  # trained on or scored, each sample once an epoch
+  assert summary["backward_visits"] == 4 * 1442 - sum(hidden) == state.usage.visits.sum()
+  assert summary["seconds"]["scoring"] > 0
+  rates = [line["learning_rate"] for line in lines]
+  assert rates[0] == pytest.approx(made.learning_rate)
+  assert rates[-1] > 1.1 * made.learning_rate
+
+
+def test_a_selector_that_selects_nothing_is_named(tmp_path, monkeypatch):
+  (tmp_path / "lazy.py").write_text(LAZY)
+  monkeypatch.syspath_prepend(tmp_path)
+  with pytest.raises(options.UserError, match="selector=lazy:lazy selects no sample in epoch 2"):
+    runs.train(runs.config("lazy:lazy"), tmp_path / "run")
+
+
+LAZY = """
+import jax.numpy as jnp
+from dynsel_jax.selectors import ranking
+from dynsel_jax.types import Selector
+
+def lazy(table, epochs):
+  def select(key, state, epoch):
+    return ranking.visiting_order(key, jnp.full(table.labels.shape, epoch < 1)), {}
+  return Selector(lambda key: (), select, lambda state, signals: state)
+"""

@@ -129,9 +129,9 @@ def test_wrong_names_and_values_are_refused():
     models.create("resnet19", 10)
   with pytest.raises(UserError, match="model='vgg' is not known"):
     models.defaults("vgg")
-  with pytest.raises(UserError, match="model mlp has no option 'width'; its options: hidden"):
+  with pytest.raises(UserError, match="model 'mlp' has no option 'width'; its options: hidden"):
     models.create("mlp", 10, width=8)
-  with pytest.raises(UserError, match="model resnet18 has no option 'width'; its options: none"):
+  with pytest.raises(UserError, match="model 'resnet18' has no option 'width'; its options: none"):
     models.create("resnet18", 10, width=8)
   for options in ({"width": 0}, {"stages": 0}, {"stem_stride": 5}):
     ((field, value),) = options.items()

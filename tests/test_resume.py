@@ -59,14 +59,51 @@ def test_killed_at_three_random_steps_gives_the_same_bits(alone, tmp_path):
   np.testing.assert_array_equal(one["last_loss"], other["last_loss"])
 
 
-def test_sigterm_saves_where_it_was_and_continues(alone, tmp_path):
+# Three epochs of 12 steps or fewer; with es, the second one is thinned.
+@pytest.mark.parametrize("selector", ["infobatch", "es", "kakurenbo"])
+def test_sigterm_saves_where_it_was_and_continues(selector, tmp_path):
+  made = runs.config(selector, epochs=3, checkpoint_every_steps=4, **ONE_EPOCH_OF_ES if selector == "es" else {})
+  _, state = runs.train(made, tmp_path / "alone")
+  lines = runs.lines(tmp_path / "alone")
+  within, first_end, end = lines[0]["step"] + 3, lines[0]["step"], lines[-1]["step"]
+  for step in (within, first_end, end):
+    workdir = tmp_path / str(step)
+    with pytest.MonkeyPatch.context() as patch:
+      runs.interrupted_at(step, patch)
+      if step < end:
+        with pytest.raises(loop.Interrupted, match=f"SIGTERM after step {step}, and saved"):
+          runs.train(made, workdir)
+      else:  # nothing is left to stop
+        runs.train(made, workdir)
+    summary, same = runs.train(made, workdir)
+    assert summary["resumed_from"] == ([step] if step < end else [])
+    runs.same_state(state, same)
+    assert runs.lines(workdir) == lines
+    assert runs.train(made, workdir)[0] == summary  # finished, and left as it is
+
+
+ONE_EPOCH_OF_ES = {"selector__anneal_first": 0.4, "selector__anneal_last": 0.4}
+
+
+@pytest.mark.parametrize("place", ["evaluate", "write_epoch", "save", "write_usage"])
+def test_a_crash_between_steps_loses_nothing_either(alone, tmp_path, place):
   workdir, made, (_, state) = alone
+  owner = loop._Trainer if place in ("evaluate", "save") else loop.Workdir
+  original, calls = getattr(owner, place), []
+
+  def crashing(self, *args):
+    calls.append(None)
+    if place == "write_epoch" and len(calls) == 2:
+      original(self, *args)  # written, but not yet saved
+    if len(calls) == (1 if place == "write_usage" else 2):
+      raise KeyboardInterrupt
+    return original(self, *args)
+
   with pytest.MonkeyPatch.context() as patch:
-    runs.interrupted_at(15, patch)  # in the second epoch
-    with pytest.raises(loop.Interrupted, match="SIGTERM after step 15"):
+    patch.setattr(owner, place, crashing)
+    with pytest.raises(KeyboardInterrupt):
       runs.train(made, tmp_path)
-  summary, same = runs.train(made, tmp_path)
-  assert summary["resumed_from"] == [15]
+  _, same = runs.train(made, tmp_path)
   runs.same_state(state, same)
   assert runs.lines(tmp_path) == runs.lines(workdir)
 
@@ -130,7 +167,7 @@ def test_a_workdir_of_another_config_is_refused_with_the_fields_named(alone):
 def test_a_loss_that_is_not_finite_stops_with_the_step_named_and_the_last_good_checkpoint_kept(tmp_path):
   made = runs.config("full", checkpoint_every_steps=4, learning_rate=1e-3)
   made.schedule = {"name": "multi_step", "milestones": (0.5,), "factor": 1e30}
-  with pytest.raises(loop.NonFiniteError, match=r"step 1[3-5]: .* the checkpoint of step 12 is kept"):
+  with pytest.raises(loop.NonFiniteError, match=r"step 1[3-6]: .* the checkpoint of step 12 is kept"):
     runs.train(made, tmp_path)
   assert not (tmp_path / "summary.json").exists()
   assert (tmp_path / "checkpoints" / "12").is_dir()

@@ -17,7 +17,7 @@ from jax import Array, lax
 from dynsel_jax.factors import sae
 from dynsel_jax.factors.quality import Quality, measure, mostly_negative, warnings
 from dynsel_jax.factors.sae import Losses, Normalizer, SAEParams
-from dynsel_jax.options import UserError, check_choice, check_options, check_positive, keyword_defaults
+from dynsel_jax.options import UserError, check_choice, check_positive, check_settings, keyword_defaults
 
 __all__ = ["SAE", "AdvanceFn", "Fit", "FitState", "fit_sae", "make_fit"]
 
@@ -180,7 +180,9 @@ def fit_sae(
   Raises:
     UserError: a value is out of range, or a feature is not finite.
   """
-  check_options("fit_sae", options, keyword_defaults(make_fit).keys() - {"axis_name"})
+  known = keyword_defaults(make_fit)
+  del known["axis_name"]
+  check_settings("factors", "sae", options, known)
   if not jnp.isfinite(features).all():
     raise UserError(f"features has {int(jnp.sum(~jnp.isfinite(features)))} values that are not finite")
   plan = make_fit(features.shape[0], features.shape[1], k=k, topk=topk, **options)  # type: ignore[arg-type]

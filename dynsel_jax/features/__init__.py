@@ -39,7 +39,7 @@ def create(name: str, **options: Any) -> FeatureSpace:
   Raises:
     UserError: the name or an option is not known, or a value is wrong.
   """
-  options_lib.check_options(f"features {name!r}", options, defaults(name))
+  options_lib.check_settings("features", name, options, defaults(name))
   return SPACES[name](**options)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-__all__ = ["Arrays", "cached", "default_directory", "digest"]
+__all__ = ["Arrays", "cached", "checksum", "default_directory", "digest"]
 
 Arrays = dict[str, np.ndarray]
 
@@ -48,7 +48,7 @@ def cached(kind: str, key: Mapping[str, Any], build: Callable[[], Arrays], direc
   arrays = {name: np.asarray(value) for name, value in build().items()}
   folder.mkdir(parents=True, exist_ok=True)
   partial = path.with_suffix(f".{os.getpid()}.npz")  # two runs may make the same file at the same time
-  np.savez(partial, **arrays, **{_CHECKSUM: np.array(_checksum(arrays))})  # type: ignore[arg-type]
+  np.savez(partial, **arrays, **{_CHECKSUM: np.array(checksum(arrays))})  # type: ignore[arg-type]
   partial.replace(path)
   return arrays
 
@@ -59,7 +59,7 @@ def _read(path: pathlib.Path) -> Arrays | None:
   try:
     with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
       arrays = dict(file.items())
-    if str(arrays.pop(_CHECKSUM)) == _checksum(arrays):
+    if str(arrays.pop(_CHECKSUM)) == checksum(arrays):
       return arrays
     reason = "its checksum is wrong"
   except Exception as error:  # numpy and zipfile raise many kinds for a damaged file
@@ -68,7 +68,8 @@ def _read(path: pathlib.Path) -> Arrays | None:
   return None
 
 
-def _checksum(arrays: Arrays) -> str:
+def checksum(arrays: Arrays) -> str:
+  """Returns 64 hexadecimal digits that change with any name, shape, type or value of the arrays."""
   whole = hashlib.sha256()
   for name in sorted(arrays):
     array = np.ascontiguousarray(arrays[name])

@@ -40,8 +40,7 @@ def create(
   Raises:
     UserError: the name or an option is not known, or a value is out of its range.
   """
-  known = defaults(name)
-  options_lib.check_options(f"model {name}", options, known)
+  options_lib.check_settings("model", name, options, defaults(name))
   return MODELS[name](num_classes, dtype, axis_name, **options)
 
 

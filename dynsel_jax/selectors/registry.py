@@ -109,9 +109,7 @@ def create(name: str, table: SampleTable, epochs: int, /, **settings: Any) -> Se
   """
   factory = _factory(name)
   known = options.keyword_defaults(factory)
-  options.check_options(f"selector {name!r}", settings, known)
-  for field, value in settings.items():
-    _check_type(f"selector.{field}", value, known[field])
+  options.check_settings("selector", name, settings, known)
   options.check_positive("epochs", epochs)
   _check_table(table)
   selector = factory(table, epochs, **settings)
@@ -134,25 +132,6 @@ def _factory(name: str) -> Callable[..., Selector]:
     raise UserError(f"selector.name={name!r}: there is no module {error.name!r}") from error
   except AttributeError as error:
     raise UserError(f"selector.name={name!r}: module {module_name!r} has no {attribute!r}") from error
-
-
-def _check_type(field: str, value: Any, default: Any) -> None:
-  """Raises `UserError` unless the value is of the default's type; an int will do for a float."""
-  wanted: tuple[type, ...]
-  if default is None:
-    return
-  if isinstance(default, bool):
-    wanted, words = (bool, np.bool_), "True or False"
-  elif isinstance(default, int):
-    wanted, words = (int, np.integer), "a whole number"
-  elif isinstance(default, float):
-    wanted, words = (int, float, np.integer, np.floating), "a number"
-  elif isinstance(default, tuple):
-    wanted, words = (tuple, list), "a tuple"
-  else:
-    wanted, words = (type(default),), f"a {type(default).__name__}"
-  if not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted):
-    raise UserError(f"{field}={value!r} must be {words}")
 
 
 def _check_table(table: SampleTable) -> None:

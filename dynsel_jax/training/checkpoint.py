@@ -31,7 +31,7 @@ class Position:
   non_finite_scores: int = 0
   best_accuracy: float = 0.0
   resumed_from: list[int] = dataclasses.field(default_factory=list)  # optimizer steps
-  info: dict[str, float] = dataclasses.field(default_factory=dict)  # the selector's, of the running epoch
+  info: dict[str, float | None] = dataclasses.field(default_factory=dict)  # the selector's, of the running epoch
   seconds: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
@@ -39,7 +39,7 @@ class Checkpoints:
   """The checkpoints of one run."""
 
   def __init__(self, directory: str):
-    """Opens `directory`, which is made with the first checkpoint."""
+    """Opens `directory`, and makes it if it is not there."""
     self._manager = ocp.CheckpointManager(
       os.path.abspath(directory),
       options=ocp.CheckpointManagerOptions(preservation_policy=preservation_policy.LatestN(KEPT)),

@@ -1,8 +1,10 @@
 """`train_and_evaluate(config, workdir)`: a whole run, from a config to the files that it leaves behind. Host-side."""
 
 import contextlib
+import math
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -11,10 +13,13 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
+from dynsel_jax import data, options
+from dynsel_jax.features import cache
+from dynsel_jax.selectors import ranking
 from dynsel_jax.training import parallel, setup
 from dynsel_jax.training.checkpoint import Checkpoints, Position
 from dynsel_jax.training.console import Console
-from dynsel_jax.training.state import RunState, full_selection
+from dynsel_jax.training.state import RunState
 from dynsel_jax.training.steps import Evaluation
 from dynsel_jax.training.timing import Timers
 from dynsel_jax.training.workdir import Workdir, check_writable, provenance
@@ -71,7 +76,7 @@ class _Trainer:
     if self.checkpoints.latest_step() is None:
       return
     self.state, self.position = self.checkpoints.restore(self.state)
-    self.timers = Timers(self.position.seconds)
+    self.timers.add(self.position.seconds)
     self.saved = self.position.steps
     if self.position.epoch < self.config.epochs:
       self.position.resumed_from.append(self.position.steps)
@@ -90,30 +95,31 @@ class _Trainer:
       self.save()
 
   def compile(self) -> None:
-    """Compiles every program by a call that does nothing, on a copy, so that no other phase pays for it."""
-    programs, fixed, copy = self.run.programs, self.run.fixed, self.run.devices.copy
-    selector, num_samples = self.run.recipe.selector, self.state.usage.visits.shape[0]
+    """Compiles every program by a call on a copy that does nothing, so that no other phase pays for it."""
+    run, programs, fixed = self.run, self.run.programs, self.run.fixed
+    selector = run.recipe.selector
     with self.timers.phase("compiling"):
-      programs.plan(copy(self.state), fixed, 0)
-      nothing = full_selection(num_samples)
-      nothing = self.run.devices.place(nothing._replace(indices=nothing.indices * 0 - 1, size=nothing.size * 0))
-      stepping = [programs.train]
+      state, _ = programs.plan(run.devices.copy(self.state), fixed, 0)
+      nothing = run.devices.place(ranking.nothing(state.usage.visits.shape[0]))
+      state = programs.train(state._replace(plan=nothing), fixed, 0, 0, 1)
       if selector.thin is not None:
-        stepping.append(programs.train_thinned)
+        state = programs.train_thinned(state, fixed, 0, 0, 1)
       if selector.refresh is not None:
-        programs.refresh(copy(self.state), 0)
-        stepping.append(programs.score)
-      for program in stepping:
-        program(copy(self.state._replace(plan=nothing)), fixed, 0, 0, 1)
-      beyond = -(-self.run.source.test.labels.shape[0] // self.config.eval_batch_size)
+        state = programs.refresh(programs.score(state, fixed, 0, 0, 1), 0)
+      beyond = -(-run.source.test.labels.shape[0] // self.config.eval_batch_size)
       jax.block_until_ready(programs.evaluate(self._no_evaluation(), self.state.train, fixed, beyond, 1))
 
   def plan_epoch(self) -> None:
     """Selects the running epoch's samples."""
     with self.timers.phase("selecting"):
       self.state, info = self.run.programs.plan(self.state, self.run.fixed, self.position.epoch)
-      self.position.info = {name: float(value) for name, value in parallel.fetch(info).items()}
-    self.position.non_finite_scores += int(self.position.info.get("non_finite", 0))
+      values = {name: float(value) for name, value in parallel.fetch(info).items()}
+      # JSON has no number for what is not finite.
+      self.position.info = {name: value if math.isfinite(value) else None for name, value in values.items()}
+    self.position.non_finite_scores += int(values.get("non_finite", 0))
+    if parallel.fetch(self.state.plan.size) < 1:
+      name, epoch = self.config.selector.name, self.position.epoch + 1
+      raise options.UserError(f"selector={name} selects no sample in epoch {epoch}")
 
   def train_epoch(self, console: Console, stop: Callable[[], str]) -> None:
     """Takes the rest of the running epoch's steps.
@@ -127,7 +133,7 @@ class _Trainer:
     num_steps = -(-int(size) // self.config.batch_size)
     thinned = bool(thin) and self.run.recipe.selector.thin is not None
     train = programs.train_thinned if thinned else programs.train
-    every = self.config.checkpoint_every_steps or num_steps
+    every = self.config.checkpoint_every_steps or sys.maxsize
     while position.step < num_steps:
       count = min(programs.steps_per_call, num_steps - position.step, every - position.steps % every)
       with self.timers.phase("training"):
@@ -139,12 +145,19 @@ class _Trainer:
       position.steps += count
       if console.due():
         console.step(position.epoch + position.step / num_steps, self._running_loss())
-      if asked := stop():
-        self.save()
-        self.checkpoints.close()
-        raise Interrupted(f"stopped by {asked} after step {position.steps}, and saved")
+      # An epoch's last step is saved with the epoch's end: checkpoints are named by steps, and it is one step.
       if position.step < num_steps:
+        self.stop_if_asked(stop)
         self.save_if_due()
+
+  def stop_if_asked(self, stop: Callable[[], str]) -> None:
+    """Saves the run and raises `Interrupted` if a signal asked to stop."""
+    if asked := stop():
+      if not self.position.steps:
+        raise Interrupted(f"stopped by {asked} before the first step")
+      self.save()
+      self.checkpoints.close()
+      raise Interrupted(f"stopped by {asked} after step {self.position.steps}, and saved")
 
   def refresh_scores(self) -> None:
     """Scores the samples that the selector wants seen again after the epoch."""
@@ -159,8 +172,8 @@ class _Trainer:
         self.state = programs.score(self.state, self.run.fixed, epoch, step, count)
       jax.block_until_ready(self.state.usage)
 
-  def evaluate(self) -> float:
-    """Returns the accuracy over the test set, in [0, 1]."""
+  def evaluate(self) -> tuple[float, float]:
+    """Returns the mean loss over the test set, in nats, and the accuracy, in [0, 1]."""
     programs = self.run.programs
     num_steps = -(-self.run.source.test.labels.shape[0] // self.config.eval_batch_size)
     with self.timers.phase("evaluating"):
@@ -169,12 +182,12 @@ class _Trainer:
         count = min(programs.steps_per_call, num_steps - step)
         sums = programs.evaluate(sums, self.state.train, self.run.fixed, step, count)
       sums = parallel.fetch(sums)
-    return float(sums.correct) / float(sums.samples)
+    return float(sums.loss_sum) / float(sums.samples), float(sums.correct) / float(sums.samples)
 
   def end_epoch(self, size: int) -> dict[str, Any]:
     """Moves the position to the next epoch, writes the finished one's line, and returns it."""
-    position, accuracy = self.position, self.evaluate()
-    meters, usage = parallel.fetch((self.state.meters, self.state.usage))
+    position, (test_loss, accuracy) = self.position, self.evaluate()
+    meters, visits = parallel.fetch((self.state.meters, self.state.usage.visits))
     position.epoch += 1
     position.step = 0
     position.forward_visits += int(meters.forward_visits)
@@ -185,11 +198,12 @@ class _Trainer:
       "step": position.steps,
       "progress": position.epoch / self.config.epochs,
       "train_loss": float(meters.loss_sum) / max(int(meters.backward_visits), 1),
+      "test_loss": test_loss,
       "test_accuracy": accuracy,
       "learning_rate": float(meters.learning_rate),
       "size": size,
-      "realised_keep_fraction": int(meters.backward_visits) / usage.visits.shape[0],
-      "unique_seen": int(np.count_nonzero(usage.visits)),
+      "realised_keep_fraction": int(meters.backward_visits) / visits.shape[0],
+      "unique_seen": int(np.count_nonzero(visits)),
       "weight_sum": float(meters.weight_sum),
       "forward_visits": position.forward_visits,
       "backward_visits": position.backward_visits,
@@ -197,7 +211,7 @@ class _Trainer:
       "selector": position.info,
       "seconds": self.timers.seconds(),
     }
-    self.workdir.write_epoch(metrics, usage.visits)
+    self.workdir.write_epoch(metrics, visits)
     return metrics
 
   def finish(self, accuracy: float) -> dict[str, Any]:
@@ -251,28 +265,38 @@ def train_and_evaluate(
     Interrupted: SIGTERM or SIGINT came; the same call continues the run.
     NonFiniteError: a loss or a gradient was not finite.
   """
+  if jax.process_count() > 1:
+    raise options.UserError(f"{jax.process_count()} processes: a run over several processes is not offered yet")
   check_writable(os.fspath(workdir))
-  timers = Timers()
-  run = setup.build(config, timers, devices)
-  folder = Workdir(os.fspath(workdir))
-  made = provenance(config.to_dict(), run.source.fingerprint, run.devices.num_replicas)
-  folder.check_same_run(made)
-  folder.begin(made)
-  trainer = _Trainer(run, config, folder, timers)
-  trainer.restore()
-  summary = folder.read_summary()
-  if summary is not None and trainer.position.epoch == config.epochs:
-    trainer.checkpoints.close()
-    return Result(summary, trainer.state)
+  timers, folder = Timers(), Workdir(os.fspath(workdir))
+  with _stop_requests() as stop:
+    source = data.load(config.dataset.name, data_dir=config.dataset.data_dir or None)
+    folder.check_same_run({"config": config.to_dict(), "data_fingerprint": source.fingerprint})
+    run = setup.build(config, source, timers, devices)
+    columns = cache.checksum({name: np.asarray(column) for name, column in run.columns.items()})
+    made = provenance(config.to_dict(), source.fingerprint, columns, run.devices.local[0], run.devices.num_replicas)
+    folder.check_same_run(made)
+    folder.begin(made)
+    trainer = _Trainer(run, config, folder, timers)
+    trainer.restore()
+    summary = folder.read_summary()
+    if summary is not None and trainer.position.epoch == config.epochs:
+      trainer.checkpoints.close()
+      return Result(summary, trainer.state)
+    return _train(trainer, stop)
 
-  print(setup.description(run, config, trainer.position.steps), flush=True)
-  folder.rewind(trainer.position.epoch)
+
+def _train(trainer: _Trainer, stop: Callable[[], str]) -> Result:
+  """Takes the run from where it stands to its end."""
+  epochs, position = trainer.config.epochs, trainer.position
+  print(setup.description(trainer.run, trainer.config, position.steps), flush=True)
+  trainer.workdir.rewind(position.epoch)
   trainer.compile()
-  console = Console(config.epochs, trainer.position.epoch)
-  with _stop_requests() as stop, contextlib.closing(console), contextlib.closing(folder):
+  with contextlib.closing(Console(epochs, position.epoch)) as console, contextlib.closing(trainer.workdir):
     accuracy = None
-    while trainer.position.epoch < config.epochs:
-      if trainer.position.step == 0:
+    while position.epoch < epochs:
+      trainer.stop_if_asked(stop)
+      if position.step == 0:
         trainer.plan_epoch()
       size = int(parallel.fetch(trainer.state.plan.size))
       trainer.train_epoch(console, stop)
@@ -281,4 +305,4 @@ def train_and_evaluate(
       accuracy = metrics["test_accuracy"]
       console.epoch(metrics)
       trainer.save_if_due()
-    return Result(trainer.finish(trainer.evaluate() if accuracy is None else accuracy), trainer.state)
+    return Result(trainer.finish(trainer.evaluate()[1] if accuracy is None else accuracy), trainer.state)

@@ -20,10 +20,16 @@ def _decayed(weight_decay: float, decay_all: bool) -> optax.GradientTransformati
   return optax.add_decayed_weights(weight_decay, mask)
 
 
+def _check_decay_rate(field: str, value: float) -> None:
+  if not 0 <= value < 1:
+    raise options.UserError(f"optimizer.{field}={value} must lie in [0, 1)")
+
+
 def sgd(
   *, momentum: float = 0.9, nesterov: bool = True, weight_decay: float = 5e-4, decay_all: bool = False
 ) -> optax.GradientTransformation:
   """Stochastic gradient descent with momentum; weight decay is added to the gradient, as in PyTorch."""
+  _check_decay_rate("momentum", momentum)
   return optax.chain(_decayed(weight_decay, decay_all), optax.trace(momentum, nesterov))
 
 
@@ -31,6 +37,8 @@ def adam(
   *, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, weight_decay: float = 0.0, decay_all: bool = False
 ) -> optax.GradientTransformation:
   """Adam (arXiv 1412.6980); weight decay is added to the gradient."""
+  _check_decay_rate("b1", b1)
+  _check_decay_rate("b2", b2)
   return optax.chain(_decayed(weight_decay, decay_all), optax.scale_by_adam(b1, b2, eps))
 
 
@@ -38,6 +46,8 @@ def adamw(
   *, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, weight_decay: float = 1e-2, decay_all: bool = False
 ) -> optax.GradientTransformation:
   """AdamW (arXiv 1711.05101); weight decay is added to the update."""
+  _check_decay_rate("b1", b1)
+  _check_decay_rate("b2", b2)
   return optax.chain(optax.scale_by_adam(b1, b2, eps), _decayed(weight_decay, decay_all))
 
 
@@ -57,5 +67,5 @@ def create(name: str, **settings: Any) -> optax.GradientTransformation:
     UserError: the name or an option is not known, or a value is out of range.
   """
   options.check_choice("optimizer.name", name, OPTIMIZERS)
-  options.check_options(f"optimizer {name!r}", settings, defaults(name))
+  options.check_settings("optimizer", name, settings, defaults(name))
   return OPTIMIZERS[name](**settings)

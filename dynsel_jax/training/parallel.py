@@ -42,8 +42,12 @@ class Devices(NamedTuple):
     return jax.jit(function, out_shardings=self.replicated)(*arguments)
 
   def copy(self, tree: Any) -> Any:
-    """Returns a copy on every local device that a program may take over."""
-    return self.build(lambda value: jax.tree.map(jnp.copy, value), tree)
+    """Returns a copy on every local device, in memory of its own."""
+    return self.build(_copied, tree)
+
+
+def _copied(tree: Any) -> Any:
+  return jax.tree.map(jnp.copy, tree)
 
 
 def local_devices(devices: Sequence[Any] | None = None) -> Devices:
@@ -82,15 +86,19 @@ def create_programs(steps: Steps, devices: Devices, *, looped: bool | None = Non
       on CPU, XLA runs convolutions inside a loop many times slower, and its collectives may deadlock when
       calls are not awaited, so that there each call is one step and is awaited.
   """
-  looped = devices.local[0].platform != "cpu" if looped is None else looped
+  on_cpu = devices.local[0].platform == "cpu"
+  looped = not on_cpu if looped is None else looped
 
-  def mapped(function: Callable[..., Any], num_arguments: int, donated: bool = True) -> Callable[..., Any]:
+  def awaited(result: Any) -> Any:
+    return jax.block_until_ready(result) if on_cpu else result
+
+  def mapped(function: Callable[..., Any], num_arguments: int) -> Callable[..., Any]:
     return jax.pmap(
       function,
       axis_name=AXIS,
       in_axes=(None,) * (num_arguments - 1) + (0,),
       out_axes=None,
-      donate_argnums=(0,) if donated else (),
+      donate_argnums=(0,),
       devices=devices.local if jax.process_count() == 1 else None,
     )
 
@@ -108,17 +116,17 @@ def create_programs(steps: Steps, devices: Devices, *, looped: bool | None = Non
     def call(carry: Any, *rest: Any) -> Any:
       *arguments, step, count = rest
       numbers = (np.int32(step), np.int32(count)) if looped else (np.int32(step),)
-      return _awaited(program(carry, *_as_int32(arguments), *numbers, devices.replica))
+      return awaited(program(carry, *_as_int32(arguments), *numbers, devices.replica))
 
     return call
 
   plan, refresh = mapped(steps.plan, 4), mapped(steps.refresh, 3)
   return Programs(
     steps_per_call=STEPS_PER_CALL if looped else 1,
-    plan=lambda run, fixed, epoch: _awaited(plan(run, fixed, np.int32(epoch), devices.replica)),
+    plan=lambda run, fixed, epoch: awaited(plan(run, fixed, np.int32(epoch), devices.replica)),
     train=stepping(steps.train, 5),
     train_thinned=stepping(steps.train_thinned, 5),
-    refresh=lambda run, epoch: _awaited(refresh(run, np.int32(epoch), devices.replica)),
+    refresh=lambda run, epoch: awaited(refresh(run, np.int32(epoch), devices.replica)),
     score=stepping(steps.score, 5),
     evaluate=stepping(steps.evaluate, 5),
   )
@@ -126,11 +134,6 @@ def create_programs(steps: Steps, devices: Devices, *, looped: bool | None = Non
 
 def _as_int32(arguments: Sequence[Any]) -> list[Any]:
   return [np.int32(a) if isinstance(a, int) else a for a in arguments]
-
-
-def _awaited(result: Any) -> Any:
-  """Waits for a result on CPU, where unawaited collectives may deadlock; elsewhere returns at once."""
-  return jax.block_until_ready(result) if jax.default_backend() == "cpu" else result
 
 
 def fetch(tree: Any) -> Any:

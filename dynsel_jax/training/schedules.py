@@ -71,7 +71,8 @@ def multi_step(peak: float, *, milestones: Sequence[float] = (0.3, 0.6, 0.9), fa
     options.check_fraction("schedule.milestones", milestone)
 
   def schedule(progress: Array) -> Array:
-    passed = sum((progress >= milestone).astype(jnp.float32) for milestone in milestones)
+    # Progress is a float32 quotient, which may fall short of a milestone by its last bit.
+    passed = sum((progress >= milestone - 1e-6).astype(jnp.float32) for milestone in milestones)
     return peak * jnp.power(jnp.float32(factor), passed)
 
   return schedule
@@ -99,5 +100,5 @@ def create(name: str, peak: float, **settings: object) -> Schedule:
   """
   options.check_choice("schedule.name", name, SCHEDULES)
   options.check_positive("learning_rate", peak)
-  options.check_options(f"schedule {name!r}", settings, defaults(name))
+  options.check_settings("schedule", name, settings, defaults(name))
   return SCHEDULES[name](peak, **settings)

@@ -1,19 +1,20 @@
-"""From a config to everything that a run needs, with every value checked before a file is written. Host-side."""
+"""From a config and data to everything that a run needs, with every value checked on the way. Host-side."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import ml_collections
+from flax import linen as nn
 
 from dynsel_jax import data, models, options, selectors
 from dynsel_jax.data import gather
 from dynsel_jax.training import factor_columns, optimizers, parallel, schedules, signals, state, steps
 from dynsel_jax.training.timing import Timers
-from dynsel_jax.types import SampleTable, Selector
+from dynsel_jax.types import SampleTable, Selection, Selector
 
-__all__ = ["Run", "build", "build_from", "description"]
+__all__ = ["Run", "build", "description"]
 
 WEIGHTINGS = ("mean_one", "sum_to_n")
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -23,6 +24,7 @@ class Run(NamedTuple):
   """What a run is made of."""
 
   source: data.Source
+  columns: Mapping[str, jax.Array]  # of the `SampleTable`
   recipe: steps.Recipe
   programs: parallel.Programs
   devices: parallel.Devices
@@ -30,22 +32,28 @@ class Run(NamedTuple):
   initial: state.RunState
 
 
-def _named(section: ml_collections.ConfigDict) -> tuple[str, dict[str, Any]]:
-  """Splits a config section into its name and the options beside it."""
-  settings = section.to_dict()
+def _named(config: ml_collections.ConfigDict, section: str) -> tuple[str, dict[str, Any]]:
+  """Splits a config's section into its name and the options beside it."""
+  settings = config[section].to_dict()
+  if "name" not in settings:
+    raise options.UserError(f"{section}={settings} has no name")
   return settings.pop("name"), settings
 
 
 def _check_numbers(config: ml_collections.ConfigDict, num_replicas: int, num_samples: int) -> None:
+  options.check_positive("epochs", config.epochs)
   for field in ("batch_size", "eval_batch_size"):
     value = config[field]
     if value < 1 or value % num_replicas:
       raise options.UserError(f"{field}={value} must be a multiple of the {num_replicas} device(s)")
-  kept = num_samples * config.selector.get("keep_fraction", 1.0)
-  if config.batch_size > kept:
-    fraction = f" * keep_fraction={config.selector.keep_fraction}" if "keep_fraction" in config.selector else ""
+  fraction = config.selector.get("keep_fraction")
+  if not isinstance(fraction, int | float):
+    fraction = 1.0
+  options.check_fraction("selector.keep_fraction", fraction)
+  if config.batch_size > num_samples * fraction:
     raise options.UserError(
-      f"batch_size={config.batch_size} is larger than a selection of {int(kept)} samples ({num_samples}{fraction})"
+      f"batch_size={config.batch_size} is larger than a selection of {int(num_samples * fraction)} samples"
+      f" ({num_samples} * keep_fraction={fraction})"
     )
   if config.checkpoint_every_steps < 0:
     raise options.UserError(
@@ -59,21 +67,42 @@ def _check_numbers(config: ml_collections.ConfigDict, num_replicas: int, num_sam
 
 def _check_selector(name: str, selector: Selector, num_samples: int, batch_size: int, num_replicas: int) -> None:
   """Raises `UserError` if a selector's functions do not return what `types` says, without computing anything."""
-  scalar = jax.ShapeDtypeStruct((), jnp.int32)
-  key = jax.eval_shape(jax.random.key, scalar)
+  epoch = jax.ShapeDtypeStruct((), jnp.int32)
+  key = jax.eval_shape(jax.random.key, epoch)
   memory = jax.eval_shape(selector.init, key)
-  selection, _ = jax.eval_shape(selector.select, key, memory, scalar)
-  for field, right in jax.eval_shape(lambda: state.full_selection(num_samples))._asdict().items():
-    shape = jnp.shape(getattr(selection, field))
-    if shape != right.shape:
-      raise options.UserError(f"selector={name}: Selection.{field} has shape {shape}, not {right.shape}")
+  seen = _signals_like(batch_size)
+  if any(leaf.size == 0 for leaf in jax.tree.leaves(memory)):
+    raise options.UserError(f"selector={name}: init returns an array of size 0, which a checkpoint cannot hold")
+  if _shapes(jax.eval_shape(selector.observe, memory, seen)) != _shapes(memory):
+    raise options.UserError(f"selector={name}: observe returns a state of other structure, shapes or types than init")
+  planned = jax.eval_shape(selector.select, key, memory, epoch)
+  if not (isinstance(planned, tuple) and len(planned) == 2 and isinstance(planned[0], Selection)):
+    raise options.UserError(f"selector={name}: select must return a Selection and a dict of scalars")
+  _check_plan(name, "select", planned[0], num_samples)
+  for field, value in planned[1].items():
+    if value.shape:
+      raise options.UserError(f"selector={name}: info {field!r} has shape {value.shape}, not that of a scalar")
+  if selector.refresh is not None:
+    _check_plan(name, "refresh", jax.eval_shape(selector.refresh, memory, epoch), num_samples)
   if selector.thin is not None:
-    positions, _ = jax.eval_shape(selector.thin, key, memory, _signals_like(batch_size))
+    positions, _ = jax.eval_shape(selector.thin, key, memory, seen)
     if positions.shape[0] % num_replicas:
       raise options.UserError(
         f"batch_size={batch_size}: {name} trains on {positions.shape[0]} of a batch,"
         f" which must be a multiple of the {num_replicas} device(s)"
       )
+
+
+def _shapes(tree: Any) -> tuple[Any, list[Any]]:
+  leaves, structure = jax.tree.flatten(tree)
+  return structure, [(leaf.shape, leaf.dtype) for leaf in leaves]
+
+
+def _check_plan(name: str, function: str, selection: Selection, num_samples: int) -> None:
+  for field, right in jax.eval_shape(lambda: state.full_selection(num_samples))._asdict().items():
+    shape = jnp.shape(getattr(selection, field))
+    if shape != right.shape:
+      raise options.UserError(f"selector={name}: {function} gives {field} of shape {shape}, not {right.shape}")
 
 
 def _signals_like(batch_size: int) -> Any:
@@ -83,46 +112,43 @@ def _signals_like(batch_size: int) -> Any:
   return jax.eval_shape(signals.of_logits, logits, labels, labels, trained, jax.ShapeDtypeStruct((), jnp.int32))
 
 
-def build(config: ml_collections.ConfigDict, timers: Timers, devices: Sequence[Any] | None = None) -> Run:
-  """Loads the data and builds model, selector, steps and initial state.
+def build(
+  config: ml_collections.ConfigDict, source: data.Source, timers: Timers, devices: Sequence[Any] | None = None
+) -> Run:
+  """Builds model, selector, steps and initial state.
 
   Args:
     config: as `configs/base.py` makes it.
+    source: the data, as `data.load` gives it for `config.dataset`.
     timers: get the seconds of features and factors, where the selector reads them.
     devices: the devices to train on, by default all of this process.
 
   Raises:
     UserError: a name, an option or a value is wrong; the message names the field and the value.
   """
-  source = data.load(config.dataset.name, data_dir=config.dataset.data_dir or None)
-  return build_from(config, source, timers, devices)
-
-
-def build_from(
-  config: ml_collections.ConfigDict, source: data.Source, timers: Timers, devices: Sequence[Any] | None = None
-) -> Run:
-  """As `build`, on data that is in memory already; `config.dataset` then gives the augmentations alone."""
   placed = parallel.local_devices(devices)
   num_samples = source.train.labels.shape[0]
-  selector_name, selector_options = _named(config.selector)
+  selector_name, selector_options = _named(config, "selector")
+  options.check_settings("selector", selector_name, selector_options, selectors.defaults(selector_name))
+  _check_numbers(config, placed.num_replicas, num_samples)
+  module = _model(config, source.num_classes)
+  schedule_name, schedule_options = _named(config, "schedule")
+  schedule = schedules.create(schedule_name, config.learning_rate, **schedule_options)
+  optimizer_name, optimizer_options = _named(config, "optimizer")
+  tx = optimizers.create(optimizer_name, **optimizer_options)
+  augment = gather.augmentation(config.dataset.augmentations)
+
+  # What costs minutes comes after everything that can be wrong at once.
   columns = factor_columns.factor_columns(config, source, timers) if "features" in config else {}
   table = SampleTable(jnp.asarray(source.train.labels), source.num_classes, columns)
   selector = selectors.create(selector_name, table, config.epochs, **selector_options)
-  _check_numbers(config, placed.num_replicas, num_samples)
   _check_selector(selector_name, selector, num_samples, config.batch_size, placed.num_replicas)
-  options.check_choice("model.dtype", config.model.dtype, DTYPES)
-
-  model_name, model_options = _named(config.model)
-  dtype = DTYPES[model_options.pop("dtype")]
-  module = models.create(model_name, source.num_classes, dtype=dtype, axis_name=steps.AXIS, **model_options)
-  schedule_name, schedule_options = _named(config.schedule)
-  optimizer_name, optimizer_options = _named(config.optimizer)
 
   recipe = steps.Recipe(
     module=module,
     selector=selector,
-    schedule=schedules.create(schedule_name, config.learning_rate, **schedule_options),
-    augment=gather.augmentation(config.dataset.augmentations),
+    schedule=schedule,
+    augment=augment,
     normalize=lambda inputs: gather.normalize(inputs, source.mean, source.std),
     batch_size=config.batch_size,
     eval_batch_size=config.eval_batch_size,
@@ -132,7 +158,6 @@ def build_from(
     label_smoothing=config.label_smoothing,
     weighting=config.weighting or selectors.weighting(selector_name),
   )
-  tx = optimizers.create(optimizer_name, **optimizer_options)
   init_key, run_key = jax.random.split(jax.random.key(config.seed))
   initial = placed.build(
     lambda key, example: state.create_run_state(
@@ -143,12 +168,20 @@ def build_from(
   )
   return Run(
     source=source,
+    columns=columns,
     recipe=recipe,
     programs=parallel.create_programs(steps.create(recipe), placed),
     devices=placed,
     fixed=placed.place(steps.Fixed(source.train, source.test, run_key)),
     initial=initial,
   )
+
+
+def _model(config: ml_collections.ConfigDict, num_classes: int) -> nn.Module:
+  name, settings = _named(config, "model")
+  dtype = settings.pop("dtype", "float32")
+  options.check_choice("model.dtype", dtype, DTYPES)
+  return models.create(name, num_classes, dtype=DTYPES[dtype], axis_name=steps.AXIS, **settings)
 
 
 def description(run: Run, config: ml_collections.ConfigDict, steps_done: int) -> str:

@@ -53,7 +53,7 @@ class Meters(NamedTuple):
   backward_visits: Array  # [] int32
   trained_by_class: Array  # [C] int32
   learning_rate: Array  # [] float32, of the last step
-  non_finite_step: Array  # [] int32, first optimizer step with a loss or gradient that was not finite, or -1
+  non_finite_step: Array  # [] int32, first optimizer step, from 1, of which something was not finite, or -1
 
 
 class RunState(NamedTuple):

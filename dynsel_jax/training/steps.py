@@ -136,14 +136,17 @@ def _backward(
   (share, (logits, batch_stats)), grads = jax.value_and_grad(loss_share, has_aux=True)(train.params)
   loss, grads = jax.lax.psum((share, grads), AXIS)
   learning_rate = recipe.schedule(_progress(recipe, run, epoch, step)) * run.plan.learning_rate_multiplier
-  finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves((loss, grads))]))
+  new = train.apply_gradients(grads=grads, learning_rate=learning_rate, batch_stats=batch_stats)
+  # What the step leaves behind is looked at too, or a checkpoint could hold what overflowed.
+  checked = (loss, grads, new.params, batch_stats)
+  finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(checked)]))
+  first_bad = run.meters.non_finite_step
   meters = run.meters._replace(
     learning_rate=learning_rate,
-    non_finite_step=jnp.where(finite | (run.meters.non_finite_step >= 0), run.meters.non_finite_step, train.step),
+    non_finite_step=jnp.where(finite | (first_bad >= 0), first_bad, new.step),
     weight_sum=run.meters.weight_sum + jax.lax.psum(jnp.sum(weights), AXIS),
   )
-  train = train.apply_gradients(grads=grads, learning_rate=learning_rate, batch_stats=batch_stats)
-  return train, signals_lib.of_logits(logits, labels, index, valid, epoch), meters
+  return new, signals_lib.of_logits(logits, labels, index, valid, epoch), meters
 
 
 def _record(

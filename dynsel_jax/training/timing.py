@@ -21,12 +21,17 @@ PHASES = (
 class Timers:
   """Seconds spent in each phase, over all parts of an interrupted run."""
 
-  def __init__(self, earlier: Mapping[str, float] | None = None):
-    """Begins at the seconds of the run's `earlier` parts, as `seconds` gave them."""
-    earlier = earlier or {}
-    self._seconds = {name: float(earlier.get(name, 0.0)) for name in PHASES}
-    self._earlier_total = float(earlier.get("total", 0.0))
+  def __init__(self) -> None:
+    """Starts the clock of this part of the run."""
+    self._seconds = dict.fromkeys(PHASES, 0.0)
+    self._earlier_total = 0.0
     self._start = time.perf_counter()
+
+  def add(self, earlier: Mapping[str, float]) -> None:
+    """Adds the seconds of an earlier part of the run, as `seconds` gave them."""
+    for name in PHASES:
+      self._seconds[name] += earlier[name]
+    self._earlier_total += earlier["total"]
 
   @contextlib.contextmanager
   def phase(self, name: str) -> Iterator[None]:

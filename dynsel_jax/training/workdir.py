@@ -10,7 +10,6 @@ import pathlib
 import platform
 from typing import Any
 
-import jax
 import numpy as np
 from tensorboardX import SummaryWriter
 
@@ -18,25 +17,43 @@ from dynsel_jax import options
 
 __all__ = ["Workdir", "check_writable", "flatten", "provenance"]
 
+IDENTITY = ("config", "data_fingerprint", "columns_fingerprint")  # what must be the same for a run to continue
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy", "ml_collections")
 
 
 def check_writable(workdir: str) -> None:
   """Raises `UserError`, and makes nothing, if `workdir` cannot be made or written."""
   path = pathlib.Path(workdir).absolute()
-  existing = next(p for p in (path, *path.parents) if p.exists())
-  if not existing.is_dir():
-    raise options.UserError(f"workdir={workdir}: {existing} is a file, not a folder")
+  try:
+    existing = next(p for p in (path, *path.parents) if os.path.lexists(p))
+    is_folder = existing.is_dir()
+  except OSError as error:
+    raise options.UserError(f"workdir={workdir} cannot be written: {error.strerror}") from None
+  if not is_folder:
+    raise options.UserError(f"workdir={workdir}: {existing} is not a folder")
   if not os.access(existing, os.W_OK | os.X_OK):
     raise options.UserError(f"workdir={workdir} cannot be written: no permission for {existing}")
+  longest = os.pathconf(existing, "PC_NAME_MAX")
+  for part in path.relative_to(existing).parts:
+    if len(os.fsencode(part)) > longest:
+      raise options.UserError(f"workdir={workdir} cannot be made: a name has at most {longest} bytes")
 
 
-def provenance(config: dict[str, Any], fingerprint: str, num_devices: int) -> dict[str, Any]:
-  """Returns what `config.json` holds: the config, and what the run was made with."""
+def provenance(config: dict[str, Any], data: str, columns: str, device: Any, num_devices: int) -> dict[str, Any]:
+  """Returns what `config.json` holds: the config, and what the run's first part was made with.
+
+  Args:
+    config: the whole config.
+    data: the data's fingerprint.
+    columns: the fingerprint of the columns that the selector reads.
+    device: one of the run's devices.
+    num_devices: how many there are over all processes.
+  """
   return {
     "config": config,
-    "data_fingerprint": fingerprint,
-    "device": {"kind": jax.devices()[0].device_kind, "platform": jax.default_backend(), "count": num_devices},
+    "data_fingerprint": data,
+    "columns_fingerprint": columns,
+    "device": {"kind": device.device_kind, "platform": device.platform, "count": num_devices},
     "versions": {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in PACKAGES}},
   }
 
@@ -70,14 +87,20 @@ class Workdir:
     return str(self.path / "checkpoints")
 
   def check_same_run(self, made: dict[str, Any]) -> None:
-    """Raises `UserError`, with the differing fields named, if the folder holds a run of another config or data."""
+    """Raises `UserError`, with the differing fields named, if the folder holds a run of another config or data.
+
+    Args:
+      made: any of the parts of `provenance` that are a run's `IDENTITY`.
+    """
     try:
       held = json.loads((self.path / "config.json").read_text())
+      old = flatten({name: held[name] for name in made if name in IDENTITY})
     except FileNotFoundError:
       return
+    except (ValueError, KeyError, TypeError):
+      raise options.UserError(f"workdir={self.path} has a config.json that is no run's") from None
     # Through JSON, since a tuple comes back as a list.
-    new = flatten(json.loads(json.dumps({name: made[name] for name in ("config", "data_fingerprint")})))
-    old = flatten({name: held[name] for name in ("config", "data_fingerprint")})
+    new = flatten(json.loads(json.dumps({name: made[name] for name in made if name in IDENTITY})))
     differing = [
       f"{name.removeprefix('config.')} ({old.get(name, 'absent')!r} there, {new.get(name, 'absent')!r} here)"
       for name in sorted(old.keys() | new.keys())
