@@ -33,7 +33,6 @@ from dynsel_jax import options
     ({"checkpoint_every_steps": -1}, "checkpoint_every_steps=-1"),
     ({"model__hidden": (64.5,)}, "model.hidden=64.5 must be a whole number"),
     ({"optimizer__momentum": 2.0}, "optimizer.momentum=2.0 must lie in [0, 1)"),
-    ({"selector": {}}, "selector={} has no name"),
   ],
 )
 def test_one_line_names_the_field_and_the_value(changes, line, tmp_path):
@@ -43,6 +42,13 @@ def test_one_line_names_the_field_and_the_value(changes, line, tmp_path):
   assert line in str(error.value)
   assert "\n" not in str(error.value)
   assert not workdir.exists()
+
+
+def test_a_section_that_has_been_wiped(tmp_path):
+  made = runs.config()
+  made.optimizer = {}
+  with pytest.raises(options.UserError, match=r"optimizer=\{\} has no name"):
+    runs.train(made, tmp_path / "run")
 
 
 def test_a_batch_that_the_devices_cannot_share(tmp_path):

@@ -14,14 +14,19 @@ README = (ROOT / "README.md").read_text()
 
 
 @pytest.fixture
-def no_module_left():
+def no_other_my_lab():
   """Other tests have a `my_lab` of their own."""
+
+  def forget():
+    for name in [name for name in sys.modules if name.partition(".")[0] == "my_lab"]:
+      del sys.modules[name]
+
+  forget()
   yield
-  for name in [name for name in sys.modules if name.partition(".")[0] == "my_lab"]:
-    del sys.modules[name]
+  forget()
 
 
-def test_the_custom_selector_runs_as_printed(tmp_path, monkeypatch, no_module_left):
+def test_the_custom_selector_runs_as_printed(tmp_path, monkeypatch, no_other_my_lab):
   (code,) = re.findall(r"```python\n# my_lab/mistakes.py\n(.*?)```", README, re.DOTALL)
   (tmp_path / "my_lab").mkdir()
   (tmp_path / "my_lab" / "mistakes.py").write_text(code)
