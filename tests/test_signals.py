@@ -1,6 +1,5 @@
 """What selectors are told of a batch, against numpy."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -35,12 +34,3 @@ def test_confidence_margin_el2n_and_correctness():
   np.testing.assert_allclose(seen.el2n, np.linalg.norm(PROBABILITIES - np.eye(4)[LABELS], axis=1), rtol=1e-5)
   np.testing.assert_array_equal(seen.correct, PROBABILITIES.argmax(1) == LABELS)
   assert 0 < np.count_nonzero(seen.correct) < 6  # both outcomes occur
-
-
-def test_gathered_has_the_global_batch_in_device_order():
-  def local(logits, labels, index):
-    return signals.gathered(signals.of_logits(logits, labels, index, index >= 0, jnp.int32(3)), "batch")
-
-  halves = [x.reshape(2, 3, *x.shape[1:]) for x in (LOGITS, LABELS, np.arange(6, dtype=np.int32))]
-  whole = jax.pmap(local, axis_name="batch", out_axes=None, devices=jax.devices()[:2])(*halves)
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), whole, _signals())

@@ -131,7 +131,7 @@ def build(
   selector_name, selector_options = _named(config, "selector")
   options.check_settings("selector", selector_name, selector_options, selectors.defaults(selector_name))
   _check_numbers(config, placed.num_replicas, num_samples)
-  module = _model(config, source.num_classes)
+  module = _model(config, source.num_classes, placed.num_replicas)
   schedule_name, schedule_options = _named(config, "schedule")
   schedule = schedules.create(schedule_name, config.learning_rate, **schedule_options)
   optimizer_name, optimizer_options = _named(config, "optimizer")
@@ -177,11 +177,12 @@ def build(
   )
 
 
-def _model(config: ml_collections.ConfigDict, num_classes: int) -> nn.Module:
+def _model(config: ml_collections.ConfigDict, num_classes: int, num_replicas: int) -> nn.Module:
   name, settings = _named(config, "model")
   dtype = settings.pop("dtype", "float32")
   options.check_choice("model.dtype", dtype, DTYPES)
-  return models.create(name, num_classes, dtype=DTYPES[dtype], axis_name=steps.AXIS, **settings)
+  axis_name = steps.AXIS if num_replicas > 1 else None
+  return models.create(name, num_classes, dtype=DTYPES[dtype], axis_name=axis_name, **settings)
 
 
 def description(run: Run, config: ml_collections.ConfigDict, steps_done: int) -> str:

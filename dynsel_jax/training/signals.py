@@ -9,7 +9,7 @@ from jax import Array
 
 from dynsel_jax.types import Signals
 
-__all__ = ["cross_entropy", "gathered", "of_logits"]
+__all__ = ["cross_entropy", "of_logits"]
 
 
 def cross_entropy(logits: Array, labels: Array, label_smoothing: float = 0.0) -> Array:
@@ -48,9 +48,3 @@ def of_logits(logits: Array, labels: Array, index: Array, trained: Array, epoch:
     trained=trained,
     epoch=epoch,
   )
-
-
-def gathered(signals: Signals, axis_name: str) -> Signals:
-  """Returns the signals of the global batch, the same on every device of the mapped axis."""
-  of_samples = {name: value for name, value in signals._asdict().items() if name != "epoch"}
-  return Signals(**jax.lax.all_gather(of_samples, axis_name, tiled=True), epoch=signals.epoch)

@@ -80,6 +80,22 @@ class Steps(NamedTuple):
   evaluate: Callable[[Evaluation, TrainState, Fixed, Array, Array], Evaluation]
 
 
+def _summed(recipe: Recipe, tree: Any) -> Any:
+  """Adds a pytree up over the devices. On one device nothing is called: XLA would not remove the collective."""
+  return tree if recipe.num_replicas == 1 else jax.lax.psum(tree, AXIS)
+
+
+def _gathered(recipe: Recipe, tree: Any) -> Any:
+  """Joins the devices' slices of arrays, in the order of the devices."""
+  return tree if recipe.num_replicas == 1 else jax.lax.all_gather(tree, AXIS, tiled=True)
+
+
+def _global_signals(recipe: Recipe, signals: Signals) -> Signals:
+  """Returns the signals of the global batch, the same on every device."""
+  of_samples = {name: value for name, value in signals._asdict().items() if name != "epoch"}
+  return Signals(**_gathered(recipe, of_samples), epoch=signals.epoch)
+
+
 def _local_slots(step: Array, replica: Array, batch_size: int, num_replicas: int) -> Array:
   """Returns this device's places in the epoch's plan, `[batch_size / num_replicas]` int32."""
   share = batch_size // num_replicas
@@ -124,7 +140,7 @@ def _backward(
   inputs, labels = _inputs(recipe, fixed, epoch, index)
   weights = jnp.where(valid, weights, 0.0)
   # The divisor of the step's loss: the sum of its weights, or the number of its samples.
-  divisor = jax.lax.psum(jnp.sum(weights if recipe.weighting == "mean_one" else valid.astype(jnp.float32)), AXIS)
+  divisor = _summed(recipe, jnp.sum(weights if recipe.weighting == "mean_one" else valid.astype(jnp.float32)))
   scale = weights / jnp.maximum(divisor, jnp.finfo(jnp.float32).tiny)
 
   def loss_share(params: Any) -> tuple[Array, tuple[Array, Any]]:
@@ -134,7 +150,7 @@ def _backward(
     return jnp.sum(losses * scale), (logits, batch_stats)
 
   (share, (logits, batch_stats)), grads = jax.value_and_grad(loss_share, has_aux=True)(train.params)
-  loss, grads = jax.lax.psum((share, grads), AXIS)
+  loss, grads = _summed(recipe, (share, grads))
   learning_rate = recipe.schedule(_progress(recipe, run, epoch, step)) * run.plan.learning_rate_multiplier
   new = train.apply_gradients(grads=grads, learning_rate=learning_rate, batch_stats=batch_stats)
   # What the step leaves behind is looked at too, or a checkpoint could hold what overflowed.
@@ -144,7 +160,7 @@ def _backward(
   meters = run.meters._replace(
     learning_rate=learning_rate,
     non_finite_step=jnp.where(finite | (first_bad >= 0), first_bad, new.step),
-    weight_sum=run.meters.weight_sum + jax.lax.psum(jnp.sum(weights), AXIS),
+    weight_sum=run.meters.weight_sum + _summed(recipe, jnp.sum(weights)),
   )
   return new, signals_lib.of_logits(logits, labels, index, valid, epoch), meters
 
@@ -174,7 +190,8 @@ def _score(
 ) -> Signals:
   """Returns the global batch's signals from a forward pass that changes nothing."""
   logits, _ = _apply(recipe, run.train, run.train.params, inputs, index >= 0, running=running, update=False)
-  return signals_lib.gathered(signals_lib.of_logits(logits, labels, index, jnp.zeros_like(index, bool), epoch), AXIS)
+  local = signals_lib.of_logits(logits, labels, index, jnp.zeros_like(index, bool), epoch)
+  return _global_signals(recipe, local)
 
 
 def create(recipe: Recipe) -> Steps:
@@ -206,7 +223,7 @@ def create(recipe: Recipe) -> Steps:
   def train(run: RunState, fixed: Fixed, epoch: Array, step: Array, replica: Array) -> RunState:
     index, weights = batch_of_plan(run.plan, step, replica)
     new, local, meters = _backward(recipe, run, fixed, epoch, step, index, weights)
-    seen = signals_lib.gathered(local, AXIS)
+    seen = _global_signals(recipe, local)
     return _record(recipe, run, fixed, new, seen, meters, jnp.sum(seen.index >= 0, dtype=jnp.int32))
 
   def train_thinned(run: RunState, fixed: Fixed, epoch: Array, step: Array, replica: Array) -> RunState:
@@ -217,7 +234,7 @@ def create(recipe: Recipe) -> Steps:
     scored = _score(recipe, run, fixed, epoch, inputs, labels, index, running=False)
     key = jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(fixed.key, epoch), Purpose.THIN), step)
     positions, thin_weights = selector.thin(key, run.selector, scored)
-    weights = thin_weights * jax.lax.all_gather(plan_weights, AXIS, tiled=True)[positions]
+    weights = thin_weights * _gathered(recipe, plan_weights)[positions]
     mine = _local_slots(jnp.int32(0), replica, positions.shape[0], replicas)
     chosen = jnp.where(thin_weights > 0, scored.index[positions], -1)
     new, _, meters = _backward(recipe, run, fixed, epoch, step, chosen[mine], weights[mine])
@@ -245,6 +262,6 @@ def create(recipe: Recipe) -> Steps:
     correct = valid & (jnp.argmax(logits, axis=-1) == labels)
     losses = jnp.where(valid, signals_lib.cross_entropy(logits, labels), 0.0)
     seen = Evaluation(jnp.sum(losses), jnp.sum(correct, dtype=jnp.int32), jnp.sum(valid, dtype=jnp.int32))
-    return jax.tree.map(jnp.add, sums, jax.lax.psum(seen, AXIS))
+    return jax.tree.map(jnp.add, sums, _summed(recipe, seen))
 
   return Steps(plan, train, train_thinned, refresh, score, evaluate)
