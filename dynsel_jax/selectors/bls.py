@@ -15,6 +15,7 @@ from jax import Array
 from dynsel_jax.selectors import memory, ranking
 from dynsel_jax.selectors.infobatch import infobatch
 from dynsel_jax.selectors.seta import seta
+from dynsel_jax.selectors.wrappers import lifted
 from dynsel_jax.types import SampleTable, Selection, Selector, SelectorState, Signals
 
 __all__ = ["BLSState", "bls_infobatch", "bls_seta", "scored_by_batch"]
@@ -69,17 +70,7 @@ def scored_by_batch(selector: Selector, table: SampleTable, *, history_weight: f
       last_epoch=memory.written(state.last_epoch, signals, signals.epoch, new),
     )
 
-  def thin(key: Array, state: BLSState, signals: Signals) -> tuple[Array, Array]:
-    assert selector.thin is not None
-    return selector.thin(key, state.inner, signals)
-
-  def refresh(state: BLSState, epoch: Array) -> Selection:
-    assert selector.refresh is not None
-    return selector.refresh(state.inner, epoch)
-
-  return Selector(
-    init, select, observe, None if selector.thin is None else thin, None if selector.refresh is None else refresh
-  )
+  return lifted(selector, init, select, observe)
 
 
 def bls_infobatch(

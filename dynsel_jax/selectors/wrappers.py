@@ -15,9 +15,9 @@ from jax import Array
 
 from dynsel_jax.selectors import ranking
 from dynsel_jax.selectors.memory import written
-from dynsel_jax.types import SampleTable, Selection, Selector, SelectorState, Signals
+from dynsel_jax.types import InitFn, ObserveFn, SampleTable, SelectFn, Selection, Selector, SelectorState, Signals
 
-__all__ = ["WarmedUpState", "annealed", "warmed_up"]
+__all__ = ["WarmedUpState", "annealed", "lifted", "warmed_up"]
 
 Plan = tuple[Selection, dict[str, Array]]
 
@@ -89,11 +89,20 @@ def warmed_up(selector: Selector, table: SampleTable, epochs: int) -> Selector:
       inner=selector.observe(state.inner, signals), seen=written(state.seen, signals, jnp.bool_(True))
     )
 
-  def thin(key: Array, state: WarmedUpState, signals: Signals) -> tuple[Array, Array]:
+  return lifted(selector, init, select, observe)
+
+
+def lifted(selector: Selector, init: InitFn, select: SelectFn, observe: ObserveFn) -> Selector:
+  """Returns a wrapper whose state holds that of the wrapped `selector` in its field `inner`.
+
+  It thins and refreshes as `selector` does, if `selector` does.
+  """
+
+  def thin(key: Array, state: SelectorState, signals: Signals) -> tuple[Array, Array]:
     assert selector.thin is not None
     return selector.thin(key, state.inner, signals)
 
-  def refresh(state: WarmedUpState, epoch: Array) -> Selection:
+  def refresh(state: SelectorState, epoch: Array) -> Selection:
     assert selector.refresh is not None
     return selector.refresh(state.inner, epoch)
 

@@ -10,6 +10,7 @@ from flax import linen as nn
 
 from dynsel_jax import data, models, options, selectors
 from dynsel_jax.data import gather
+from dynsel_jax.selectors import ranking
 from dynsel_jax.training import factor_columns, optimizers, parallel, schedules, signals, state, steps
 from dynsel_jax.training.timing import Timers
 from dynsel_jax.types import SampleTable, Selection, Selector
@@ -99,7 +100,7 @@ def _shapes(tree: Any) -> tuple[Any, list[Any]]:
 
 
 def _check_plan(name: str, function: str, selection: Selection, num_samples: int) -> None:
-  for field, right in jax.eval_shape(lambda: state.full_selection(num_samples))._asdict().items():
+  for field, right in jax.eval_shape(lambda: ranking.nothing(num_samples))._asdict().items():
     shape = jnp.shape(getattr(selection, field))
     if shape != right.shape:
       raise options.UserError(f"selector={name}: {function} gives {field} of shape {shape}, not {right.shape}")

@@ -11,6 +11,7 @@ from flax import linen as nn
 from flax.training import train_state
 from jax import Array
 
+from dynsel_jax.selectors import ranking
 from dynsel_jax.types import Selection, Selector, SelectorState, Signals
 
 __all__ = [
@@ -20,7 +21,6 @@ __all__ = [
   "Usage",
   "create_run_state",
   "empty_meters",
-  "full_selection",
   "record_usage",
 ]
 
@@ -66,17 +66,6 @@ class RunState(NamedTuple):
   meters: Meters
 
 
-def full_selection(num_samples: int) -> Selection:
-  """Returns the plan that visits every sample once, in the order of the training set."""
-  return Selection(
-    indices=jnp.arange(num_samples, dtype=jnp.int32),
-    weights=jnp.ones(num_samples, jnp.float32),
-    size=jnp.asarray(num_samples, jnp.int32),
-    learning_rate_multiplier=jnp.asarray(1.0, jnp.float32),
-    thin=jnp.asarray(False),
-  )
-
-
 def empty_meters(num_classes: int) -> Meters:
   """Returns the meters at the start of an epoch."""
   zero = jnp.zeros((), jnp.float32)
@@ -117,6 +106,6 @@ def create_run_state(
     train=train.replace(step=jnp.zeros((), jnp.int32)),
     selector=selector.init(selector_key),
     usage=Usage(jnp.zeros(num_samples, jnp.int32), jnp.full(num_samples, jnp.nan, jnp.float32)),
-    plan=full_selection(num_samples),
+    plan=ranking.nothing(num_samples),
     meters=empty_meters(num_classes),
   )
