@@ -18,7 +18,7 @@ from dynsel_jax import features as feature_spaces
 from dynsel_jax import models, options, selectors
 from dynsel_jax.training import factor_columns, optimizers, schedules
 
-__all__ = ["get_config", "parse"]
+__all__ = ["get_config", "parse", "small_images"]
 
 CHOICES = ("features", "model", "optimizer", "schedule", "selector")
 
@@ -80,4 +80,16 @@ def get_config(
   if features:
     config.features = _choice(features, feature_spaces.defaults(features))
     config.factors = factor_columns.defaults()
+  return config
+
+
+def small_images(dataset: str, variants: str, *, model: str = "resnet18") -> ml_collections.ConfigDict:
+  """Returns RRD's CIFAR recipe with `model`; size=cpu is `resnet_patch` for 15 epochs, size=smoke is one of them."""
+  chosen = parse(variants, ("cpu", "smoke"))
+  size = chosen.pop("size")
+  config = get_config(dataset, **{"model": model if size == "full" else "resnet_patch", **chosen})
+  if config.optimizer.name == "sgd":
+    config.optimizer.nesterov = size != "full"  # the paper names momentum alone
+  if size != "full":
+    config.epochs = 15 if size == "cpu" else 1
   return config

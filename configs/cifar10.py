@@ -16,14 +16,4 @@ from configs import base
 
 def get_config(variants: str = "") -> ml_collections.ConfigDict:
   """Returns the config; `variants` as in `configs/base.py`."""
-  chosen = base.parse(variants, ("cpu", "smoke"))
-  size = chosen.pop("size")
-  model = "resnet18" if size == "full" else "resnet_patch"
-  config = base.get_config("cifar10", **{"model": model, **chosen})
-  if config.optimizer.name == "sgd":
-    config.optimizer.nesterov = size != "full"  # the paper names momentum alone
-  if size != "full":
-    config.epochs = 15
-  if size == "smoke":
-    config.epochs = 1
-  return config
+  return base.small_images("cifar10", variants)
