@@ -16,6 +16,7 @@ import ml_collections
 
 from dynsel_jax import features as feature_spaces
 from dynsel_jax import models, options, selectors
+from dynsel_jax.data import noise
 from dynsel_jax.training import factor_columns, optimizers, schedules
 
 __all__ = ["get_config", "parse", "small_images"]
@@ -60,7 +61,12 @@ def get_config(
   config = ml_collections.ConfigDict(
     {
       "seed": 0,
-      "dataset": {"name": dataset, "data_dir": "", "augmentations": ("crop", "flip")},
+      "dataset": {
+        "name": dataset,
+        "data_dir": "",
+        "augmentations": ("crop", "flip"),
+        "label_noise": noise.defaults(),
+      },
       "model": {"name": model, "dtype": "float32", **models.defaults(model)},
       "selector": _choice(selector, selectors.defaults(selector)),
       "optimizer": _choice(optimizer, optimizers.defaults(optimizer)),

@@ -1,5 +1,20 @@
 """Data sets as arrays, and what turns sample indices into a batch."""
 
+from collections.abc import Mapping
+from typing import Any
+
+from dynsel_jax.data import noise
 from dynsel_jax.data.sources import Dataset, Source, load
 
-__all__ = ["Dataset", "Source", "load"]
+__all__ = ["Dataset", "Source", "load", "prepare"]
+
+
+def prepare(section: Mapping[str, Any]) -> Source:
+  """Returns the data set that a config's section `dataset` describes, with its label noise.
+
+  Raises:
+    UserError: the set cannot be loaded, or a value of the section is wrong.
+  """
+  label_noise = dict(section.get("label_noise", {}))
+  noise.check(label_noise)
+  return noise.apply(load(section["name"], data_dir=section["data_dir"] or None), label_noise)

@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 from dynsel_jax.data import tfds_images
 from dynsel_jax.options import UserError
 
-__all__ = ["Dataset", "Source", "channel_statistics", "load"]
+__all__ = ["Dataset", "Source", "channel_statistics", "check_classes", "load"]
 
 _CHUNK = 4096  # images whose statistics are taken at a time
 
@@ -34,6 +34,12 @@ class Source(NamedTuple):
   mean: tuple[float, ...]  # by channel, of the training images divided by 255
   std: tuple[float, ...]  # likewise; 1 for a channel that never changes, so that one can divide by it
   fingerprint: str  # 64 hexadecimal digits, a hash of all inputs and labels
+  true_labels: np.ndarray | None = None  # [N] int32 of the training samples, where `train.labels` has noise
+
+  @property
+  def noisy(self) -> np.ndarray | None:
+    """Which training labels are wrong, `[N]` bool; None without label noise."""
+    return None if self.true_labels is None else self.train.labels != self.true_labels
 
 
 def load(name: str, *, data_dir: str | None = None) -> Source:
@@ -49,15 +55,20 @@ def load(name: str, *, data_dir: str | None = None) -> Source:
   """
   splits, num_classes = _digits() if name == "digits" else tfds_images.read(name, data_dir)
   train, test = (_checked(name, split, Dataset(*arrays), num_classes) for split, arrays in splits.items())
-  empty = np.flatnonzero(np.bincount(train.labels, minlength=num_classes) == 0)
-  if empty.size:
-    raise UserError(f"dataset={name!r} has no training sample of class {empty[0]}, of {num_classes} classes")
+  check_classes(name, train.labels, num_classes)
   if train.inputs.shape[1:] != test.inputs.shape[1:]:
     raise UserError(
       f"dataset={name!r} has training images of {train.inputs.shape[1:]} and test images of {test.inputs.shape[1:]}"
     )
   mean, std = channel_statistics(train.inputs)
   return Source(name, train, test, num_classes, mean, std, _fingerprint(train, test))
+
+
+def check_classes(name: str, labels: np.ndarray, num_classes: int) -> None:
+  """Raises `UserError` if one of the classes has no training sample."""
+  empty = np.flatnonzero(np.bincount(labels, minlength=num_classes) == 0)
+  if empty.size:
+    raise UserError(f"dataset={name!r} has no training sample of class {empty[0]}, of {num_classes} classes")
 
 
 def channel_statistics(inputs: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:

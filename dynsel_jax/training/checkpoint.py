@@ -28,6 +28,7 @@ class Position:
   steps: int = 0  # optimizer steps done in all
   forward_visits: int = 0  # of finished epochs
   backward_visits: int = 0  # of finished epochs
+  noisy_visits: int = 0  # of `backward_visits`, those of samples whose label is wrong by label noise
   non_finite_scores: int = 0
   best_accuracy: float = 0.0
   resumed_from: list[int] = dataclasses.field(default_factory=list)  # optimizer steps

@@ -211,6 +211,10 @@ class _Trainer:
       "selector": position.info,
       "seconds": self.timers.seconds(),
     }
+    if (noisy := self.run.source.noisy) is not None:
+      noisy_visits = int(visits[noisy].sum())
+      metrics["noisy_share_kept"] = (noisy_visits - position.noisy_visits) / max(int(meters.backward_visits), 1)
+      position.noisy_visits = noisy_visits
     self.workdir.write_epoch(metrics, visits)
     return metrics
 
@@ -233,6 +237,8 @@ class _Trainer:
       "non_finite": {"scores": position.non_finite_scores, "steps": 0},
       "resumed_from": position.resumed_from,
     }
+    if self.run.source.noisy is not None:
+      summary["noisy_share_kept"] = position.noisy_visits / position.backward_visits
     self.workdir.write_summary(summary)
     return summary
 
@@ -270,13 +276,15 @@ def train_and_evaluate(
   check_writable(os.fspath(workdir))
   timers, folder = Timers(), Workdir(os.fspath(workdir))
   with _stop_requests() as stop:
-    source = data.load(config.dataset.name, data_dir=config.dataset.data_dir or None)
+    source = data.prepare(config.dataset.to_dict())
     folder.check_same_run({"config": config.to_dict(), "data_fingerprint": source.fingerprint})
     run = setup.build(config, source, timers, devices)
     columns = cache.checksum({name: np.asarray(column) for name, column in run.columns.items()})
     made = provenance(config.to_dict(), source.fingerprint, columns, run.devices.local[0], run.devices.num_replicas)
     folder.check_same_run(made)
     folder.begin(made)
+    if source.true_labels is not None:
+      folder.write_noise(source.train.labels, source.true_labels)
     trainer = _Trainer(run, config, folder, timers)
     trainer.restore()
     summary = folder.read_summary()

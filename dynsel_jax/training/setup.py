@@ -120,7 +120,7 @@ def build(
 
   Args:
     config: as `configs/base.py` makes it.
-    source: the data, as `data.load` gives it for `config.dataset`.
+    source: the data, as `data.prepare` gives it for `config.dataset`.
     timers: get the seconds of features and factors, where the selector reads them.
     devices: the devices to train on, by default all of this process.
 
@@ -191,8 +191,9 @@ def description(run: Run, config: ml_collections.ConfigDict, steps_done: int) ->
   train, test = (dataset.labels.shape[0] for dataset in (run.source.train, run.source.test))
   parameters = sum(leaf.size for leaf in jax.tree.leaves(run.initial.train.params))
   devices = f"{run.devices.num_replicas} x {run.devices.local[0].device_kind}"
+  noise = "" if run.source.noisy is None else f" ({run.source.noisy.mean():.1%} of the training labels are wrong)"
   continued = f", continuing after step {steps_done:,}" if steps_done else ""
   return (
-    f"{config.selector.name} on {run.source.name}: {train:,} training and {test:,} test samples,"
+    f"{config.selector.name} on {run.source.name}: {train:,} training and {test:,} test samples{noise},"
     f" {config.model.name} with {parameters:,} parameters, {config.epochs} epochs on {devices}{continued}"
   )

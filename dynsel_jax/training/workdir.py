@@ -1,6 +1,7 @@
 """The files that a run leaves behind: the contract that reports and people rely on. Host-side input and output.
 
-`config.json`, `metrics.jsonl`, `summary.json`, `usage.npz` and TensorBoard event files; `checkpoint` writes the rest.
+`config.json`, `metrics.jsonl`, `summary.json`, `usage.npz`, `noise.npz` and TensorBoard event files; `checkpoint`
+writes the rest.
 """
 
 import importlib.metadata
@@ -138,9 +139,16 @@ class Workdir:
 
   def write_usage(self, visits: np.ndarray, last_loss: np.ndarray) -> None:
     """Writes `usage.npz`: `visits` [N] int32 and `last_loss` [N] float32."""
-    partial = self.path / "usage.partial.npz"
-    np.savez_compressed(partial, visits=visits, last_loss=last_loss)
-    partial.replace(self.path / "usage.npz")
+    self._write_arrays("usage", {"visits": visits, "last_loss": last_loss})
+
+  def write_noise(self, labels: np.ndarray, true_labels: np.ndarray) -> None:
+    """Writes `noise.npz`: `noisy` [N] bool, which training labels are wrong, and `true_labels` [N] int32."""
+    self._write_arrays("noise", {"noisy": labels != true_labels, "true_labels": true_labels})
+
+  def _write_arrays(self, name: str, arrays: dict[str, np.ndarray]) -> None:
+    partial = self.path / f"{name}.partial.npz"
+    np.savez_compressed(partial, **arrays)  # type: ignore[arg-type]
+    partial.replace(self.path / f"{name}.npz")
 
   def write_summary(self, summary: dict[str, Any]) -> None:
     """Writes `summary.json`."""

@@ -1,0 +1,89 @@
+"""Label noise: a share of the training labels replaced, by a seed. Host-side, pure functions over NumPy arrays.
+
+`N` is the number of training samples, `C` the number of classes.
+"""
+
+import hashlib
+from typing import Any
+
+import numpy as np
+
+from dynsel_jax import options
+from dynsel_jax.data.sources import Source, check_classes
+
+__all__ = ["KINDS", "apply", "check", "defaults", "noisy_labels"]
+
+KINDS = ("symmetric", "asymmetric")
+
+
+def noisy_labels(
+  labels: np.ndarray,
+  num_classes: int,
+  *,
+  rate: float = 0.0,
+  kind: str = "symmetric",
+  class_map: tuple[int, ...] = (),
+  seed: int = 0,
+) -> np.ndarray:
+  """Returns a copy of `labels` `[N]` int32 in which round(rate * N) samples, drawn at random, got another class.
+
+  Of one seed, the samples drawn at a lower rate are among those of a higher one, with the same classes.
+
+  Args:
+    labels: `[N]` int32, the true ones.
+    num_classes: C.
+    rate: share of the samples that are drawn, in [0, 1].
+    kind: "symmetric" gives a class that is uniform over all C, the true one among them, as RRD (arXiv 2603.04981,
+      App. B.3) does: about rate * (1 - 1 / C) of all labels are wrong in the end. "asymmetric" gives
+      `class_map[label]`, as in Patrini et al. (arXiv 1609.03683).
+    class_map: C classes, read by "asymmetric" alone; empty is the next class, the first after the last. A class that
+      is mapped to itself keeps its labels.
+    seed: of the draw.
+
+  Raises:
+    UserError: `class_map` does not give one of the C classes for each.
+  """
+  mapped = np.asarray(class_map or [*range(1, num_classes), 0])
+  if mapped.shape != (num_classes,) or mapped.dtype.kind not in "iu" or not set(mapped) <= set(range(num_classes)):
+    raise options.UserError(
+      f"dataset.label_noise.class_map={class_map} must hold {num_classes} classes in [0, {num_classes})"
+    )
+  generator = np.random.default_rng(seed)
+  drawn = generator.permutation(labels.size)[: round(rate * labels.size)]
+  replaced = generator.integers(num_classes, size=labels.size) if kind == "symmetric" else mapped[labels]
+  noisy = labels.copy()
+  noisy[drawn] = replaced[drawn]
+  return noisy
+
+
+def defaults() -> dict[str, Any]:
+  """Returns the options of a config's section `dataset.label_noise`; rate 0 leaves the labels alone."""
+  return options.keyword_defaults(noisy_labels)
+
+
+def check(settings: dict[str, Any]) -> None:
+  """Raises `UserError` if an option of `dataset.label_noise` is not known or its value is out of range."""
+  settings = {**defaults(), **settings}
+  options.check_choice("dataset.label_noise.kind", settings["kind"], KINDS)
+  options.check_settings("dataset.label_noise", settings["kind"], settings, defaults())
+  options.check_fraction("dataset.label_noise.rate", settings["rate"], zero=True)
+  options.check_positive("dataset.label_noise.seed", settings["seed"], zero=True)
+  if settings["class_map"] and settings["kind"] != "asymmetric":
+    raise options.UserError("dataset.label_noise.class_map is read with kind='asymmetric' alone")
+
+
+def apply(source: Source, settings: dict[str, Any]) -> Source:
+  """Returns `source` with noisy training labels, the true ones beside them, and a fingerprint that covers both.
+
+  Raises:
+    UserError: an option is wrong, or no training sample of a class is left.
+  """
+  check(settings)
+  if not settings.get("rate", 0.0):
+    return source
+  labels = noisy_labels(source.train.labels, source.num_classes, **settings)
+  check_classes(source.name, labels, source.num_classes)
+  fingerprint = hashlib.sha256(source.fingerprint.encode() + labels.tobytes()).hexdigest()
+  return source._replace(
+    train=source.train._replace(labels=labels), true_labels=source.train.labels, fingerprint=fingerprint
+  )
