@@ -81,7 +81,10 @@ def test_two_devices_fit_what_one_does():
 def test_quality_is_that_of_dense_arithmetic():
   normalizer, features = data()
   params = whole()[2].params
-  measured = quality.measure(params, normalizer, features, k=3, topk="absolute")
+  codes, measured = quality.measure(params, normalizer, features, k=3, topk="absolute")
+  np.testing.assert_array_equal(
+    codes.indices, quality.encode_all(params, normalizer, features, k=3, topk="absolute").indices
+  )
   x = np.asarray(sae.normalize(normalizer, features))
   z = x @ np.asarray(params.W_enc).T + np.asarray(params.b_enc)
   z[np.abs(z) < np.sort(np.abs(z), axis=1)[:, -3][:, None]] = 0
@@ -111,10 +114,13 @@ def test_oriented_fit_reconstructs_the_same_and_leaves_no_latent_mostly_negative
   _, features = data()
   options = {**OPTIONS, "num_latents": 30}
   with caplog.at_level(logging.WARNING, logger="absl"):
-    plain, plain_quality = fit.fit_sae(jax.random.key(4), features, **options)
-    settled, settled_quality = fit.fit_sae(jax.random.key(4), features, orient=True, **options)
+    plain, _, plain_quality = fit.fit_sae(jax.random.key(4), features, **options)
+    settled, codes, settled_quality = fit.fit_sae(jax.random.key(4), features, orient=True, **options)
   assert quality.mostly_negative(*plain, features, k=3).any()
   assert not quality.mostly_negative(*settled, features, k=3).any()
+  uses = np.zeros(30)
+  np.add.at(uses, np.asarray(codes.indices), np.sign(codes.values))
+  assert uses.min() >= 0  # the codes returned are those of the flipped autoencoder
   np.testing.assert_allclose(plain_quality.fvu, settled_quality.fvu, rtol=1e-5)
   np.testing.assert_array_equal(jnp.abs(plain.params.W_enc), jnp.abs(settled.params.W_enc))
   assert len(caplog.messages) == len(quality.warnings(plain_quality) + quality.warnings(settled_quality)) > 0

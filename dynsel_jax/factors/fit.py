@@ -16,12 +16,12 @@ from jax import Array, lax
 
 from dynsel_jax.factors import sae
 from dynsel_jax.factors.quality import Quality, measure, mostly_negative, warnings
-from dynsel_jax.factors.sae import Losses, Normalizer, SAEParams
+from dynsel_jax.factors.sae import Codes, Losses, Normalizer, SAEParams
 from dynsel_jax.options import UserError, check_choice, check_positive, check_settings, keyword_defaults
 
 __all__ = ["SAE", "AdvanceFn", "Fit", "FitState", "fit_sae", "make_fit"]
 
-_CALLS = 10  # a fit is run in about this many calls, with a line in the log after each
+_CALLS = 10  # a fit is run in at least this many calls if it has as many epochs, with a line in the log after each
 
 
 class SAE(NamedTuple):
@@ -58,6 +58,7 @@ class Fit(NamedTuple):
   init: Callable[[Array], FitState]  # consumes a key
   advance: AdvanceFn
   num_steps: int  # of the whole fit
+  steps_per_epoch: int
 
 
 def make_fit(
@@ -157,13 +158,13 @@ def make_fit(
 
     return lax.scan(step, state, length=num_steps)
 
-  return Fit(init, advance, num_steps)
+  return Fit(init, advance, num_steps, steps_per_epoch)
 
 
 def fit_sae(
   key: Array, features: Array, *, k: int = 32, topk: str = "absolute", orient: bool = False, **options: float
-) -> tuple[SAE, Quality]:
-  """Fits an autoencoder to a data set and measures it. Host-side: checks its input and logs.
+) -> tuple[SAE, Codes, Quality]:
+  """Fits an autoencoder to a data set, encodes the set and measures both. Host-side: checks its input and logs.
 
   Args:
     key: consumed.
@@ -175,7 +176,7 @@ def fit_sae(
     **options: the other keywords of `make_fit`, but for `axis_name`.
 
   Returns:
-    The autoencoder and its quality on these features.
+    The autoencoder, its codes of these features, and its quality on them.
 
   Raises:
     UserError: a value is out of range, or a feature is not finite.
@@ -190,12 +191,9 @@ def fit_sae(
   normalizer = jax.jit(sae.fit_normalizer)(features)
   state = jax.jit(plan.init)(init_key)
   advance = jax.jit(plan.advance, static_argnames="num_steps", donate_argnames="state")
-  steps_a_call = -(-plan.num_steps // _CALLS)
-  done = 0
-  while done < plan.num_steps:
-    count = min(steps_a_call, plan.num_steps - done)
-    state, losses = advance(order_key, state, normalizer, features, num_steps=count)
-    done += count
+  steps_a_call = _steps_a_call(plan)
+  for done in range(steps_a_call, plan.num_steps + 1, steps_a_call):
+    state, losses = advance(order_key, state, normalizer, features, num_steps=steps_a_call)
     logging.info(
       "SAE step %d of %d: squared error %.4f of 1, %.1f %% of latents dead",
       done,
@@ -206,8 +204,14 @@ def fit_sae(
   params = state.params
   if orient and topk == "absolute":
     params = sae.flip(params, mostly_negative(params, normalizer, features, k=k))
-  fitted = SAE(params, normalizer)
-  quality = measure(*fitted, features, k=k, topk=topk)
+  codes, quality = measure(params, normalizer, features, k=k, topk=topk)
   for line in warnings(quality):
     logging.warning(line)
-  return fitted, quality
+  return SAE(params, normalizer), codes, quality
+
+
+def _steps_a_call(plan: Fit) -> int:
+  """Returns the most whole epochs' steps that divide a fit into `_CALLS` or more equal calls, so that one compiles."""
+  epochs = plan.num_steps // plan.steps_per_epoch
+  longest = max(epochs // _CALLS, 1)
+  return plan.steps_per_epoch * next(count for count in range(longest, 0, -1) if epochs % count == 0)

@@ -1,4 +1,4 @@
-"""How good a fitted sparse autoencoder is, measured on a data set. `encode_all` and `measure` run jitted, by chunks.
+"""A data set's codes, and how good the autoencoder is that made them. `encode_all` and `measure` run jitted, by chunks.
 
 `N` is the number of samples, `D` the input width, `L` the number of latents, `k` the code length.
 """
@@ -72,8 +72,10 @@ def _measured_codes(
 
 
 @functools.partial(jax.jit, static_argnames=("k", "topk"))
-def measure(params: SAEParams, normalizer: Normalizer, features: Array, *, k: int, topk: str) -> Quality:
-  """Measures an autoencoder on a data set; the arguments are those of `encode_all`."""
+def measure(
+  params: SAEParams, normalizer: Normalizer, features: Array, *, k: int, topk: str
+) -> tuple[Codes, Quality]:
+  """Encodes a data set and measures the autoencoder on it; the arguments are those of `encode_all`."""
   codes, error = _measured_codes(params, normalizer, features, k, topk)
   own = sae.fit_normalizer(features)  # the variance is that of the measured data
   variance = jnp.square(own.scale / normalizer.scale)
@@ -82,12 +84,13 @@ def measure(params: SAEParams, normalizer: Normalizer, features: Array, *, k: in
   share = frequency.astype(jnp.float32) / features.shape[0]
   edges = jnp.asarray(HISTOGRAM_EDGES, jnp.float32)
   histogram = jnp.zeros(len(HISTOGRAM_EDGES), jnp.int32).at[jnp.searchsorted(edges, share)].add(1)
-  return Quality(
+  quality = Quality(
     fvu=jnp.mean(error) / variance,
     mean_l0=jnp.mean(jnp.sum(active, axis=1).astype(jnp.float32)),
     dead_share=jnp.mean((frequency == 0).astype(jnp.float32)),
     frequency_histogram=histogram,
   )
+  return codes, quality
 
 
 @functools.partial(jax.jit, static_argnames="k")

@@ -62,6 +62,7 @@ def min_max(score: Array) -> Array:
   return jnp.where(span > 0, (score - low) / jnp.where(span > 0, span, 1), 0)
 
 
+@functools.partial(jax.jit, static_argnames=("num_classes", "num_latents", "common_fraction"))
 def columns(
   codes: Codes,
   labels: Array,

@@ -67,7 +67,6 @@ def _scores(settings: dict[str, Any], found: np.ndarray, source: Source) -> cach
   placed, labels = jnp.asarray(found), jnp.asarray(source.train.labels)
   num_latents = settings.pop("expansion_factor") * placed.shape[1]
   common_fraction, seed = settings.pop("common_fraction"), settings.pop("seed")
-  sae, _ = factors.fit_sae(jax.random.key(seed), placed, num_latents=num_latents, **settings)
-  codes = factors.encode_all(sae.params, sae.normalizer, placed, k=settings["k"], topk=settings["topk"])
+  _, codes, _ = factors.fit_sae(jax.random.key(seed), placed, num_latents=num_latents, **settings)
   columns = factors.columns(codes, labels, source.num_classes, num_latents=num_latents, common_fraction=common_fraction)
   return {name: np.asarray(columns[name]) for name in COLUMNS}
