@@ -72,9 +72,7 @@ def _measured_codes(
 
 
 @functools.partial(jax.jit, static_argnames=("k", "topk"))
-def measure(
-  params: SAEParams, normalizer: Normalizer, features: Array, *, k: int, topk: str
-) -> tuple[Codes, Quality]:
+def measure(params: SAEParams, normalizer: Normalizer, features: Array, *, k: int, topk: str) -> tuple[Codes, Quality]:
   """Encodes a data set and measures the autoencoder on it; the arguments are those of `encode_all`."""
   codes, error = _measured_codes(params, normalizer, features, k, topk)
   own = sae.fit_normalizer(features)  # the variance is that of the measured data
