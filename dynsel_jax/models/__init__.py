@@ -1,8 +1,9 @@
 """Classifiers in Flax Linen. A forward pass gives `(logits, intermediates)`; what is not used, `jit` leaves out.
 
-`model.apply(variables, inputs, valid, train=...)` takes normalised inputs `[B, H, W, C]` float32 and `valid` `[B]`
-bool, False on padding; it returns logits `[B, num_classes]` float32 and a dict of the stages, among them "features",
-the penultimate `[B, D]` float32. Parameters are float32 whatever `dtype` the computation has.
+`model.apply(variables, inputs, valid, train=...)` takes normalised images `[B, H, W, C]` float32, or token ids `[B, L]`
+int32 where the model `reads_text`, and `valid` `[B]` bool, False on padding; it returns logits `[B, num_classes]`
+float32 and a dict of the stages, among them "features", the penultimate `[B, D]` float32. Parameters are float32
+whatever `dtype` the computation has. A model with dropout drops where `train` is set and `rngs={"dropout": key}` given.
 """
 
 from collections.abc import Callable
@@ -12,16 +13,21 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from dynsel_jax import options as options_lib
-from dynsel_jax.models import mlp, resnet
+from dynsel_jax.models import bert, hugging_face, mlp, resnet
+from dynsel_jax.models.weights import Weights, folder
 
-__all__ = ["MODELS", "create", "defaults"]
+__all__ = ["MODELS", "create", "defaults", "pretrained", "reads_text"]
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
+  "bert_base": bert.bert_base,
+  "bert_tiny": bert.bert_tiny,
+  "minilm_l6": bert.minilm_l6,
   "mlp": mlp.mlp,
   "resnet18": resnet.resnet18,
   "resnet34": resnet.resnet34,
   "resnet50": resnet.resnet50,
   "resnet_patch": resnet.resnet_patch,
+  "roberta_base": bert.roberta_base,
 }
 
 
@@ -48,3 +54,20 @@ def defaults(name: str) -> dict[str, Any]:
   """Returns the options of the model called `name` with their defaults."""
   options_lib.check_choice("model", name, MODELS)
   return options_lib.keyword_defaults(MODELS[name])
+
+
+def reads_text(module: nn.Module) -> bool:
+  """Whether the model takes token ids."""
+  return isinstance(module, bert.Bert)
+
+
+def pretrained(module: nn.Module, params: Any) -> Any:
+  """Returns `params` with the pretrained weights that the model was made with, if any. Host-side.
+
+  Raises:
+    UserError: an array is missing in the file, or is of another shape.
+  """
+  if not isinstance(module, bert.Bert) or not module.weights:
+    return params
+  field = "model.weights"
+  return hugging_face.classifier(params, Weights(field, folder(field, module.weights)))

@@ -1,0 +1,196 @@
+"""BERT (Devlin et al., arXiv 1810.04805) and RoBERTa (Liu et al., arXiv 1907.11692): encoders, and classifiers on them.
+
+Pure. Inputs are token ids `[B, L]` int32, padded on the right with the model's pad id, which no text holds; the mask is
+derived from it. `B` is the batch size, `L` the number of tokens, `D` the width.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+
+from dynsel_jax.models.dropout import Dropout
+from dynsel_jax.models.weights import Weights, folder
+from dynsel_jax.options import UserError
+
+__all__ = ["Bert", "Encoder", "Sizes", "bert_base", "bert_tiny", "minilm_l6", "roberta_base"]
+
+_NORMAL = nn.initializers.normal(0.02)
+
+
+class Sizes(NamedTuple):
+  """What tells one encoder from another; the defaults are those of BERT-base, uncased."""
+
+  vocabulary: int = 30_522
+  width: int = 768
+  layers: int = 12
+  heads: int = 12
+  hidden: int = 3072  # of the feed-forward part
+  positions: int = 512  # rows of the table, the first of which RoBERTa does not use
+  types: int = 2
+  roberta: bool = False
+
+  @property
+  def pad_id(self) -> int:
+    """The id of a padded token."""
+    return 1 if self.roberta else 0
+
+  @property
+  def first_position(self) -> int:
+    """The row of the position table that belongs to the first token."""
+    return 2 if self.roberta else 0
+
+  @property
+  def max_length(self) -> int:
+    """The largest L."""
+    return self.positions - self.first_position
+
+  @property
+  def epsilon(self) -> float:
+    """Added to the variance of a layer normalisation."""
+    return 1e-5 if self.roberta else 1e-12
+
+
+def _normalized(sizes: Sizes, name: str, x: Array, dtype: Any) -> Array:
+  """Normalises each token, in float32 whatever the type of the result."""
+  return nn.LayerNorm(epsilon=sizes.epsilon, name=name)(x.astype(jnp.float32)).astype(dtype)
+
+
+class Layer(nn.Module):
+  """Self-attention and a feed-forward part, each added to its input and then normalised."""
+
+  sizes: Sizes
+  dropout: float
+  dtype: Any
+  axis_name: str | None
+
+  @nn.compact
+  def __call__(self, x: Array, mask: Array, *, train: bool) -> Array:
+    """Maps x `[B, L, D]` to the same shape; `mask` `[B, L]` bool is False on padded tokens."""
+
+    def dense(width: int, name: str, x: Array) -> Array:
+      return nn.Dense(width, dtype=self.dtype, kernel_init=_NORMAL, name=name)(x)
+
+    def drop(x: Array) -> Array:
+      return Dropout(self.dropout, self.axis_name)(x, train=train)
+
+    def added(name: str, x: Array, change: Array) -> Array:
+      return _normalized(self.sizes, name, x + drop(change), self.dtype)
+
+    batch, length, width = x.shape
+    heads = (batch, length, self.sizes.heads, width // self.sizes.heads)
+    query, key, value = (dense(width, name, x).reshape(heads) for name in ("query", "key", "value"))
+    scores = jnp.einsum("bqhd,bkhd->bhqk", query, key) / math.sqrt(heads[-1])
+    scores = jnp.where(mask[:, None, None, :], scores.astype(jnp.float32), jnp.finfo(jnp.float32).min)
+    attention = drop(jax.nn.softmax(scores)).astype(self.dtype)
+    mixed = jnp.einsum("bhqk,bkhd->bqhd", attention, value).reshape(batch, length, width)
+    x = added("attention_norm", x, dense(width, "attention_output", mixed))
+    hidden = nn.gelu(dense(self.sizes.hidden, "intermediate", x), approximate=False)
+    return added("output_norm", x, dense(width, "output", hidden))
+
+
+class Encoder(nn.Module):
+  """Sums of word, position and type embeddings, and the layers over them."""
+
+  sizes: Sizes
+  dropout: float = 0.0
+  dtype: Any = jnp.float32
+  axis_name: str | None = None
+
+  @nn.compact
+  def __call__(self, inputs: Array, *, train: bool) -> dict[str, Array]:
+    """Maps token ids `[B, L]` int32 to "embeddings", "layer_1", ..., each `[B, L, D]`; on padding they mean nothing."""
+    sizes, length = self.sizes, inputs.shape[1]
+    if length > sizes.max_length:
+      raise UserError(f"dataset.max_length: {length} tokens are more than the model's {sizes.max_length}")
+
+    def embedding(rows: int, name: str) -> nn.Embed:
+      return nn.Embed(rows, sizes.width, dtype=self.dtype, embedding_init=_NORMAL, name=name)
+
+    positions = jnp.arange(length) + sizes.first_position
+    x = embedding(sizes.vocabulary, "word_embeddings")(inputs)
+    x += embedding(sizes.positions, "position_embeddings")(positions)[None]
+    x += embedding(sizes.types, "token_type_embeddings")(jnp.zeros_like(inputs))
+    x = Dropout(self.dropout, self.axis_name)(_normalized(sizes, "embedding_norm", x, self.dtype), train=train)
+    stages = {"embeddings": x}
+    for number in range(1, sizes.layers + 1):
+      layer = Layer(sizes, self.dropout, self.dtype, self.axis_name, name=f"layer_{number}")
+      stages[f"layer_{number}"] = x = layer(x, inputs != sizes.pad_id, train=train)
+    return stages
+
+
+class Bert(nn.Module):
+  """The encoder, a dense layer with tanh on the first token (BERT's pooler), and a linear head.
+
+  `weights` names the folder of the pretrained model that it starts from; with "" its weights are random.
+  """
+
+  num_classes: int
+  sizes: Sizes
+  dropout: float = 0.1
+  dtype: Any = jnp.float32
+  axis_name: str | None = None
+  weights: str = ""
+
+  @nn.compact
+  def __call__(self, inputs: Array, valid: Array, *, train: bool) -> tuple[Array, dict[str, Array]]:
+    """Maps token ids `[B, L]` int32 to logits `[B, num_classes]` and the stages of `Encoder`, then "features"."""
+    del valid  # samples never meet
+    drop = Dropout(self.dropout, self.axis_name, name="drop")
+    encoder = Encoder(self.sizes, self.dropout, self.dtype, self.axis_name, name="encoder")
+    intermediates = encoder(inputs, train=train)
+    first = intermediates[f"layer_{self.sizes.layers}"][:, 0]
+    if self.sizes.roberta:  # its head drops twice
+      first = Dropout(self.dropout, self.axis_name, name="drop_first")(first, train=train)
+    pooled = jnp.tanh(nn.Dense(self.sizes.width, dtype=self.dtype, kernel_init=_NORMAL, name="pooler")(first))
+    intermediates["features"] = features = pooled.astype(jnp.float32)
+    logits = nn.Dense(self.num_classes, kernel_init=_NORMAL, name="head")(drop(features, train=train))
+    return logits, intermediates
+
+
+def _classifier(
+  sizes: Sizes, num_classes: int, dtype: Any, axis_name: str | None, dropout: float, weights: str
+) -> Bert:
+  if not 0 <= dropout < 1:
+    raise UserError(f"model.dropout={dropout} must lie in [0, 1)")
+  if weights:  # checked before anything slow
+    Weights("model.weights", folder("model.weights", weights))
+  return Bert(num_classes, sizes, dropout, dtype, axis_name, weights)
+
+
+def bert_base(num_classes: int, dtype: Any, axis_name: str | None, *, dropout: float = 0.1, weights: str = "") -> Bert:
+  """Returns BERT-base, uncased: 109,482,240 parameters below the head.
+
+  Args:
+    num_classes: number of classes.
+    dtype: of the computation.
+    axis_name: the mapped axis of a training step, if any.
+    dropout: after embeddings, attention and each layer, and before the head.
+    weights: folder of the pretrained model as Hugging Face lays it out, or "" for random weights.
+  """
+  return _classifier(Sizes(), num_classes, dtype, axis_name, dropout, weights)
+
+
+def roberta_base(
+  num_classes: int, dtype: Any, axis_name: str | None, *, dropout: float = 0.1, weights: str = ""
+) -> Bert:
+  """Returns RoBERTa-base: 124,645,632 parameters below the head; arguments as for `bert_base`."""
+  sizes = Sizes(50_265, positions=514, types=1, roberta=True)
+  return _classifier(sizes, num_classes, dtype, axis_name, dropout, weights)
+
+
+def minilm_l6(num_classes: int, dtype: Any, axis_name: str | None, *, dropout: float = 0.1, weights: str = "") -> Bert:
+  """Returns MiniLM-L6-H384 (arXiv 2002.10957): 22,713,216 parameters below the head; arguments as for `bert_base`."""
+  sizes = Sizes(width=384, layers=6, hidden=1536)
+  return _classifier(sizes, num_classes, dtype, axis_name, dropout, weights)
+
+
+def bert_tiny(
+  num_classes: int, dtype: Any, axis_name: str | None, *, dropout: float = 0.1, vocabulary: int = 8192
+) -> Bert:
+  """Returns a BERT of two layers of width 64 with random weights, for runs of seconds."""
+  sizes = Sizes(vocabulary, width=64, layers=2, heads=2, hidden=128)
+  return _classifier(sizes, num_classes, dtype, axis_name, dropout, "")
