@@ -60,6 +60,7 @@ def test_digits_are_all_there_and_every_fifth_of_a_class_is_test():
   source = data.load("digits")
   raw = sklearn.datasets.load_digits()
   assert source.num_classes == 10
+  assert source.class_names == tuple("0123456789")
   assert source.train.inputs.shape == (1442, 8, 8, 1) and source.test.inputs.shape == (355, 8, 8, 1)
   assert source.train.inputs.dtype == np.uint8 and source.train.labels.dtype == np.int32
   assert source.train.inputs.min() == 0 and source.train.inputs.max() == 255
@@ -89,6 +90,7 @@ def test_prepared_set_is_read_bit_for_bit(tmp_path, channels):
   np.testing.assert_array_equal(source.train.labels, [0, 1, 0, 1, 1, 0, 1])
   np.testing.assert_array_equal(source.test.inputs, test)  # there is no split "test"
   assert source.num_classes == 2 and source.train.labels.dtype == np.int32
+  assert source.class_names == ("0", "1")
   np.testing.assert_allclose(source.mean, (train / 255).mean(axis=(0, 1, 2)), rtol=1e-12)
 
   moved = tmp_path / "moved"

@@ -34,6 +34,7 @@ class Source(NamedTuple):
   mean: tuple[float, ...]  # by channel, of the training images divided by 255
   std: tuple[float, ...]  # likewise; 1 for a channel that never changes, so that one can divide by it
   fingerprint: str  # 64 hexadecimal digits, a hash of all inputs and labels
+  class_names: tuple[str, ...] = ()  # in the order of the labels; empty where they have no names
   true_labels: np.ndarray | None = None  # [N] int32 of the training samples, where `train.labels` has noise
 
   @property
@@ -53,7 +54,8 @@ def load(name: str, *, data_dir: str | None = None) -> Source:
   Raises:
     UserError: the set is not known, not prepared, or no image classification set with images of one size.
   """
-  splits, num_classes = _digits() if name == "digits" else tfds_images.read(name, data_dir)
+  splits, class_names = _digits() if name == "digits" else tfds_images.read(name, data_dir)
+  num_classes = len(class_names)
   train, test = (_checked(name, split, Dataset(*arrays), num_classes) for split, arrays in splits.items())
   check_classes(name, train.labels, num_classes)
   if train.inputs.shape[1:] != test.inputs.shape[1:]:
@@ -61,7 +63,7 @@ def load(name: str, *, data_dir: str | None = None) -> Source:
       f"dataset={name!r} has training images of {train.inputs.shape[1:]} and test images of {test.inputs.shape[1:]}"
     )
   mean, std = channel_statistics(train.inputs)
-  return Source(name, train, test, num_classes, mean, std, _fingerprint(train, test))
+  return Source(name, train, test, num_classes, mean, std, _fingerprint(train, test), class_names)
 
 
 def check_classes(name: str, labels: np.ndarray, num_classes: int) -> None:
@@ -88,7 +90,7 @@ def channel_statistics(inputs: np.ndarray) -> tuple[tuple[float, ...], tuple[flo
   return tuple(mean.tolist()), tuple(np.where(deviation > 0, deviation, 1.0).tolist())
 
 
-def _digits() -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], int]:
+def _digits() -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], tuple[str, ...]]:
   """Returns scikit-learn's digits; every fifth sample of each class is a test sample."""
   raw = load_digits()
   inputs = np.rint(raw.images[..., None] * (255 / 16)).astype(np.uint8)
@@ -96,7 +98,8 @@ def _digits() -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], int]:
   in_test = np.zeros(len(labels), bool)
   for label in range(10):
     in_test[np.flatnonzero(labels == label)[4::5]] = True
-  return {"train": (inputs[~in_test], labels[~in_test]), "test": (inputs[in_test], labels[in_test])}, 10
+  splits = {"train": (inputs[~in_test], labels[~in_test]), "test": (inputs[in_test], labels[in_test])}
+  return splits, tuple(map(str, raw.target_names))
 
 
 def _checked(name: str, split: str, dataset: Dataset, num_classes: int) -> Dataset:

@@ -19,8 +19,8 @@ _CHUNK = 1000  # records fetched at a time
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's name for a number of channels
 
 
-def read(name: str, data_dir: str | None) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], int]:
-  """Returns the training and the test split as uint8 images `[N, H, W, C]` and int32 labels `[N]`, and the classes.
+def read(name: str, data_dir: str | None) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], tuple[str, ...]]:
+  """Returns the training and the test split, uint8 images `[N, H, W, C]` and int32 labels `[N]`, and the class names.
 
   Args:
     name: as TensorFlow Datasets spells it, "name", "name/config" or "name:version".
@@ -42,7 +42,7 @@ def read(name: str, data_dir: str | None) -> tuple[dict[str, tuple[np.ndarray, n
   for split in ("train", test):
     records = builder.as_data_source(split=split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
     arrays[split] = _decode(name, split, records, image_key, label_key, channels)
-  return arrays, features[label_key].num_classes
+  return arrays, tuple(features[label_key].names)
 
 
 def _builder(name: str, data_dir: str | None) -> Any:
