@@ -23,7 +23,7 @@ from dynsel_jax import options
     ({"dataset__name": "no_such_set"}, "no_such_set"),
     ({"dataset__augmentations": ("crop", "turn")}, "turn"),
     ({"model__dtype": "float16"}, "model.dtype='float16' is not known; known: bfloat16, float32"),
-    ({"model__name": "mlpp"}, "known: mlp"),
+    ({"model__name": "mlpp"}, "mlp, resnet18"),
     ({"selector__name": "randon"}, "random_static"),
     ({"selector__name": "no.such.module:thing"}, "no.such.module"),
     ({"optimizer__momentum": 0.5, "optimizer__name": "adam"}, "optimizer 'adam' has no option 'momentum'"),

@@ -68,7 +68,7 @@ def test_a_config_says_its_command(name):
     ("sise=cpu", "config variant='sise' is not known"),
     ("cpu", "config variant 'cpu' is not key=value"),
     ("selector=nothing", "'nothing'"),
-    ("model=vgg1", "known: mlp"),
+    ("model=vgg1", "mlp, resnet18"),
     ("schedule=linear", "known: constant, cosine"),
     ("optimizer=lion", "known: adam"),
   ],
