@@ -78,7 +78,7 @@ def get_config(
       "eval_batch_size": 512,  # over all devices
       "epochs": 200,
       "checkpoint_every_steps": 1000,  # 0 saves at the end alone
-      "cache_dir": "",  # of features and scores; by default in the user's cache folder
+      "cache_dir": "",  # of decoded images, features and scores; by default in the user's cache folder
     }
   )
   if not features and set(selectors.columns(selector)) & set(factor_columns.COLUMNS):

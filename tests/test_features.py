@@ -1,12 +1,9 @@
-"""Feature spaces and their cache."""
-
-import logging
+"""Feature spaces, and where their features are kept."""
 
 import numpy as np
 import pytest
 
 from dynsel_jax import data, features, options
-from dynsel_jax.features import cache
 
 
 @pytest.fixture(scope="module")
@@ -64,38 +61,6 @@ def test_wrong_names_and_files_are_named(tmp_path, digits):
   np.savez(tmp_path / "a.npz", a=np.zeros(3))
   with pytest.raises(options.UserError, match=r"features.key='train' is not in .*; it has: a"):
     features.create("file", path=str(tmp_path / "a.npz")).extract(digits)
-
-
-def test_the_cache_builds_once_for_a_key_and_again_for_another(tmp_path):
-  built = []
-
-  def build():
-    built.append(None)
-    return {"a": np.arange(3)}
-
-  for key in ({"x": 1}, {"x": 1}, {"x": 2}):
-    np.testing.assert_array_equal(cache.cached("kind", key, build, str(tmp_path))["a"], [0, 1, 2])
-  assert len(built) == 2
-
-
-@pytest.mark.parametrize("damage", ["cut", "altered", "emptied"])
-def test_a_damaged_file_is_noticed_and_made_again(tmp_path, damage, caplog):
-  def build():
-    return {"a": np.arange(1000)}
-
-  cache.cached("kind", {}, build, str(tmp_path))
-  (path,) = tmp_path.iterdir()
-  content = path.read_bytes()
-  if damage == "altered":
-    with np.load(path) as whole:
-      checksum = whole["checksum"]
-    np.savez(path, a=np.arange(1000) + 1, checksum=checksum)
-  else:
-    path.write_bytes(content[: len(content) // 2] if damage == "cut" else b"")
-  with caplog.at_level(logging.WARNING, logger="absl"):
-    np.testing.assert_array_equal(cache.cached("kind", {}, build, str(tmp_path))["a"], np.arange(1000))
-  assert "is damaged" in caplog.text
-  assert content == path.read_bytes()
 
 
 def test_features_change_place_with_data_and_settings(digits, tmp_path):

@@ -22,6 +22,7 @@ METRICS = {
   "selector", "seconds",
 }  # fmt: skip
 PHASES = {
+  "loading",
   "features",
   "factors",
   "selecting",

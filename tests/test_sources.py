@@ -1,4 +1,6 @@
 import io
+import logging
+import shutil
 
 import numpy as np
 import PIL.Image
@@ -7,8 +9,15 @@ import sklearn.datasets
 import tensorflow_datasets as tfds
 
 from dynsel_jax import data
-from dynsel_jax.data import sources
+from dynsel_jax.data import sources, tfds_images
 from dynsel_jax.options import UserError
+
+
+@pytest.fixture(autouse=True)
+def cache_folder(tmp_path, monkeypatch):
+  """What is decoded here is not kept."""
+  monkeypatch.setenv("DYNSEL_CACHE", str(tmp_path / "cache"))
+  return tmp_path / "cache"
 
 
 def _encoded(image):
@@ -101,6 +110,31 @@ def test_prepared_set_is_read_bit_for_bit(tmp_path, channels):
   assert source.fingerprint != data.load("tiny_shapes", data_dir=str(moved)).fingerprint
 
 
+def test_a_prepared_set_is_decoded_once_and_again_when_it_changes(tmp_path, cache_folder, monkeypatch):
+  decoded, decode = [], tfds_images._decode
+  monkeypatch.setattr(
+    tfds_images, "_decode", lambda name, split, *rest: decoded.append(split) or decode(name, split, *rest)
+  )
+  splits = {"train": (_images(5), [0, 1, 0, 1, 1]), "test": (_images(3, seed=1), [1, 0, 1])}
+  _prepare(tmp_path, "tiny_kept", splits)
+  first, again = (data.load("tiny_kept", data_dir=str(tmp_path)) for _ in range(2))
+  assert decoded == ["train", "test"]
+  for one, other in zip((*first.train, *first.test), (*again.train, *again.test), strict=True):
+    np.testing.assert_array_equal(one, other)
+    assert one.dtype == other.dtype
+  assert first.fingerprint == again.fingerprint
+
+  (kept,) = cache_folder.iterdir()
+  kept.write_bytes(kept.read_bytes()[:-100])
+  assert data.load("tiny_kept", data_dir=str(tmp_path)).fingerprint == first.fingerprint
+  assert len(decoded) == 4
+
+  shutil.rmtree(tmp_path / "tiny_kept")
+  _prepare(tmp_path, "tiny_kept", {**splits, "train": (_images(5, seed=2), [0, 1, 0, 1, 1])})
+  np.testing.assert_array_equal(data.load("tiny_kept", data_dir=str(tmp_path)).train.inputs, _images(5, seed=2))
+  assert len(decoded) == 6
+
+
 def test_many_records_are_read_in_order(tmp_path):
   labels = np.arange(1203) % 3
   images = np.broadcast_to((np.arange(1203) % 251).astype(np.uint8)[:, None, None, None], (1203, 2, 2, 1))
@@ -148,7 +182,8 @@ def test_unsuitable_sets_are_refused(tmp_path, splits, options, message):
     ("two words", "cannot be opened"),
   ],
 )
-def test_sets_that_are_not_here_are_refused_in_one_line(tmp_path, name, message):
-  with pytest.raises(UserError, match=message) as caught:
+def test_sets_that_are_not_here_are_refused_in_one_line(tmp_path, name, message, caplog):
+  with caplog.at_level(logging.WARNING, logger="absl"), pytest.raises(UserError, match=message) as caught:
     data.load(name, data_dir=str(tmp_path))
   assert name in str(caught.value) and "\n" not in str(caught.value)
+  assert not caplog.text  # the error is all that is said

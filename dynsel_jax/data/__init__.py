@@ -9,12 +9,17 @@ from dynsel_jax.data.sources import Dataset, Source, load
 __all__ = ["Dataset", "Source", "load", "prepare"]
 
 
-def prepare(section: Mapping[str, Any]) -> Source:
+def prepare(section: Mapping[str, Any], cache_dir: str = "") -> Source:
   """Returns the data set that a config's section `dataset` describes, with its label noise.
+
+  Args:
+    section: as `configs/base.py` makes it.
+    cache_dir: see `load`.
 
   Raises:
     UserError: the set cannot be loaded, or a value of the section is wrong.
   """
   label_noise = dict(section.get("label_noise", {}))
   noise.check(label_noise)
-  return noise.apply(load(section["name"], data_dir=section["data_dir"] or None), label_noise)
+  source = load(section["name"], data_dir=section["data_dir"] or None, cache_dir=cache_dir)
+  return noise.apply(source, label_noise)

@@ -43,18 +43,19 @@ class Source(NamedTuple):
     return None if self.true_labels is None else self.train.labels != self.true_labels
 
 
-def load(name: str, *, data_dir: str | None = None) -> Source:
+def load(name: str, *, data_dir: str | None = None, cache_dir: str = "") -> Source:
   """Returns the data set called `name`.
 
   Args:
     name: "digits" (scikit-learn's 1,797 images of 8x8), or an image classification set of TensorFlow Datasets, for
       example "cifar10", "fashion_mnist", "emnist/balanced". Its test set is the split "test", or else "validation".
     data_dir: where TensorFlow Datasets looks, by default where it always does. Nothing is downloaded.
+    cache_dir: where decoded images are kept, by default `cache.default_directory()`.
 
   Raises:
     UserError: the set is not known, not prepared, or no image classification set with images of one size.
   """
-  splits, class_names = _digits() if name == "digits" else tfds_images.read(name, data_dir)
+  splits, class_names = _digits() if name == "digits" else tfds_images.read(name, data_dir, cache_dir)
   num_classes = len(class_names)
   train, test = (_checked(name, split, Dataset(*arrays), num_classes) for split, arrays in splits.items())
   check_classes(name, train.labels, num_classes)

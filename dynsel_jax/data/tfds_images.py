@@ -1,16 +1,20 @@
 """Reads an image classification set that TensorFlow Datasets has prepared as ArrayRecord, without TensorFlow.
 
-Host-side. `N` is the number of samples, `H`, `W`, `C` are height, width and channels of an image.
+Host-side. What has been decoded is kept on disk; see `dynsel_jax/cache.py`.
+`N` is the number of samples, `H`, `W`, `C` are height, width and channels of an image.
 """
 
 import io
+import os
 from typing import Any
 
 import numpy as np
 import PIL.Image
 import tensorflow_datasets as tfds
+from absl import logging
 from tensorflow_datasets.proto import tf_example_pb2
 
+from dynsel_jax import cache
 from dynsel_jax.options import UserError
 
 __all__ = ["read"]
@@ -19,12 +23,15 @@ _CHUNK = 1000  # records fetched at a time
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's name for a number of channels
 
 
-def read(name: str, data_dir: str | None) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], tuple[str, ...]]:
+def read(
+  name: str, data_dir: str | None, cache_dir: str = ""
+) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], tuple[str, ...]]:
   """Returns the training and the test split, uint8 images `[N, H, W, C]` and int32 labels `[N]`, and the class names.
 
   Args:
     name: as TensorFlow Datasets spells it, "name", "name/config" or "name:version".
     data_dir: where it is prepared; None is the place that TensorFlow Datasets uses by itself.
+    cache_dir: where decoded images are kept; see `cache.cached`.
 
   Raises:
     UserError: the set is not known, not prepared, not of images with one label each, or its images differ in size.
@@ -38,11 +45,30 @@ def read(name: str, data_dir: str | None) -> tuple[dict[str, tuple[np.ndarray, n
     raise UserError(
       f"dataset={name!r} needs the splits train and test or validation; it has {list(builder.info.splits)}"
     )
-  arrays = {}
-  for split in ("train", test):
-    records = builder.as_data_source(split=split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
-    arrays[split] = _decode(name, split, records, image_key, label_key, channels)
-  return arrays, tuple(features[label_key].names)
+
+  def build() -> cache.Arrays:
+    arrays: cache.Arrays = {}
+    for split in ("train", test):
+      records = builder.as_data_source(split=split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
+      inputs, labels = _decode(name, split, records, image_key, label_key, channels)
+      arrays |= {f"{split}_inputs": inputs, f"{split}_labels": labels}
+    return arrays
+
+  key = {
+    "set": builder.info.full_name,
+    "files": [_file(path) for split in ("train", test) for path in builder.info.splits[split].filepaths],
+    "features": [image_key, label_key, channels],
+    "pillow": PIL.__version__,  # which decides the pixels of a JPEG
+  }
+  arrays = cache.cached("images", key, build, cache_dir)
+  splits = {split: (arrays[f"{split}_inputs"], arrays[f"{split}_labels"]) for split in ("train", test)}
+  return splits, tuple(features[label_key].names)
+
+
+def _file(path: Any) -> tuple[str, int, int]:
+  """Returns what changes when a file is written anew."""
+  status = os.stat(path)
+  return os.fspath(path), status.st_size, status.st_mtime_ns
 
 
 def _builder(name: str, data_dir: str | None) -> Any:
@@ -55,13 +81,23 @@ def _builder(name: str, data_dir: str | None) -> Any:
     ) from None
   except (AssertionError, ImportError, ValueError) as error:
     raise UserError(f"dataset={name!r} cannot be opened: {str(error).splitlines()[0]}") from None
-  if not builder.is_prepared() or builder.info.file_format is not tfds.core.FileFormat.ARRAY_RECORD:
+  if not _is_prepared(builder) or builder.info.file_format is not tfds.core.FileFormat.ARRAY_RECORD:
     where = builder.data_dir_root if data_dir is None else data_dir
     raise UserError(
       f"dataset={name!r} is not prepared as ArrayRecord in {where}; in an environment with tensorflow-cpu run:"
       f" tfds build {name} --file_format=array_record --data_dir={where}"
     )
   return builder
+
+
+def _is_prepared(builder: Any) -> bool:
+  """Asks a builder without the warning that it gives if the answer is no: the error says it better."""
+  verbosity = logging.get_verbosity()
+  logging.set_verbosity(logging.ERROR)
+  try:
+    return builder.is_prepared()
+  finally:
+    logging.set_verbosity(verbosity)
 
 
 def _keys(name: str, info: Any) -> tuple[str, str]:

@@ -9,9 +9,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from dynsel_jax import cache
 from dynsel_jax import options as options_lib
 from dynsel_jax.data import Source
-from dynsel_jax.features import cache, file, pixels
+from dynsel_jax.features import file, pixels
 
 __all__ = ["SPACES", "FeatureSpace", "create", "defaults", "extract", "identity"]
 

@@ -11,9 +11,8 @@ import ml_collections
 import numpy as np
 from jax import Array
 
-from dynsel_jax import factors, features, options
+from dynsel_jax import cache, factors, features, options
 from dynsel_jax.data import Source
-from dynsel_jax.features import cache
 from dynsel_jax.training.timing import Timers
 
 __all__ = ["COLUMNS", "defaults", "factor_columns"]

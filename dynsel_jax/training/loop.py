@@ -13,8 +13,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from dynsel_jax import data, options
-from dynsel_jax.features import cache
+from dynsel_jax import cache, data, options
 from dynsel_jax.selectors import ranking
 from dynsel_jax.training import parallel, setup
 from dynsel_jax.training.checkpoint import Checkpoints, Position
@@ -276,7 +275,8 @@ def train_and_evaluate(
   check_writable(os.fspath(workdir))
   timers, folder = Timers(), Workdir(os.fspath(workdir))
   with _stop_requests() as stop:
-    source = data.prepare(config.dataset.to_dict())
+    with timers.phase("loading"):
+      source = data.prepare(config.dataset.to_dict(), config.cache_dir)
     folder.check_same_run({"config": config.to_dict(), "data_fingerprint": source.fingerprint})
     run = setup.build(config, source, timers, devices)
     columns = cache.checksum({name: np.asarray(column) for name, column in run.columns.items()})

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 __all__ = ["PHASES", "Timers"]
 
 PHASES = (
+  "loading",
   "features",
   "factors",
   "compiling",

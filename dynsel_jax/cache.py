@@ -3,6 +3,7 @@
 A file that is damaged, whether cut off or altered, is noticed by its checksum and made again.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -46,11 +47,20 @@ def cached(kind: str, key: Mapping[str, Any], build: Callable[[], Arrays], direc
   if (arrays := _read(path)) is not None:
     return arrays
   arrays = {name: np.asarray(value) for name, value in build().items()}
-  folder.mkdir(parents=True, exist_ok=True)
-  partial = path.with_suffix(f".{os.getpid()}.npz")  # two runs may make the same file at the same time
-  np.savez(partial, **arrays, **{_CHECKSUM: np.array(checksum(arrays))})  # type: ignore[arg-type]
-  partial.replace(path)
+  _write(path, arrays)
   return arrays
+
+
+def _write(path: pathlib.Path, arrays: Arrays) -> None:
+  partial = path.with_suffix(f".{os.getpid()}.npz")  # two runs may make the same file at the same time
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(partial, **arrays, **{_CHECKSUM: np.array(checksum(arrays))})  # type: ignore[arg-type]
+    partial.replace(path)
+  except OSError as error:  # no space or no permission: the next run makes them again
+    logging.warning("%s cannot be written: %s", path, error.strerror)
+    with contextlib.suppress(OSError):
+      partial.unlink(missing_ok=True)
 
 
 def _read(path: pathlib.Path) -> Arrays | None:
@@ -74,5 +84,5 @@ def checksum(arrays: Arrays) -> str:
   for name in sorted(arrays):
     array = np.ascontiguousarray(arrays[name])
     whole.update(f"{name} {array.dtype.str} {array.shape}".encode())
-    whole.update(array.tobytes())
+    whole.update(array.data if array.size else b"")
   return whole.hexdigest()
