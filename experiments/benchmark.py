@@ -1,6 +1,8 @@
 """How fast, as ratios against a reference that is measured in the same run. Let nothing else run beside it.
 
     python -m experiments.benchmark step          a training step against a hand-written Flax loop
+    python -m experiments.benchmark sae           a step of the sparse autoencoder against a matrix product and PyTorch
+    python -m experiments.benchmark scoring       both factor scores of 1.28 million samples from stored codes
     python -m experiments.benchmark selecting     one epoch's selection, every method, against numpy
     python -m experiments.benchmark subset        training seconds of `random` at 30 % against `full`, on digits
     python -m experiments.benchmark subset cifar10    the same on CIFAR-10, two epochs of each
@@ -14,7 +16,6 @@ import io
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -30,23 +31,9 @@ from dynsel_jax import data, options, selectors
 from dynsel_jax.training import loop, setup, timing
 from dynsel_jax.training.state import RunState
 from dynsel_jax.types import SampleTable, Signals
+from experiments.benchmarks import factors, in_turn, seconds_of
 
 IMAGENET_SIZE = 1_281_167
-
-
-def seconds_of(call: Callable[[], Any]) -> float:
-  """Returns the seconds of one awaited call."""
-  start = time.perf_counter()
-  jax.block_until_ready(call())
-  return time.perf_counter() - start
-
-
-def in_turn(ours: Callable[[], Any], reference: Callable[[], Any], pairs: int) -> tuple[float, float, float]:
-  """Calls both in turn; returns the median seconds of each and the median ratio ours / reference over the pairs."""
-  ours(), reference()
-  taken = [(seconds_of(ours), seconds_of(reference)) for _ in range(pairs)]
-  first, second = (statistics.median(column) for column in zip(*taken, strict=True))
-  return first, second, statistics.median(one / other for one, other in taken)
 
 
 class _PlainState(train_state.TrainState):
@@ -189,7 +176,13 @@ def benchmark_subset(name: str = "digits") -> None:
 
 
 SUBSETS = {"cifar10": (cifar10.get_config, 2, 1), "digits": (digits.get_config, 30, 5)}  # epochs, pairs of runs
-BENCHMARKS = {"selecting": benchmark_selecting, "step": benchmark_step, "subset": benchmark_subset}
+BENCHMARKS = {
+  "sae": factors.benchmark_sae,
+  "scoring": factors.benchmark_scoring,
+  "selecting": benchmark_selecting,
+  "step": benchmark_step,
+  "subset": benchmark_subset,
+}
 
 
 if __name__ == "__main__":

@@ -1,0 +1,25 @@
+"""What `python -m experiments.benchmark` measures, by subject; here the clock that they share."""
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+__all__ = ["in_turn", "seconds_of"]
+
+
+def seconds_of(call: Callable[[], Any]) -> float:
+  """Returns the seconds of one awaited call."""
+  start = time.perf_counter()
+  jax.block_until_ready(call())
+  return time.perf_counter() - start
+
+
+def in_turn(ours: Callable[[], Any], reference: Callable[[], Any], pairs: int) -> tuple[float, float, float]:
+  """Calls both in turn; returns the median seconds of each and the median ratio ours / reference over the pairs."""
+  ours(), reference()
+  taken = [(seconds_of(ours), seconds_of(reference)) for _ in range(pairs)]
+  first, second = (statistics.median(column) for column in zip(*taken, strict=True))
+  return first, second, statistics.median(one / other for one, other in taken)

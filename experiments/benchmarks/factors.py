@@ -1,0 +1,110 @@
+"""The speed of the factors: a training step of the sparse autoencoder, and scoring from stored codes."""
+
+import functools
+import resource
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dynsel_jax import factors
+from dynsel_jax.factors import fit, sae
+from experiments.benchmarks import in_turn, seconds_of
+
+__all__ = ["benchmark_sae", "benchmark_scoring"]
+
+D_IN, NUM_LATENTS, K, BATCH_SIZE = 768, 6144, 32, 4096  # CLIP ViT-L/14 features, 8 latents a dimension
+STEPS = 3
+# Of a plain step over the batch: pre-activations, reconstruction, and for the gradients of the tied matrix by way of
+# the decoder, of the latents, and of the matrix by way of the encoder.
+DENSE_PRODUCTS = 5
+
+
+def benchmark_sae() -> None:
+  """Prints an autoencoder step against the machine's matrix product, and against PyTorch if that is installed."""
+  rng = np.random.default_rng(0)
+  features = rng.standard_normal((STEPS * BATCH_SIZE, D_IN), np.float32)
+  plan = fit.make_fit(len(features), D_IN, num_latents=NUM_LATENTS, k=K, batch_size=BATCH_SIZE)
+  placed, key = jnp.asarray(features), jax.random.key(0)
+  state, normalizer = jax.jit(plan.init)(key), jax.jit(sae.fit_normalizer)(placed)
+  advance = jax.jit(functools.partial(plan.advance, num_steps=STEPS))
+  ours = functools.partial(advance, key, state, normalizer, placed)
+
+  product = jax.jit(lambda x, weights: x @ weights.T)
+  dense = functools.partial(product, placed[:BATCH_SIZE], state.params.W_enc)
+  step, matmul, ratio = in_turn(ours, dense, 9)
+  rate = 2 * BATCH_SIZE * D_IN * NUM_LATENTS / matmul / 1e9
+  print(
+    f"SAE step, batch {BATCH_SIZE}, {D_IN} -> {NUM_LATENTS}, k = {K}: {step / STEPS * 1e3:.0f} ms;"
+    f" the matrix product alone {matmul * 1e3:.0f} ms, {rate:.0f} GFLOP/s"
+  )
+  print(
+    f"  rate over a plain step's {DENSE_PRODUCTS} dense products: {DENSE_PRODUCTS * STEPS / ratio:.2f} of the matrix"
+    f" product's; over the one that is taken here: {STEPS / ratio:.2f}"
+  )
+  try:
+    plain = _torch_steps(sae.normalize(normalizer, placed), state)
+  except ModuleNotFoundError:
+    print("  PyTorch is not installed: pip install --editable '.[benchmark]'")
+    return
+  step, plain_step, ratio = in_turn(ours, plain, 5)
+  print(f"  PyTorch {plain_step / STEPS * 1e3:.0f} ms a step: {1 / ratio:.2f} times its samples a second")
+
+
+def _torch_steps(x: jax.Array, state: fit.FitState) -> Callable[[], Any]:
+  """The same steps as one writes them in PyTorch: dense codes, automatic gradients, Adam."""
+  import torch
+
+  batches = torch.tensor(np.asarray(x)).split(BATCH_SIZE)
+  W_enc, b_enc, b_dec = (torch.tensor(np.asarray(leaf), requires_grad=True) for leaf in state.params)
+  optimizer = torch.optim.Adam([W_enc, b_enc, b_dec], lr=1e-3)
+  since_fired = torch.zeros(NUM_LATENTS, dtype=torch.int32)
+
+  def step(x: Any) -> None:
+    nonlocal since_fired
+    pre_acts = x @ W_enc.T + b_enc
+    chosen = pre_acts.abs().topk(K, dim=1).indices
+    latents = torch.zeros_like(pre_acts).scatter(1, chosen, pre_acts.gather(1, chosen))
+    reconstruction = (x - latents @ W_enc - b_dec).square().sum(dim=1).mean()
+    fired = (latents > 0).any(dim=0)
+    since_fired = torch.where(fired, 0, since_fired + BATCH_SIZE)
+    dead = (since_fired >= 10 * BATCH_SIZE).nonzero().squeeze(1)
+    loss = reconstruction
+    if len(dead):
+      best = x[pre_acts[:, dead].argmax(dim=0)]
+      value = (W_enc[dead] * best).sum(dim=1) + b_enc[dead]
+      loss = loss + (best - value[:, None] * W_enc[dead] - b_dec).square().sum(dim=1).mean() / 32
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+  def steps() -> None:
+    for batch in batches:
+      step(batch)
+
+  return steps
+
+
+def benchmark_scoring() -> None:
+  """Prints the seconds and the memory of both scores from stored codes, at ImageNet's number of samples."""
+  num_samples, num_classes = 1_281_167, 1000
+  rng = np.random.default_rng(0)
+  indices = jnp.asarray(rng.integers(0, NUM_LATENTS, (num_samples, K), np.int32))
+  values = jnp.asarray(rng.standard_normal((num_samples, K), np.float32))
+  labels = jnp.asarray(rng.integers(0, num_classes, num_samples, np.int32))
+
+  def scores() -> Any:
+    return factors.columns(sae.Codes(indices, values), labels, num_classes, num_latents=NUM_LATENTS)
+
+  before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  jax.block_until_ready(scores())
+  after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  seconds = statistics.median(seconds_of(scores) for _ in range(5))
+  codes = (indices.nbytes + values.nbytes) / 2**20
+  print(
+    f"scoring {num_samples:,} samples of {K} codes: {seconds:.2f} s; {codes:.0f} MiB of codes and at most"
+    f" {(after - before) / 1024:.0f} MiB beside them, compilation included"
+  )
