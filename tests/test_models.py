@@ -21,7 +21,9 @@ def _shapes(model, size=32, train=False):
 
 @pytest.mark.parametrize(
   ("name", "count"),
-  [("resnet18", 11_173_962), ("resnet34", 21_282_122), ("resnet50", 23_520_842), ("mlp", 411_146)],
+  [("resnet18", 11_173_962), ("resnet34", 21_282_122), ("resnet50", 23_520_842), ("mlp", 411_146)]
+  # The convolutions of torchvision's vgg16_bn and a head; Hugging Face's ViTs of the same sizes.
+  + [("vgg16", 14_723_136 + 5_130), ("vit_b16", 85_806_346), ("vit_small", 21_342_346)],
 )
 def test_parameter_counts(name, count):
   variables, _ = _shapes(models.create(name, 10))

@@ -6,6 +6,7 @@ float32 and a dict of the stages, among them "features", the penultimate `[B, D]
 whatever `dtype` the computation has. A model with dropout drops where `train` is set and `rngs={"dropout": key}` given.
 """
 
+import pathlib
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from dynsel_jax import options as options_lib
-from dynsel_jax.models import bert, hugging_face, mlp, resnet
+from dynsel_jax.models import bert, hugging_face, mlp, resnet, vgg, vit, vit_weights
 from dynsel_jax.models.weights import Weights, folder
 
 __all__ = ["MODELS", "create", "defaults", "pretrained", "reads_text"]
@@ -28,6 +29,9 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
   "resnet50": resnet.resnet50,
   "resnet_patch": resnet.resnet_patch,
   "roberta_base": bert.roberta_base,
+  "vgg16": vgg.vgg16,
+  "vit_b16": vit.vit_b16,
+  "vit_small": vit.vit_small,
 }
 
 
@@ -67,7 +71,10 @@ def pretrained(module: nn.Module, params: Any) -> Any:
   Raises:
     UserError: an array is missing in the file, or is of another shape.
   """
-  if not isinstance(module, bert.Bert) or not module.weights:
-    return params
   field = "model.weights"
-  return hugging_face.classifier(params, Weights(field, folder(field, module.weights)))
+  if isinstance(module, bert.Bert) and module.weights:
+    return hugging_face.classifier(params, Weights(field, folder(field, module.weights)))
+  if isinstance(module, vit.ViT) and module.weights:
+    weights, num_tokens = Weights(field, pathlib.Path(module.weights)), params["tower"]["positions"].shape[0]
+    return {**params, "tower": vit_weights.vit_tower(weights, module.sizes, num_tokens)}
+  return params

@@ -15,9 +15,9 @@ from jax import Array
 from dynsel_jax.models.normalization import BatchNorm
 from dynsel_jax.options import UserError
 
-__all__ = ["ResNet", "resnet18", "resnet34", "resnet50", "resnet_patch"]
+__all__ = ["TORCH_LINEAR", "ConvNorm", "ResNet", "resnet18", "resnet34", "resnet50", "resnet_patch"]
 
-_TORCH_LINEAR = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+TORCH_LINEAR = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 def _kaiming_fan_out(key: Array, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
@@ -28,19 +28,22 @@ def _kaiming_fan_out(key: Array, shape: Sequence[int], dtype: Any = jnp.float32)
 
 
 class ConvNorm(nn.Module):
-  """A convolution without bias and a batch normalisation; an odd kernel is padded alike on all sides, as in PyTorch."""
+  """A convolution and a batch normalisation; an odd kernel is padded alike on all sides, as in PyTorch."""
 
   features: int
   kernel: int
   stride: int
   dtype: Any
   axis_name: str | None
+  use_bias: bool = False
 
   @nn.compact
   def __call__(self, x: Array, valid: Array, *, train: bool) -> Array:
     """Maps `[B, H, W, C]` to `[B, H / stride, W / stride, features]`."""
     if self.kernel == 1:  # a matrix product: on CPU, XLA takes the kernel's gradient several times as fast
-      layer = nn.Dense(self.features, use_bias=False, dtype=self.dtype, kernel_init=_kaiming_fan_out, name="conv")
+      layer = nn.Dense(
+        self.features, use_bias=self.use_bias, dtype=self.dtype, kernel_init=_kaiming_fan_out, name="conv"
+      )
       x = layer(x[:, :: self.stride, :: self.stride])
     else:
       x = nn.Conv(
@@ -48,7 +51,7 @@ class ConvNorm(nn.Module):
         (self.kernel, self.kernel),
         self.stride,
         padding=self.kernel // 2 if self.kernel % 2 else "SAME",
-        use_bias=False,
+        use_bias=self.use_bias,
         dtype=self.dtype,
         kernel_init=_kaiming_fan_out,
         name="conv",
@@ -115,7 +118,7 @@ class ResNet(nn.Module):
         x = layer(x, valid, train=train)
       intermediates[f"stage_{stage + 1}"] = x
     intermediates["features"] = features = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
-    return nn.Dense(self.num_classes, kernel_init=_TORCH_LINEAR, name="head")(features), intermediates
+    return nn.Dense(self.num_classes, kernel_init=TORCH_LINEAR, name="head")(features), intermediates
 
 
 def resnet18(num_classes: int, dtype: Any, axis_name: str | None) -> ResNet:

@@ -1,0 +1,120 @@
+"""Weights of ViT and of CLIP's image encoder as Hugging Face stores them, in the parameters of `vit`. Host-side."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from dynsel_jax.models.vit import Sizes
+from dynsel_jax.models.weights import Weights
+
+__all__ = ["clip_sizes", "clip_tower", "vit_tower"]
+
+Params = dict[str, Any]
+
+CLIP_HEAD_WIDTH = 64  # of every released CLIP; the file does not tell
+
+# A layer's parts here, and the names of what each is made of there.
+_VIT_LAYER = {
+  "attention_norm": ("layernorm_before",),
+  "query_key_value": tuple(f"attention.attention.{part}" for part in ("query", "key", "value")),
+  "attention_output": ("attention.output.dense",),
+  "hidden_norm": ("layernorm_after",),
+  "hidden": ("intermediate.dense",),
+  "output": ("output.dense",),
+}
+_CLIP_LAYER = {
+  "attention_norm": ("layer_norm1",),
+  "query_key_value": tuple(f"self_attn.{part}_proj" for part in ("q", "k", "v")),
+  "attention_output": ("self_attn.out_proj",),
+  "hidden_norm": ("layer_norm2",),
+  "hidden": ("mlp.fc1",),
+  "output": ("mlp.fc2",),
+}
+
+
+def _norm(weights: Weights, name: str, width: int) -> Params:
+  return {"scale": weights.take(f"{name}.weight", (width,)), "bias": weights.take(f"{name}.bias", (width,))}
+
+
+def _dense(weights: Weights, names: tuple[str, ...], inputs: int, outputs: int) -> Params:
+  """Returns one linear layer from those called `names`, side by side."""
+  kernels = [weights.take(f"{name}.weight", (outputs // len(names), inputs)).T for name in names]
+  biases = [weights.take(f"{name}.bias", (outputs // len(names),)) for name in names]
+  return {"kernel": np.concatenate(kernels, axis=1), "bias": np.concatenate(biases)}
+
+
+def _layer(weights: Weights, stem: str, names: dict[str, tuple[str, ...]], sizes: Sizes) -> Params:
+  width, hidden = sizes.width, sizes.hidden
+  widths = {"query_key_value": (width, 3 * width), "attention_output": (width, width)}
+  widths |= {"hidden": (width, hidden), "output": (hidden, width)}
+  return {
+    part: _dense(weights, tuple(stem + name for name in found), *widths[part])
+    if part in widths
+    else _norm(weights, stem + found[0], width)
+    for part, found in names.items()
+  }
+
+
+def _patch_kernel(weights: Weights, name: str, sizes: Sizes) -> np.ndarray:
+  kernel = weights.take(name, (sizes.width, 3, sizes.patch, sizes.patch))
+  return kernel.transpose(2, 3, 1, 0).reshape(-1, sizes.width)
+
+
+def vit_tower(weights: Weights, sizes: Sizes, num_tokens: int) -> Params:
+  """Returns the parameters of a `Tower` for L = `num_tokens` from a file such as google/vit-base-patch16-224's.
+
+  Raises:
+    UserError: an array is missing, of another shape, or has no place in the tower.
+  """
+  prefix = "vit." if "vit.layernorm.weight" in weights.names else ""
+  stem = f"{prefix}embeddings."
+  projection = f"{stem}patch_embeddings.projection"
+  tower = {
+    "class_token": weights.take(f"{stem}cls_token", (1, 1, sizes.width))[0, 0],
+    "positions": weights.take(f"{stem}position_embeddings", (1, num_tokens, sizes.width))[0],
+    "patch_embedding": {
+      "kernel": _patch_kernel(weights, f"{projection}.weight", sizes),
+      "bias": weights.take(f"{projection}.bias", (sizes.width,)),
+    },
+    "final_norm": _norm(weights, f"{prefix}layernorm", sizes.width),
+  }
+  for number in range(sizes.layers):
+    tower[f"layer_{number + 1}"] = _layer(weights, f"{prefix}encoder.layer.{number}.", _VIT_LAYER, sizes)
+  weights.check_all_taken(f"{prefix}encoder.")
+  return tower
+
+
+def clip_sizes(weights: Weights) -> tuple[Sizes, int]:
+  """Returns the sizes of a file's image encoder, and the side of the images that it takes.
+
+  Raises:
+    UserError: an array that tells them is missing.
+  """
+  stem = "vision_model."
+  patch = weights.shape(f"{stem}embeddings.patch_embedding.weight")[-1]
+  tokens, width = weights.shape(f"{stem}embeddings.position_embedding.weight")
+  hidden = weights.shape(f"{stem}encoder.layers.0.mlp.fc1.weight")[0]
+  layers = len({name.split(".")[3] for name in weights.names if name.startswith(f"{stem}encoder.layers.")})
+  return Sizes(patch, width, layers, width // CLIP_HEAD_WIDTH, hidden, 1e-5, True), patch * math.isqrt(tokens - 1)
+
+
+def clip_tower(weights: Weights, sizes: Sizes, side: int) -> Params:
+  """Returns the parameters of a `Tower` for images of `side`, from a file such as openai/clip-vit-large-patch14's.
+
+  Raises:
+    UserError: an array is missing, of another shape, or has no place in the tower.
+  """
+  stem, width = "vision_model.", sizes.width
+  num_tokens = 1 + (side // sizes.patch) ** 2
+  tower = {
+    "class_token": weights.take(f"{stem}embeddings.class_embedding", (width,)),
+    "positions": weights.take(f"{stem}embeddings.position_embedding.weight", (num_tokens, width)),
+    "patch_embedding": {"kernel": _patch_kernel(weights, f"{stem}embeddings.patch_embedding.weight", sizes)},
+    "embedding_norm": _norm(weights, f"{stem}pre_layrnorm", width),  # so spelt in the files
+    "final_norm": _norm(weights, f"{stem}post_layernorm", width),
+  }
+  for number in range(sizes.layers):
+    tower[f"layer_{number + 1}"] = _layer(weights, f"{stem}encoder.layers.{number}.", _CLIP_LAYER, sizes)
+  weights.check_all_taken(stem, idle=(f"{stem}embeddings.position_ids",))
+  return tower
