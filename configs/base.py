@@ -14,8 +14,8 @@ from typing import Any
 
 import ml_collections
 
+from dynsel_jax import data, models, options, selectors
 from dynsel_jax import features as feature_spaces
-from dynsel_jax import models, options, selectors
 from dynsel_jax.data import noise
 from dynsel_jax.training import factor_columns, optimizers, schedules
 
@@ -66,6 +66,7 @@ def get_config(
         "data_dir": "",
         "augmentations": ("crop", "flip"),
         "label_noise": noise.defaults(),
+        **data.defaults(dataset),
       },
       "model": {"name": model, "dtype": "float32", **models.defaults(model)},
       "selector": _choice(selector, selectors.defaults(selector)),

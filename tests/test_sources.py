@@ -175,7 +175,7 @@ def test_unsuitable_sets_are_refused(tmp_path, splits, options, message):
 @pytest.mark.parametrize(
   ("name", "message"),
   [
-    ("no_such_set", "is not known; known: digits, and any image classification set"),
+    ("no_such_set", "is not known; known: digits, folder, and any image classification set"),
     ("mnist", "tfds build mnist --file_format=array_record"),
     ("cifar10:9.9.9", "cannot be opened"),
     ("cifar10/nothing", "cannot be opened"),

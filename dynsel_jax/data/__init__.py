@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from dynsel_jax.data import noise
-from dynsel_jax.data.sources import Dataset, Source, load
+from dynsel_jax.data.sources import Dataset, Source, defaults, load
 
-__all__ = ["Dataset", "Source", "load", "prepare"]
+__all__ = ["Dataset", "Source", "defaults", "load", "prepare"]
+
+_OF_EVERY_SET = ("name", "data_dir", "augmentations", "label_noise")
 
 
 def prepare(section: Mapping[str, Any], cache_dir: str = "") -> Source:
@@ -19,7 +21,8 @@ def prepare(section: Mapping[str, Any], cache_dir: str = "") -> Source:
   Raises:
     UserError: the set cannot be loaded, or a value of the section is wrong.
   """
+  settings = {name: value for name, value in section.items() if name not in _OF_EVERY_SET}
   label_noise = dict(section.get("label_noise", {}))
   noise.check(label_noise)
-  source = load(section["name"], data_dir=section["data_dir"] or None, cache_dir=cache_dir)
+  source = load(section["name"], data_dir=section["data_dir"] or None, cache_dir=cache_dir, **settings)
   return noise.apply(source, label_noise)

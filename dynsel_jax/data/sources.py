@@ -1,18 +1,20 @@
-"""Image classification sets as uint8 arrays in memory: `digits`, or any prepared set of TensorFlow Datasets.
+"""Image classification sets as uint8 arrays in memory: `digits`, folders of images, sets of TensorFlow Datasets.
 
 Host-side. `N` is the number of samples, `H`, `W`, `C` are height, width and channels of an image.
 """
 
 import hashlib
+import pathlib
 from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.datasets import load_digits
 
-from dynsel_jax.data import tfds_images
+from dynsel_jax import options
+from dynsel_jax.data import folders, tfds_images
 from dynsel_jax.options import UserError
 
-__all__ = ["Dataset", "Source", "channel_statistics", "check_classes", "load"]
+__all__ = ["Dataset", "Source", "channel_statistics", "check_classes", "defaults", "load"]
 
 _CHUNK = 4096  # images whose statistics are taken at a time
 
@@ -43,19 +45,34 @@ class Source(NamedTuple):
     return None if self.true_labels is None else self.train.labels != self.true_labels
 
 
-def load(name: str, *, data_dir: str | None = None, cache_dir: str = "") -> Source:
+def defaults(name: str) -> dict[str, Any]:
+  """Returns the options that the data set `name` alone has, with their defaults."""
+  return options.keyword_defaults(folders.read) if name == "folder" else {}
+
+
+def load(name: str, *, data_dir: str | None = None, cache_dir: str = "", **settings: Any) -> Source:
   """Returns the data set called `name`.
 
   Args:
-    name: "digits" (scikit-learn's 1,797 images of 8x8), or an image classification set of TensorFlow Datasets, for
-      example "cifar10", "fashion_mnist", "emnist/balanced". Its test set is the split "test", or else "validation".
-    data_dir: where TensorFlow Datasets looks, by default where it always does. Nothing is downloaded.
+    name: "digits" (scikit-learn's 1,797 images of 8x8), "folder" (your images, see `folders.read`), or an image
+      classification set of TensorFlow Datasets, for example "cifar10", "fashion_mnist", "emnist/balanced". Its test
+      set is the split "test", or else "validation".
+    data_dir: the folder, or where TensorFlow Datasets looks, by default where it always does. Nothing is downloaded.
     cache_dir: where decoded images are kept, by default `cache.default_directory()`.
+    **settings: options of that set, see `defaults(name)`.
 
   Raises:
-    UserError: the set is not known, not prepared, or no image classification set with images of one size.
+    UserError: the set is not known, not prepared, or no image classification set with images of one size, or an
+      option is wrong.
   """
-  splits, class_names = _digits() if name == "digits" else tfds_images.read(name, data_dir, cache_dir)
+  options.check_settings("dataset", name, settings, defaults(name))
+  if name == "digits":
+    splits, class_names = _digits()
+  elif name == "folder":
+    splits, class_names = folders.read(data_dir, cache_dir, **settings)
+    name = pathlib.Path(data_dir or "").absolute().name
+  else:
+    splits, class_names = tfds_images.read(name, data_dir, cache_dir)
   num_classes = len(class_names)
   train, test = (_checked(name, split, Dataset(*arrays), num_classes) for split, arrays in splits.items())
   check_classes(name, train.labels, num_classes)

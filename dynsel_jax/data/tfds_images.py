@@ -77,7 +77,7 @@ def _builder(name: str, data_dir: str | None) -> Any:
     builder = tfds.builder(name, data_dir=data_dir)
   except tfds.core.DatasetNotFoundError:
     raise UserError(
-      f"dataset={name!r} is not known; known: digits, and any image classification set of TensorFlow Datasets"
+      f"dataset={name!r} is not known; known: digits, folder, and any image classification set of TensorFlow Datasets"
     ) from None
   except (AssertionError, ImportError, ValueError) as error:
     raise UserError(f"dataset={name!r} cannot be opened: {str(error).splitlines()[0]}") from None
