@@ -6,22 +6,41 @@
 
 import sys
 
+import jax
 from absl import flags
 from ml_collections import config_flags
 
-from dynsel_jax.training import console, loop
+from dynsel_jax import options
+from dynsel_jax.training import console, loop, parallel
 from experiments import cli
 
 _CONFIG = config_flags.DEFINE_config_file(
   "config", None, "A file of configs/, with variants after a colon.", lock_config=True
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder: made, or continued.")
+_DISTRIBUTED = flags.DEFINE_bool(
+  "distributed", False, "Several processes, which JAX finds from Slurm, Open MPI or TPU."
+)
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where JAX cannot find the processes.")
+_PROCESSES = flags.DEFINE_integer("processes", None, "With --coordinator: how many there are.", lower_bound=1)
+_PROCESS = flags.DEFINE_integer("process", None, "With --coordinator: this one's number, from 0.", lower_bound=0)
 flags.mark_flags_as_required(["config", "workdir"])
+
+
+def _join_processes() -> None:
+  """Makes this process one of several, if a flag says so. Before anything asks JAX for its devices."""
+  if _COORDINATOR.value:
+    if _PROCESSES.value is None or _PROCESS.value is None:
+      raise options.UserError(f"coordinator={_COORDINATOR.value} needs --processes and --process beside it")
+    jax.distributed.initialize(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+  elif _DISTRIBUTED.value:
+    jax.distributed.initialize()
 
 
 def main() -> int:
   """Runs, and prints the closing summary."""
   cli.check_config_file(_CONFIG)
+  _join_processes()
   try:
     result = loop.train_and_evaluate(_CONFIG.value, _WORKDIR.value)
   except loop.Interrupted as stopped:
@@ -30,7 +49,8 @@ def main() -> int:
   except loop.NonFiniteError as error:
     print(f"error: {error}", file=sys.stderr)
     return 1
-  print(console.closing_lines(result.summary, _WORKDIR.value))
+  if parallel.is_first_process():
+    print(console.closing_lines(result.summary, _WORKDIR.value))
   return 0
 
 

@@ -62,14 +62,14 @@ class Checkpoints:
       ),
     )
 
-  def restore(self, template: RunState) -> tuple[RunState, Position]:
-    """Returns the newest checkpoint, placed as `template` is placed, and the position that was saved with it."""
+  def restore(self, template: RunState, devices: parallel.Devices) -> tuple[RunState, Position]:
+    """Returns the newest checkpoint, placed as `template` is on `devices`, and the position saved with it."""
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, parallel.to_global(template))
     restored = self._manager.restore(
       self._manager.latest_step(),
       args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract), position=ocp.args.JsonRestore()),
     )
-    return restored["state"], Position(**restored["position"])
+    return parallel.to_local(restored["state"], devices), Position(**restored["position"])
 
   def close(self) -> None:
     """Waits until everything is on disk and releases the files."""

@@ -20,13 +20,13 @@ def _clock(seconds: float) -> str:
 class Console:
   """Progress of one run, `epochs` long, of which `done` are behind it."""
 
-  def __init__(self, epochs: int, done: float = 0.0):
-    """Begins the bar, or nothing where output is not a terminal."""
-    self._epochs, self._first, self._start = epochs, done, time.perf_counter()
+  def __init__(self, epochs: int, done: float = 0.0, *, quiet: bool = False):
+    """Begins the bar, or nothing where output is not a terminal. Of several processes all but one are `quiet`."""
+    self._epochs, self._first, self._start, self._quiet = epochs, done, time.perf_counter(), quiet
     self._shown = 0.0
     self._words: dict[str, str] = {}
     self._bar = None
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and not quiet:
       layout = "{percentage:3.0f}%|{bar}| {desc} [{elapsed}<{remaining}]"
       self._bar = tqdm(total=epochs, initial=done, bar_format=layout, dynamic_ncols=True)
 
@@ -48,6 +48,8 @@ class Console:
     }
     if self._bar is not None:
       self._show(metrics["epoch"])
+      return
+    if self._quiet:
       return
     done = metrics["epoch"]
     left = (time.perf_counter() - self._start) / (done - self._first) * (self._epochs - done)

@@ -74,7 +74,7 @@ class _Trainer:
     """Continues from the newest checkpoint, if there is one."""
     if self.checkpoints.latest_step() is None:
       return
-    self.state, self.position = self.checkpoints.restore(self.state)
+    self.state, self.position = self.checkpoints.restore(self.state, self.run.devices)
     self.timers.add(self.position.seconds)
     self.saved = self.position.steps
     if self.position.epoch < self.config.epochs:
@@ -150,8 +150,10 @@ class _Trainer:
         self.save_if_due()
 
   def stop_if_asked(self, stop: Callable[[], str]) -> None:
-    """Saves the run and raises `Interrupted` if a signal asked to stop."""
-    if asked := stop():
+    """Saves the run and raises `Interrupted` if a signal asked any of the processes to stop."""
+    asked = stop()
+    if parallel.any_process(bool(asked)):
+      asked = asked or "a signal to another process"
       if not self.position.steps:
         raise Interrupted(f"stopped by {asked} before the first step")
       self.save()
@@ -270,14 +272,14 @@ def train_and_evaluate(
     Interrupted: SIGTERM or SIGINT came; the same call continues the run.
     NonFiniteError: a loss or a gradient was not finite.
   """
-  if jax.process_count() > 1:
-    raise options.UserError(f"{jax.process_count()} processes: a run over several processes is not offered yet")
   check_writable(os.fspath(workdir))
-  timers, folder = Timers(), Workdir(os.fspath(workdir))
+  timers, folder = Timers(), Workdir(os.fspath(workdir), writes=parallel.is_first_process())
   with _stop_requests() as stop:
-    with timers.phase("loading"):
+    with timers.phase("loading"), parallel.first_process_first():
       source = data.prepare(config.dataset.to_dict(), config.cache_dir)
-    folder.check_same_run({"config": config.to_dict(), "data_fingerprint": source.fingerprint})
+    identity = {"config": config.to_dict(), "data_fingerprint": source.fingerprint}
+    parallel.check_same_on_every_process(cache.digest(identity), "config or data")
+    folder.check_same_run(identity)
     run = setup.build(config, source, timers, devices)
     columns = cache.checksum({name: np.asarray(column) for name, column in run.columns.items()})
     made = provenance(config.to_dict(), source.fingerprint, columns, run.devices.local[0], run.devices.num_replicas)
@@ -297,10 +299,12 @@ def train_and_evaluate(
 def _train(trainer: _Trainer, stop: Callable[[], str]) -> Result:
   """Takes the run from where it stands to its end."""
   epochs, position = trainer.config.epochs, trainer.position
-  print(setup.description(trainer.run, trainer.config, position.steps), flush=True)
+  quiet = not parallel.is_first_process()
+  if not quiet:
+    print(setup.description(trainer.run, trainer.config, position.steps), flush=True)
   trainer.workdir.rewind(position.epoch)
   trainer.compile()
-  with contextlib.closing(Console(epochs, position.epoch)) as console, contextlib.closing(trainer.workdir):
+  with contextlib.closing(Console(epochs, position.epoch, quiet=quiet)) as console, contextlib.closing(trainer.workdir):
     accuracy = None
     while position.epoch < epochs:
       trainer.stop_if_asked(stop)

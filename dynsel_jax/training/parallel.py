@@ -5,7 +5,8 @@ mapped argument is each device's number. What is mapped must be placed first: ot
 and over several processes donation deletes arrays that are still in use.
 """
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,10 +16,23 @@ from jax import Array
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from dynsel_jax.options import UserError
 from dynsel_jax.training.state import RunState, TrainState
 from dynsel_jax.training.steps import AXIS, Evaluation, Fixed, Steps
 
-__all__ = ["Devices", "Programs", "create_programs", "fetch", "local_devices", "to_global"]
+__all__ = [
+  "Devices",
+  "Programs",
+  "any_process",
+  "check_same_on_every_process",
+  "create_programs",
+  "fetch",
+  "first_process_first",
+  "is_first_process",
+  "local_devices",
+  "to_global",
+  "to_local",
+]
 
 # Steps of one call where several run in a call. Between calls the host looks at signals, checkpoints and non-finite
 # losses, so a call must stay short; 32 steps hide the dispatch of each.
@@ -51,7 +65,7 @@ def _copied(tree: Any) -> Any:
 
 
 def local_devices(devices: Sequence[Any] | None = None) -> Devices:
-  """Describes `devices`, by default all that this process has."""
+  """Describes `devices`, by default all that this process has; with several processes it must be all."""
   devices = list(jax.local_devices() if devices is None else devices)
   mesh = Mesh(np.array(devices), (AXIS,))
   first = jax.process_index() * len(devices)
@@ -145,5 +159,55 @@ def to_global(tree: Any) -> Any:
   """Makes replicated arrays of this process global ones, as a checkpoint over several processes needs."""
   if jax.process_count() == 1:
     return tree
-  mesh = Mesh(np.array(jax.devices()), (AXIS,))
-  return multihost_utils.host_local_array_to_global_array(tree, mesh, PartitionSpec())
+  return multihost_utils.host_local_array_to_global_array(tree, _global_mesh(), PartitionSpec())
+
+
+def to_local(tree: Any, devices: Devices) -> Any:
+  """Takes back what `to_global` did, into memory of its own."""
+  if jax.process_count() == 1:
+    return tree
+  local = multihost_utils.global_array_to_host_local_array(tree, _global_mesh(), PartitionSpec())
+  return devices.place(fetch(local))
+
+
+def _global_mesh() -> Mesh:
+  return Mesh(np.array(jax.devices()), (AXIS,))
+
+
+def is_first_process() -> bool:
+  """Whether this process is the one that writes files and speaks."""
+  return jax.process_index() == 0
+
+
+def any_process(flag: bool) -> bool:
+  """Whether `flag` is true on any process. Every process must ask."""
+  if jax.process_count() == 1:
+    return flag
+  return bool(np.any(multihost_utils.process_allgather(np.int32(flag))))
+
+
+@contextlib.contextmanager
+def first_process_first() -> Iterator[None]:
+  """Lets the first process through before the others, which then find what it has put into a cache."""
+  if not is_first_process():
+    _meet()
+  try:
+    yield
+  finally:
+    if is_first_process():
+      _meet()
+
+
+def _meet() -> None:
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices("dynsel_jax")
+
+
+def check_same_on_every_process(digest: str, what: str) -> None:
+  """Raises `UserError` on every process if `digest`, hexadecimal digits of `what`, is not the same on all of them."""
+  if jax.process_count() == 1:
+    return
+  all_of_them = multihost_utils.process_allgather(np.frombuffer(bytes.fromhex(digest), np.uint8))
+  differing = np.flatnonzero((all_of_them != all_of_them[0]).any(axis=1))
+  if differing.size:
+    raise UserError(f"process {differing[0]} of {jax.process_count()} was started with another {what} than process 0")

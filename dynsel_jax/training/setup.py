@@ -140,7 +140,8 @@ def build(
   augment = gather.augmentation(config.dataset.augmentations)
 
   # What costs minutes comes after everything that can be wrong at once.
-  columns = factor_columns.factor_columns(config, source, timers) if "features" in config else {}
+  with parallel.first_process_first():
+    columns = factor_columns.factor_columns(config, source, timers) if "features" in config else {}
   table = SampleTable(jnp.asarray(source.train.labels), source.num_classes, columns)
   selector = selectors.create(selector_name, table, config.epochs, **selector_options)
   _check_selector(selector_name, selector, num_samples, config.batch_size, placed.num_replicas)

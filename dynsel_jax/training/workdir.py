@@ -4,11 +4,13 @@
 writes the rest.
 """
 
+import functools
 import importlib.metadata
 import json
 import os
 import pathlib
 import platform
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -74,12 +76,21 @@ def _write(path: pathlib.Path, text: str) -> None:
   partial.replace(path)
 
 
+def _if_writing(method: Callable[..., None]) -> Callable[..., None]:
+  @functools.wraps(method)
+  def guarded(self: "Workdir", *arguments: Any) -> None:
+    if self.writes:
+      method(self, *arguments)
+
+  return guarded
+
+
 class Workdir:
   """One run's folder."""
 
-  def __init__(self, path: str):
-    """Names the folder; nothing is read or made before a method is called."""
-    self.path = pathlib.Path(path).absolute()
+  def __init__(self, path: str, *, writes: bool = True):
+    """Names the folder; nothing is read or made before a method is called. Of several processes one `writes`."""
+    self.path, self.writes = pathlib.Path(path).absolute(), writes
     self._events: SummaryWriter | None = None
 
   @property
@@ -110,12 +121,14 @@ class Workdir:
     if differing:
       raise options.UserError(f"workdir={self.path} belongs to a different run: {', '.join(differing)}")
 
+  @_if_writing
   def begin(self, made: dict[str, Any]) -> None:
     """Makes the folder and writes `config.json`, unless it is there from an earlier part of the run."""
     self.path.mkdir(parents=True, exist_ok=True)
     if not (self.path / "config.json").exists():
       _write(self.path / "config.json", json.dumps(made, indent=2) + "\n")
 
+  @_if_writing
   def rewind(self, epoch: int) -> None:
     """Drops the lines of `metrics.jsonl` from `epoch` (counted from 0) on: the run is about to write them again."""
     path = self.path / "metrics.jsonl"
@@ -124,6 +137,7 @@ class Workdir:
       _write(path, "".join(path.read_text().splitlines(keepends=True)[:epoch]))
     self._events = SummaryWriter(str(self.path), purge_step=epoch + 1)
 
+  @_if_writing
   def write_epoch(self, metrics: dict[str, Any], visits: np.ndarray) -> None:
     """Adds a line to `metrics.jsonl` and the same scalars, with the histogram of `visits`, to TensorBoard's events."""
     assert self._events is not None
@@ -137,10 +151,12 @@ class Workdir:
     self._events.add_histogram("usage/visits", visits, metrics["epoch"])
     self._events.flush()
 
+  @_if_writing
   def write_usage(self, visits: np.ndarray, last_loss: np.ndarray) -> None:
     """Writes `usage.npz`: `visits` [N] int32 and `last_loss` [N] float32."""
     self._write_arrays("usage", {"visits": visits, "last_loss": last_loss})
 
+  @_if_writing
   def write_noise(self, labels: np.ndarray, true_labels: np.ndarray) -> None:
     """Writes `noise.npz`: `noisy` [N] bool, which training labels are wrong, and `true_labels` [N] int32."""
     self._write_arrays("noise", {"noisy": labels != true_labels, "true_labels": true_labels})
@@ -150,6 +166,7 @@ class Workdir:
     np.savez_compressed(partial, **arrays)  # type: ignore[arg-type]
     partial.replace(self.path / f"{name}.npz")
 
+  @_if_writing
   def write_summary(self, summary: dict[str, Any]) -> None:
     """Writes `summary.json`."""
     _write(self.path / "summary.json", json.dumps(summary, indent=2) + "\n")

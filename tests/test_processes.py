@@ -1,0 +1,107 @@
+"""Two processes of two CPU devices each, over JAX's distributed runtime: the run of one process with four devices."""
+
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+
+from configs import digits
+from tests.runs import lines, train
+
+ROOT = pathlib.Path(__file__).parent.parent
+EPOCHS = 6
+COUNTS = ("step", "size", "forward_visits", "backward_visits")
+CONFIG = "configs/digits.py:size=smoke,selector=eswp"
+
+
+def free_port():
+  with socket.socket() as found:
+    found.bind(("localhost", 0))
+    return found.getsockname()[1]
+
+
+def start(workdir, *flags, of_one=()):
+  """Starts both processes; `of_one` are flags of the second alone."""
+  environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "2"}
+  command = [sys.executable, "-m", "experiments.train", f"--config={CONFIG}", f"--config.epochs={EPOCHS}"]
+  shared = [*command, "--config.batch_size=128", "--config.selector.anneal_first=0.2", f"--workdir={workdir}", *flags]
+  shared += [f"--coordinator=localhost:{free_port()}", "--processes=2"]
+  return [
+    subprocess.Popen(
+      [*shared, f"--process={number}", *(of_one if number else ())],
+      cwd=ROOT,
+      env=environment,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+    for number in range(2)
+  ]
+
+
+def ended(processes):
+  """Waits; returns the exit statuses and what was written to (stdout, stderr)."""
+  said = [process.communicate(timeout=240) for process in processes]
+  return [process.returncode for process in processes], said
+
+
+def wait_for(path, processes):
+  deadline = time.monotonic() + 240
+  while not path.exists() or not path.read_text():
+    assert time.monotonic() < deadline and all(process.poll() is None for process in processes)
+    time.sleep(0.02)
+
+
+def test_two_processes_stopped_and_continued_give_the_run_that_was_not_and_that_of_one_process(tmp_path):
+  workdir = tmp_path / "stopped"
+  processes = start(workdir)
+  wait_for(workdir / "metrics.jsonl", processes)
+  processes[1].send_signal(signal.SIGTERM)  # one is told, both save
+  statuses, said = ended(processes)
+  assert statuses == [0, 0]
+  assert all("and saved" in errors for _, errors in said)
+  assert len(lines(workdir)) < EPOCHS
+
+  statuses, said = ended(start(workdir))
+  assert statuses == [0, 0]
+  assert ["test accuracy" in output for output, _ in said] == [True, False]  # one speaks
+  assert len(json.loads((workdir / "summary.json").read_text())["resumed_from"]) == 1
+  assert json.loads((workdir / "config.json").read_text())["device"]["count"] == 4
+
+  assert ended(start(tmp_path / "whole"))[0] == [0, 0]
+  assert lines(workdir) == lines(tmp_path / "whole")
+  usage = np.load(workdir / "usage.npz")
+  np.testing.assert_equal(dict(usage), dict(np.load(tmp_path / "whole" / "usage.npz")))
+
+  # One process adds the devices' gradients up in another order.
+  config = digits.get_config(CONFIG.partition(":")[2])
+  config.update(epochs=EPOCHS, batch_size=128)
+  config.selector.anneal_first = 0.2
+  _, state = train(config, tmp_path / "one", num_devices=4)
+  assert np.mean(usage["visits"] != state.usage.visits) < 0.01
+  for line, other in zip(lines(workdir), lines(tmp_path / "one"), strict=True):
+    assert [line[count] for count in COUNTS] == [other[count] for count in COUNTS]
+    np.testing.assert_allclose(line["train_loss"], other["train_loss"], rtol=1e-3)
+
+
+def test_processes_with_different_configs_are_refused(tmp_path):
+  statuses, said = ended(start(tmp_path / "run", of_one=["--config.seed=1"]))
+  assert statuses == [2, 2]
+  for _, errors in said:
+    assert "error: process 1 of 2 was started with another config" in errors
+  assert not (tmp_path / "run").exists()
+
+
+def test_several_processes_need_all_three_flags(tmp_path):
+  command = [sys.executable, "-m", "experiments.train", f"--config={CONFIG}", f"--workdir={tmp_path}"]
+  done = subprocess.run([*command, "--coordinator=localhost:1"], cwd=ROOT, capture_output=True, text=True)
+  assert done.returncode == 2
+  assert done.stderr.splitlines()[-1].startswith("error: coordinator=localhost:1 needs")
+  assert jax.process_count() == 1
