@@ -3,21 +3,100 @@
 import importlib
 import pathlib
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
+import runs
 from conftest import ROOT
 
 from configs import base
-from dynsel_jax import models, options, selectors
-from dynsel_jax.training import optimizers, schedules
+from dynsel_jax import data, models, options, selectors
+from dynsel_jax.training import factor_columns, optimizers, parallel, schedules, setup, steps, timing
 
 NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem not in ("__init__", "base"))
+
+SHAPES = {  # of a data set's inputs, and its number of classes
+  "cifar10": ((32, 32, 3), 10),
+  "cifar100": ((32, 32, 3), 100),
+  "digits": ((8, 8, 1), 10),
+  "fashion_mnist": ((28, 28, 1), 10),
+  "folder": ((64, 64, 3), 200),
+}
+
+
+def _standing_in(dataset):
+  """A data set of the right shapes with 600 samples of noise."""
+  shape, num_classes = SHAPES[dataset]
+  generator = np.random.default_rng(0)
+  labels = (np.arange(600) % num_classes).astype(np.int32)
+  split = data.Dataset(generator.integers(0, 256, (600, *shape), np.uint8), labels)
+  channels = shape[-1]
+  return data.Source(dataset, split, split, num_classes, (0.5,) * channels, (0.2,) * channels, "0" * 64)
+
+
+@pytest.fixture
+def built(monkeypatch):
+  """Returns `setup.build` of a config on the data set's stand-in, with shapes in place of the initial state."""
+  monkeypatch.setattr(parallel.Devices, "build", lambda self, function, *rest: jax.eval_shape(function, *rest))
+  scores = {name: jnp.linspace(0.0, 1.0, 600) for name in factor_columns.COLUMNS}
+  monkeypatch.setattr(factor_columns, "factor_columns", lambda *_: scores)
+
+  def build(name, variants):
+    made = importlib.import_module(f"configs.{name}").get_config(variants).lock()
+    return setup.build(made, _standing_in(made.dataset.name), timing.Timers(), jax.devices()[:1])
+
+  return build
+
+
+@pytest.mark.parametrize("size", ["full", "cpu"])  # smoke differs from cpu in its epochs
+@pytest.mark.parametrize("name", NAMES)
+def test_every_size_can_take_a_step(name, size, built):
+  run = built(name, f"size={size}")
+  step = jax.ShapeDtypeStruct((), jnp.int32)
+  after = jax.eval_shape(steps.create(run.recipe).train, run.initial, run.fixed, step, step, step)
+  assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, run.initial)
+
+
+@pytest.mark.parametrize("name", ["cifar100", "digits"])
+@pytest.mark.parametrize("selector", list(selectors.METHODS))
+def test_every_method_can_be_built(name, selector, built):
+  if set(selectors.columns(selector)) - set(factor_columns.COLUMNS):
+    pytest.skip(f"{selector} reads columns that a config alone does not make")
+  assert built(name, f"selector={selector},size=cpu").recipe.selector.select is not None
+
+
+def _few(source):
+  """The first samples of a data set, and one of each class at least."""
+  rows = np.union1d(np.arange(600), np.unique(source.train.labels, return_index=True)[1])
+  train = data.Dataset(source.train.inputs[rows], source.train.labels[rows])
+  test = data.Dataset(source.test.inputs[:600], source.test.labels[:600])
+  true_labels = None if source.true_labels is None else source.true_labels[rows]
+  return source._replace(train=train, test=test, true_labels=true_labels)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_smoke_variant_trains(name, tmp_path, monkeypatch):
+  made = importlib.import_module(f"configs.{name}").get_config("size=smoke")
+  try:
+    source = data.prepare(made.dataset.to_dict(), made.cache_dir)
+  except options.UserError as error:
+    if "is not prepared" in str(error) or "must be a folder" in str(error):
+      pytest.skip(str(error))
+    raise
+  source = _few(source)
+  monkeypatch.setattr(data, "prepare", lambda *_: source)
+  if "width" in made.model:
+    made.model.width = 8  # with fewer samples: the whole would take minutes
+  summary, _ = runs.train(made, tmp_path)
+  assert summary["steps"] > 0
+  assert np.isfinite(runs.lines(tmp_path)[-1]["train_loss"])
 
 
 @pytest.mark.parametrize("size", ["full", "cpu", "smoke"])
 @pytest.mark.parametrize("name", NAMES)
 def test_every_size_builds_a_config_whose_parts_exist(name, size):
   made = importlib.import_module(f"configs.{name}").get_config(f"size={size}").lock()
-  assert name.startswith(made.dataset.name) or made.dataset.name == "folder"  # cifar100_noisy is cifar100 with noise
   for section, room in (
     (made.model, models),
     (made.selector, selectors),
