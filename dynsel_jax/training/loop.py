@@ -23,7 +23,7 @@ from dynsel_jax.training.steps import Evaluation
 from dynsel_jax.training.timing import Timers
 from dynsel_jax.training.workdir import Workdir, check_writable, provenance
 
-__all__ = ["Interrupted", "NonFiniteError", "Result", "train_and_evaluate"]
+__all__ = ["Interrupted", "NonFiniteError", "Result", "stop_requests", "train_and_evaluate"]
 
 
 class Interrupted(Exception):  # noqa: N818 - no error: the run can be continued
@@ -42,7 +42,7 @@ class Result(NamedTuple):
 
 
 @contextlib.contextmanager
-def _stop_requests() -> Iterator[Callable[[], str]]:
+def stop_requests() -> Iterator[Callable[[], str]]:
   """Yields a function that names the signal which asked to stop, or returns ""; a second one acts as it always does."""
   asked: list[str] = []
   before: dict[int, Any] = {}
@@ -258,7 +258,12 @@ class _Trainer:
 
 
 def train_and_evaluate(
-  config: ml_collections.ConfigDict, workdir: str | os.PathLike[str], devices: Sequence[Any] | None = None
+  config: ml_collections.ConfigDict,
+  workdir: str | os.PathLike[str],
+  devices: Sequence[Any] | None = None,
+  *,
+  prepare: Callable[..., data.Source] = data.prepare,
+  stop: Callable[[], str] | None = None,
 ) -> Result:
   """Trains as `config` says, or continues what `workdir` holds; a finished run is returned as it is.
 
@@ -266,6 +271,8 @@ def train_and_evaluate(
     config: as `configs/base.py` makes it.
     workdir: the run's folder; see `training.workdir` for what is left in it.
     devices: the devices to train on, by default all of this process.
+    prepare: `data.prepare`, or what remembers its results where one process makes many runs.
+    stop: as `stop_requests` yields it, where the caller listens to signals; by default this function does.
 
   Raises:
     UserError: a value is wrong or `workdir` belongs to another run; nothing has been written.
@@ -274,9 +281,9 @@ def train_and_evaluate(
   """
   check_writable(os.fspath(workdir))
   timers, folder = Timers(), Workdir(os.fspath(workdir), writes=parallel.is_first_process())
-  with _stop_requests() as stop:
+  with contextlib.nullcontext(stop) if stop else stop_requests() as stop:
     with timers.phase("loading"), parallel.first_process_first():
-      source = data.prepare(config.dataset.to_dict(), config.cache_dir)
+      source = prepare(config.dataset.to_dict(), config.cache_dir)
     identity = {"config": config.to_dict(), "data_fingerprint": source.fingerprint}
     parallel.check_same_on_every_process(cache.digest(identity), "config or data")
     folder.check_same_run(identity)

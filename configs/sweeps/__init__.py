@@ -1,0 +1,1 @@
+"""Sweeps: many runs from one file, for `python -m experiments.sweep`."""

@@ -1,0 +1,15 @@
+"""Every method that needs no file of yours, three seeds each, on digits: minutes on two CPU cores.
+
+    python -m experiments.sweep --sweep=configs/sweeps/digits_methods.py --workdir=runs/digits_methods
+
+`:seeds=N` takes another number of seeds, `:epochs=N` another length.
+"""
+
+from configs.sweeps import base
+
+
+def get_sweep(arguments: str = "") -> base.Sweep:
+  """Returns the sweep; `arguments` as above."""
+  chosen = base.parse(arguments, seeds=3, epochs=30)
+  axes = [base.methods(base.needs_no_file()), base.seeds(chosen["seeds"])]
+  return base.Sweep("configs/digits.py", axes, {"epochs": chosen["epochs"]})

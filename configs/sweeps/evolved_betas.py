@@ -1,0 +1,20 @@
+"""ES (arXiv 2509.23461) over beta1 and beta2: how the running score and its difference weigh.
+
+    python -m experiments.sweep --sweep=configs/sweeps/evolved_betas.py:config=configs/cifar10.py --workdir=runs/betas
+
+`config` is a file of configs/, digits by default, `size` its size, cpu by default; `selector=eswp` prunes as well.
+"""
+
+from configs.sweeps import base
+
+
+def get_sweep(arguments: str = "") -> base.Sweep:
+  """Returns the sweep; `arguments` as above."""
+  chosen = base.parse(arguments, config="configs/digits.py", size="cpu", selector="es", seeds=3)
+  axes = [
+    base.methods((chosen["selector"],)),
+    base.field("selector.beta1", (0.0, 0.2, 0.5, 0.8)),
+    base.field("selector.beta2", (0.5, 0.8, 0.9, 1.0)),
+    base.seeds(chosen["seeds"]),
+  ]
+  return base.Sweep(f"{chosen['config']}:size={chosen['size']}", axes)

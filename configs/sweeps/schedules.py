@@ -1,0 +1,18 @@
+"""Full training, random rotation and RRD under three learning-rate schedules: arXiv 2603.04981, App. C.5, Table 10.
+
+    python -m experiments.sweep --sweep=configs/sweeps/schedules.py:config=configs/cifar100.py --workdir=runs/schedules
+
+`config` is a file of configs/, digits by default, `size` its size, cpu by default; `features` an array file for rrd,
+pixels where it is not given.
+"""
+
+from configs.sweeps import base
+
+
+def get_sweep(arguments: str = "") -> base.Sweep:
+  """Returns the sweep; `arguments` as above."""
+  chosen = base.parse(arguments, config="configs/digits.py", size="cpu", features="", seeds=3)
+  *others, rrd = base.methods(("full", "random", "rrd"), keep_fraction=0.3)
+  schedules = [base.Point(name, {"schedule": name}, {}) for name in ("cosine", "multi_step", "one_cycle")]
+  axes = [[*others, base.with_features(rrd, chosen["features"])], schedules, base.seeds(chosen["seeds"])]
+  return base.Sweep(f"{chosen['config']}:size={chosen['size']}", axes)

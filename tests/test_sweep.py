@@ -1,0 +1,166 @@
+"""Sweeps: what a file says becomes cells and configs; stopping and continuing; failures; the shipped sweeps."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+import runs
+from conftest import ROOT
+
+from configs.sweeps import base
+from dynsel_jax import data, options
+from dynsel_jax.training import loop
+from experiments import sweep
+
+SHIPPED = sorted(path for path in (ROOT / "configs" / "sweeps").glob("*.py") if path.stem not in ("__init__", "base"))
+
+# Two epochs of digits for three cells, the last of which has a value that is refused once its run begins.
+FILE = """
+from configs.sweeps import base
+
+def get_sweep(arguments=""):
+  chosen = base.parse(arguments, seeds=1, wrong=False)
+  few = base.methods(("full", "random"), keep_fraction=0.5)
+  few += [base.Point("wrong", {"selector": "random"}, {"selector.keep_fraction": 1.5})] if chosen["wrong"] else []
+  return base.Sweep("configs/digits.py:size=smoke", [few, base.seeds(chosen["seeds"])], {"batch_size": 128})
+"""
+
+
+@pytest.fixture
+def file(tmp_path):
+  path = tmp_path / "few.py"
+  path.write_text(FILE)
+  return path
+
+
+@pytest.fixture(autouse=True)
+def in_the_repository(monkeypatch):
+  monkeypatch.chdir(ROOT)
+
+
+def test_cells_are_every_combination_with_fields_only_where_they_belong():
+  axes = [
+    base.methods(("full", "random", "es"), keep_fraction=0.3, beta1=0.1),
+    base.field("learning_rate", (0.1, 0.05)),
+    base.seeds(2),
+  ]
+  cells = base.cells(base.Sweep("configs/digits.py:size=smoke", axes, {"epochs": 1}))
+  assert len(cells) == len({cell.name for cell in cells}) == 12
+  by_name = {cell.name: cell for cell in cells}
+  made = sweep.config_of(by_name["random_keep0.3-learning_rate0.05-seed1"])
+  assert (made.selector.to_dict(), made.learning_rate, made.seed, made.epochs) == (
+    {"name": "random", "keep_fraction": 0.3},
+    0.05,
+    1,
+    1,
+  )
+  made = sweep.config_of(by_name["es_beta1_0.1-learning_rate0.1-seed0"])
+  assert (made.selector.beta1, made.learning_rate) == (0.1, 0.1)
+  assert "full-learning_rate0.1-seed0" in by_name
+  assert [cell.column for cell in cells] == ["seed0"] * 6 + ["seed1"] * 6  # one seed of everything first
+
+
+@pytest.mark.parametrize(
+  ("axes", "line"),
+  [([base.methods(("full", "full")), base.seeds(1)], "two cells called full-seed0"), ([base.seeds(0)], "no cell")],
+)
+def test_a_sweep_whose_cells_share_a_folder_or_are_none_is_refused(axes, line):
+  with pytest.raises(options.UserError, match=line):
+    base.cells(base.Sweep("configs/digits.py", axes))
+
+
+@pytest.mark.parametrize(
+  ("arguments", "line"),
+  [("seed=1", "'seed' is not known; known: seeds"), ("seeds", "is not key=value"), ("seeds=two", "must be int")],
+)
+def test_a_wrong_argument_is_named(arguments, line):
+  with pytest.raises(options.UserError, match=line):
+    base.parse(arguments, seeds=3)
+
+
+@pytest.mark.parametrize("name, value", [("learning_rte", 1.0), ("epochs", "many"), ("selector.beta1", 0.5)])
+def test_a_field_that_cannot_be_set_is_named_with_its_cell(name, value):
+  cell = base.Cell("row", "column", "configs/digits.py:selector=full", {name: value})
+  with pytest.raises(options.UserError, match=f"cell row-column: {name}={value!r} cannot be set"):
+    sweep.config_of(cell)
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_every_shipped_sweep_makes_configs_that_can_be_locked(path):
+  cells = sweep.read_sweep(str(path))
+  configs = [sweep.config_of(cell).to_json_best_effort(sort_keys=True) for cell in cells]
+  assert len(set(configs)) == len(configs), "two cells are the same run"
+  assert f"python -m experiments.sweep --sweep=configs/sweeps/{path.name}" in path.read_text()
+
+
+def test_features_of_a_file_go_to_rrd_alone():
+  cells = sweep.read_sweep("configs/sweeps/cifar10_methods.py:features=clip.npz,seeds=1")
+  with_features = {cell.row: sweep.config_of(cell).features.path for cell in cells if "features" in cell.config}
+  assert with_features == {"rrd_keep0.3": "clip.npz"}
+
+
+def test_stopped_anywhere_and_continued_gives_the_table_of_one_left_alone(file, tmp_path):
+  argument = f"{file}:seeds=2"
+  alone = sweep.sweep(argument, str(tmp_path / "alone"))
+  assert all(words.endswith("%") for words in alone.words.values())
+  # A run has 24 steps or 12: at the end of the first cell, within the second, within the third after the second's end.
+  for step, place in (
+    (24, "before random"),
+    (3, "random_keep0.5-seed0: .* after step 3"),
+    (20, "full-seed1: .* step 11"),
+  ):
+    with pytest.MonkeyPatch.context() as patch:
+      runs.interrupted_at(step, patch)
+      with pytest.raises(loop.Interrupted, match=place):
+        sweep.sweep(argument, str(tmp_path / "stopped"))
+  assert (tmp_path / "stopped" / "sweep.txt").read_text().endswith("2 done, 0 running, 2 to do, 0 failed\n")
+  continued = sweep.sweep(argument, str(tmp_path / "stopped"))
+  assert continued.table() == alone.table()
+  assert (tmp_path / "stopped" / "sweep.txt").read_text() == alone.table() + "\n"
+  resumed = [_summary(tmp_path / "stopped" / name)["resumed_from"] for name in alone.words]
+  assert [] in resumed and any(resumed)
+  for name in alone.words:
+    assert runs.lines(tmp_path / "stopped" / name) == runs.lines(tmp_path / "alone" / name)
+
+
+def _summary(workdir):
+  return json.loads(pathlib.Path(workdir, "summary.json").read_text())
+
+
+def test_a_failed_cell_is_reported_and_the_rest_is_run_and_data_is_read_once(file, tmp_path, monkeypatch, capsys):
+  read = []
+  prepare = data.prepare
+  monkeypatch.setattr(data, "prepare", lambda section, place: read.append(section["name"]) or prepare(section, place))
+  board = sweep.sweep(f"{file}:wrong=1", str(tmp_path / "out"))
+  assert board.words["wrong-seed0"] == "failed" and len(board.failures) == 1
+  assert "selector.keep_fraction=1.5 must lie in (0, 1]" in board.failures["wrong-seed0"]
+  assert "UserError" in (tmp_path / "out" / "wrong-seed0" / "error.txt").read_text()
+  assert "2 done, 0 running, 0 to do, 1 failed" in board.table()
+  assert read == ["digits"]
+  said = capsys.readouterr().err
+  assert "--config=configs/digits.py:size=smoke,selector=random" in said
+  assert "--config.selector.keep_fraction=1.5" in said
+
+
+def test_a_finished_cell_is_neither_made_again_nor_taken_for_another(file, tmp_path, monkeypatch):
+  out = tmp_path / "out"
+  first = sweep.sweep(str(file), str(out))
+  monkeypatch.setattr(loop, "train_and_evaluate", None)
+  assert sweep.sweep(str(file), str(out)).table() == first.table()
+  file.write_text(FILE.replace("keep_fraction=0.5", "keep_fraction=0.50001").replace('"batch_size": 128', '"seed": 5'))
+  assert "belongs to a different run" in sweep.sweep(str(file), str(out)).failures["full-seed0"]
+
+
+def test_the_command_exits_with_one_after_a_failure_and_with_two_on_a_wrong_sweep(file, tmp_path):
+  def run(argument):
+    command = [sys.executable, "-m", "experiments.sweep", f"--sweep={argument}", f"--workdir={tmp_path / 'out'}"]
+    return subprocess.run(command, cwd=ROOT, env=dict(os.environ), capture_output=True, text=True)
+
+  failed = run(f"{file}:wrong=1")
+  assert failed.returncode == 1, failed.stderr
+  assert "failed: wrong-seed0: selector.keep_fraction=1.5" in failed.stdout
+  missing = run("nowhere.py")
+  assert (missing.returncode, missing.stderr) == (2, "error: nowhere.py is not a file\n")
