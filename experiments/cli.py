@@ -5,12 +5,13 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 from dynsel_jax import options
 
-__all__ = ["check_config_file", "run"]
+__all__ = ["run", "run_on_config"]
 
 
 def _parse(arguments: Sequence[str]) -> list[str]:
@@ -27,13 +28,6 @@ def _fail(text: str) -> int:
   return 2
 
 
-def check_config_file(holder: flags.FlagHolder[Any]) -> None:
-  """Raises `UserError` if the flag's config file is not there, which ml_collections would say in many lines."""
-  filename, _, _ = config_flags.get_config_filename(flags.FLAGS[holder.name]).partition(":")
-  if not os.path.isfile(filename):
-    raise options.UserError(f"{holder.name}={filename} is not a file")
-
-
 def run(main: Callable[[], Any]) -> None:
   """Calls `main` once the flags are parsed, and ends the program with its exit status."""
 
@@ -47,3 +41,23 @@ def run(main: Callable[[], Any]) -> None:
       return _fail(str(error))
 
   app.run(guarded, flags_parser=_parse)
+
+
+def run_on_config(main: Callable[[ml_collections.ConfigDict, str], Any]) -> None:
+  """Calls `main(config, workdir)` with the flags of those names, and ends the program with its exit status.
+
+  The flags are defined here and not when a module is imported, so that one program may import several entry points.
+  """
+  config = config_flags.DEFINE_config_file(
+    "config", None, "A file of configs/, with variants after a colon.", lock_config=True
+  )
+  workdir = flags.DEFINE_string("workdir", None, "The folder for what is made: made itself, or continued.")
+  flags.mark_flags_as_required(["config", "workdir"])
+
+  def on_config() -> Any:
+    filename, _, _ = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
+    if not os.path.isfile(filename):  # ml_collections would say so in many lines
+      raise options.UserError(f"config={filename} is not a file")
+    return main(config.value, workdir.value)
+
+  run(on_config)

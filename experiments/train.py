@@ -7,24 +7,19 @@
 import sys
 
 import jax
+import ml_collections
 from absl import flags
-from ml_collections import config_flags
 
 from dynsel_jax import options
 from dynsel_jax.training import console, loop, parallel
 from experiments import cli
 
-_CONFIG = config_flags.DEFINE_config_file(
-  "config", None, "A file of configs/, with variants after a colon.", lock_config=True
-)
-_WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder: made, or continued.")
 _DISTRIBUTED = flags.DEFINE_bool(
   "distributed", False, "Several processes, which JAX finds from Slurm, Open MPI or TPU."
 )
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where JAX cannot find the processes.")
 _PROCESSES = flags.DEFINE_integer("processes", None, "With --coordinator: how many there are.", lower_bound=1)
 _PROCESS = flags.DEFINE_integer("process", None, "With --coordinator: this one's number, from 0.", lower_bound=0)
-flags.mark_flags_as_required(["config", "workdir"])
 
 
 def _join_processes() -> None:
@@ -37,12 +32,11 @@ def _join_processes() -> None:
     jax.distributed.initialize()
 
 
-def main() -> int:
+def main(config: ml_collections.ConfigDict, workdir: str) -> int:
   """Runs, and prints the closing summary."""
-  cli.check_config_file(_CONFIG)
   _join_processes()
   try:
-    result = loop.train_and_evaluate(_CONFIG.value, _WORKDIR.value)
+    result = loop.train_and_evaluate(config, workdir)
   except loop.Interrupted as stopped:
     print(f"{stopped}; the same command continues it", file=sys.stderr)
     return 0
@@ -50,9 +44,9 @@ def main() -> int:
     print(f"error: {error}", file=sys.stderr)
     return 1
   if parallel.is_first_process():
-    print(console.closing_lines(result.summary, _WORKDIR.value))
+    print(console.closing_lines(result.summary, workdir))
   return 0
 
 
 if __name__ == "__main__":
-  cli.run(main)
+  cli.run_on_config(main)

@@ -1,21 +1,25 @@
 """The offline stage of a run whose selector reads factor scores: features, autoencoder, scores, each from the cache.
 
-Host-side. RRD, arXiv 2603.04981, Sec. 3.2-3.4 and App. A.
+Host-side. RRD, arXiv 2603.04981, Sec. 3.2-3.4 and App. A. `N` is the number of training samples, `k` the code length,
+`L` the number of latents. What is kept grows with N x k, never with N x L.
 """
 
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+from absl import logging
 from jax import Array
 
 from dynsel_jax import cache, factors, features, options
 from dynsel_jax.data import Source
+from dynsel_jax.factors import files, quality, statistics
 from dynsel_jax.training.timing import Timers
 
-__all__ = ["COLUMNS", "defaults", "factor_columns"]
+__all__ = ["COLUMNS", "Stage", "defaults", "factor_columns"]
 
 COLUMNS = ("representativeness", "rarity")  # what this stage makes, for `SampleTable.columns`
 
@@ -23,6 +27,7 @@ COLUMNS = ("representativeness", "rarity")  # what this stage makes, for `Sample
 def defaults() -> dict[str, Any]:
   """Returns the options of a config's section `factors`."""
   return {
+    "sae": "",  # an autoencoder that `experiments.fit_factors` wrote, for this data's features; empty fits one here
     "seed": 0,  # of its own, so that runs of different seeds share the stage
     "expansion_factor": 8,  # latents for each dimension of the features
     "k": 32,  # latents kept of each sample
@@ -46,26 +51,123 @@ def factor_columns(config: ml_collections.ConfigDict, source: Source, timers: Ti
   Raises:
     UserError: a value of those sections is wrong.
   """
-  settings = config.features.to_dict()
-  name = settings.pop("name")
-  space = features.create(name, **settings)
-  options.check_positive("factors.expansion_factor", config.factors.expansion_factor)
-  options.check_fraction("factors.common_fraction", config.factors.common_fraction)
-  key = {**features.identity(name, space, source), "factors": config.factors.to_dict()}
-
-  def build() -> cache.Arrays:
-    with timers.phase("features"):
-      found = features.extract(name, space, source, config.cache_dir)
-    with timers.phase("factors"):
-      return _scores(config.factors.to_dict(), found, source)
-
-  return {name: jnp.asarray(column) for name, column in cache.cached("factors", key, build, config.cache_dir).items()}
+  return Stage(config, source, timers).columns
 
 
-def _scores(settings: dict[str, Any], found: np.ndarray, source: Source) -> cache.Arrays:
-  placed, labels = jnp.asarray(found), jnp.asarray(source.train.labels)
-  num_latents = settings.pop("expansion_factor") * placed.shape[1]
-  common_fraction, seed = settings.pop("common_fraction"), settings.pop("seed")
-  _, codes, _ = factors.fit_sae(jax.random.key(seed), placed, num_latents=num_latents, **settings)
-  columns = factors.columns(codes, labels, source.num_classes, num_latents=num_latents, common_fraction=common_fraction)
-  return {name: np.asarray(columns[name]) for name in COLUMNS}
+class Stage:
+  """The offline stage, part by part: a part that is asked for is read from the cache, or made from those before it.
+
+  An autoencoder from a file (`factors.sae`) stands in for the fit, as in the paper's Table 4; it brings its own
+  normalisation. What is counted then, and the scores, are still those of this data set.
+  """
+
+  def __init__(self, config: ml_collections.ConfigDict, source: Source, timers: Timers):
+    """Checks what can be checked at once.
+
+    Args:
+      config: its sections `features` and `factors` are read, and `cache_dir`.
+      source: the data.
+      timers: get the seconds of "features" and "factors".
+
+    Raises:
+      UserError: a value of those sections is wrong.
+    """
+    self._source, self._timers, self._directory = source, timers, config.cache_dir
+    settings = config.features.to_dict()
+    self._space_name = settings.pop("name")
+    self._space = features.create(self._space_name, **settings)
+    self._settings = config.factors.to_dict()
+    path, self._common_fraction = self._settings.pop("sae"), self._settings.pop("common_fraction")
+    options.check_positive("factors.expansion_factor", self._settings["expansion_factor"])
+    options.check_fraction("factors.common_fraction", self._common_fraction)
+    self._coding = {name: self._settings[name] for name in ("k", "topk")}  # what codes depend on beside the autoencoder
+    self._file = files.read_sae(path) if path else None
+    if self._file is not None:
+      self._check_coding(path, self._file)
+    self._feature_key = features.identity(self._space_name, self._space, source)
+    self._sae_key = {"file": cache.checksum(files.to_arrays(self._file.sae))} if self._file else self._settings
+
+  def _check_coding(self, path: str, file: files.SAEFile) -> None:
+    for name, wanted in self._coding.items():
+      if (found := getattr(file, name)) != wanted:
+        raise options.UserError(f"factors.{name}={wanted!r}, but factors.sae={path} was fitted with {found!r}")
+
+  @functools.cached_property
+  def features(self) -> np.ndarray:
+    """The features, `[N, D]` float32."""
+    with self._timers.phase("features"):
+      return features.extract(self._space_name, self._space, self._source, self._directory)
+
+  @functools.cached_property
+  def _encoded(self) -> cache.Arrays:
+    def build() -> cache.Arrays:
+      placed = jnp.asarray(self.features)
+      with self._timers.phase("factors"):
+        found = self._fitted(placed) if self._file is None else self._measured(self._file.sae, placed)
+        return {name: np.asarray(array) for part in found for name, array in part._asdict().items()}
+
+    return self._cached("codes", {"sae": self._sae_key, **self._coding}, build)
+
+  def _fitted(self, placed: Array) -> tuple[Any, ...]:
+    settings = dict(self._settings)
+    num_latents, seed = settings.pop("expansion_factor") * placed.shape[1], settings.pop("seed")
+    (params, normalizer), codes, measured = factors.fit_sae(
+      jax.random.key(seed), placed, num_latents=num_latents, **settings
+    )
+    return params, normalizer, codes, measured
+
+  def _measured(self, sae: factors.SAE, placed: Array) -> tuple[Any, ...]:
+    if placed.shape[1] != (width := sae.normalizer.mean.shape[0]):
+      raise options.UserError(f"factors.sae was fitted to features of width {width}, these have {placed.shape[1]}")
+    codes, measured = quality.measure(*sae, placed, **self._coding)
+    for line in quality.warnings(measured):
+      logging.warning(line)
+    return *sae, codes, measured
+
+  @property
+  def sae(self) -> factors.SAE:
+    """The autoencoder."""
+    return files.from_arrays(self._encoded)
+
+  @property
+  def codes(self) -> factors.Codes:
+    """The training set's codes."""
+    return factors.Codes(*(jnp.asarray(self._encoded[name]) for name in factors.Codes._fields))
+
+  @property
+  def quality(self) -> factors.Quality:
+    """How good the autoencoder is on the training set."""
+    return factors.Quality(*(jnp.asarray(self._encoded[name]) for name in factors.Quality._fields))
+
+  @functools.cached_property
+  def _scored(self) -> cache.Arrays:
+    def build() -> cache.Arrays:
+      codes, labels = self.codes, jnp.asarray(self._source.train.labels)
+      num_classes, num_latents = self._source.num_classes, self._encoded["b_enc"].shape[0]
+      with self._timers.phase("factors"):
+        counted = statistics.factor_statistics(codes, labels, num_classes=num_classes, num_latents=num_latents)
+        scores = factors.columns(
+          codes,
+          labels,
+          num_classes,
+          num_latents=num_latents,
+          common_fraction=self._common_fraction,
+          statistics=counted,
+        )
+        return {name: np.asarray(value) for name, value in {**counted._asdict(), **scores}.items()}
+
+    key = {"sae": self._sae_key, **self._coding, "common_fraction": self._common_fraction}
+    return self._cached("factors", key, build)
+
+  @property
+  def statistics(self) -> factors.FactorStatistics:
+    """What is counted from the codes."""
+    return factors.FactorStatistics(*(jnp.asarray(self._scored[name]) for name in factors.FactorStatistics._fields))
+
+  @property
+  def columns(self) -> dict[str, Array]:
+    """The columns `COLUMNS`, `[N]` float32 in [0, 1]."""
+    return {name: jnp.asarray(self._scored[name]) for name in COLUMNS}
+
+  def _cached(self, kind: str, key: dict[str, Any], build: Any) -> cache.Arrays:
+    return cache.cached(kind, {**self._feature_key, **key}, build, self._directory)

@@ -1,0 +1,166 @@
+"""Pictures of factors and scores: histograms, a scatter, sheets of images. Host-side; each gives a figure."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+
+__all__ = ["class_name", "factor_sheet", "firing_frequency", "make_up", "sample_sheet", "scores"]
+
+INK, PALE, ACCENT = "#274060", "#9fb4c7", "#c8553d"
+INCH = 0.72  # the side of an image on a sheet
+SMALL = 16  # images of fewer pixels a side are drawn pixel by pixel
+
+
+def class_name(label: int, class_names: Sequence[str]) -> str:
+  """Returns the class's name, or "class 3" where it has none or a number."""
+  name = class_names[label] if class_names else str(label)
+  return f"class {name}" if name.isdigit() else name
+
+
+def make_up(class_counts: np.ndarray, class_names: Sequence[str], most: int = 3) -> str:
+  """Returns the largest classes among the samples of a factor, as in "frog 62 %, cat 20 %".
+
+  Args:
+    class_counts: `[C]` int32.
+    class_names: C names, or none.
+    most: how many classes at most.
+  """
+  shares = class_counts / max(1, class_counts.sum())
+  largest = np.argsort(-shares, kind="stable")[:most]
+  return ", ".join(f"{class_name(label, class_names)} {shares[label]:.0%}" for label in largest if shares[label])
+
+
+def firing_frequency(frequency: np.ndarray, num_samples: int, common_fraction: float) -> Figure:
+  """Draws how many latents fire how often, on a logarithmic axis.
+
+  Args:
+    frequency: `[L]` int32, samples in which each latent fires.
+    num_samples: N.
+    common_fraction: share of the latents that count as common; they are shaded.
+  """
+  figure = Figure(figsize=(7, 3.6), layout="constrained")
+  axes = figure.add_subplot()
+  alive = frequency[frequency > 0]
+  most = max(2, frequency.max())
+  edges = np.unique(np.round(np.geomspace(1, most + 1, 31)))
+  axes.hist(alive, edges.tolist(), color=INK)
+  num_common = max(1, int(common_fraction * frequency.size + 1e-6))
+  least = max(1, np.sort(frequency)[-num_common])
+  axes.axvspan(least, most + 1, color=ACCENT, alpha=0.15, lw=0, label=f"the {num_common:,} common ones")
+  axes.set(xscale="log", xlabel=f"samples in which a latent fires, of {num_samples:,}", ylabel="latents")
+  axes.set_title(f"{alive.size:,} latents fire, {frequency.size - alive.size:,} never do", loc="left", fontsize=10)
+  axes.legend(frameon=False, loc="upper left")
+  return _plain(figure)
+
+
+def scores(columns: Mapping[str, np.ndarray], title: str) -> Figure:
+  """Draws each of two scores' distribution, and one against the other; `columns` are `[N]` in [0, 1]."""
+  figure = Figure(figsize=(10, 3.3), layout="constrained")
+  panels = figure.subplots(1, 3, width_ratios=(1, 1, 1.25))
+  for axes, (name, score) in zip(panels, columns.items(), strict=False):
+    axes.hist(score, 60, range=(0, 1), color=INK)
+    axes.axvline(score.mean(), color=ACCENT, lw=1.5, label=f"mean {score.mean():.3f}")
+    axes.set(xlabel=name, ylabel="samples")
+    axes.legend(frameon=False)
+  (first, second), axes = columns.items(), panels[-1]
+  drawn = axes.hexbin(first[1], second[1], gridsize=45, extent=(0, 1, 0, 1), norm=LogNorm(), cmap="viridis", mincnt=1)
+  axes.set(xlabel=first[0], ylabel=second[0])
+  axes.set_title(title, loc="left", fontsize=10)
+  figure.colorbar(drawn, ax=axes, label="samples")
+  return _plain(figure)
+
+
+def factor_sheet(
+  latents: np.ndarray,
+  class_counts: np.ndarray,
+  images: np.ndarray,
+  samples: np.ndarray,
+  *,
+  num_samples: int,
+  class_names: Sequence[str],
+) -> Figure:
+  """Draws a row for each factor: how often it fires, its classes, and the images in which it is strongest.
+
+  Args:
+    latents: `[S]` int32.
+    class_counts: `[S, C]` int32.
+    images: `[S, M, H, W, channels]` uint8.
+    samples: `[S, M]` int32, -1 where there is no image.
+    num_samples: N.
+    class_names: C names, or none.
+  """
+  rows, columns = samples.shape
+  figure, axes = _sheet(rows, 4.8 + columns)
+  for row, (latent, counts) in enumerate(zip(latents, class_counts, strict=True)):
+    fires = counts.sum()
+    of_classes = f"{np.count_nonzero(counts)} of {counts.size} classes"
+    _words(axes, 0, row, f"latent {latent}\nfires in {fires:,} ({fires / num_samples:.2%})\n{of_classes}")
+    _class_bars(axes, 2.1, row, counts, make_up(counts, class_names))
+    for column in np.flatnonzero(samples[row] >= 0):
+      _image(axes, 4.8 + column, row, images[row, column])
+  return figure
+
+
+def sample_sheet(images: Mapping[str, np.ndarray], labels: np.ndarray, class_names: Sequence[str]) -> Figure:
+  """Draws, a row for each class, the images with the highest value of each score.
+
+  Args:
+    images: for each score `[R, M, H, W, channels]` uint8.
+    labels: `[R]` int32, the rows' classes.
+    class_names: C names, or none.
+  """
+  count = next(iter(images.values())).shape[1]
+  width, gap = 1.4, 0.4  # of the class's name, and between two scores
+  figure, axes = _sheet(len(labels), width + len(images) * (count + gap) - gap, head=0.35)
+  for row, label in enumerate(labels):
+    _words(axes, 0, row, class_name(label, class_names))
+  for place, (score, shown) in enumerate(images.items()):
+    left = width + place * (count + gap)
+    axes.text(left, -0.1, f"highest {score}", fontsize=9)
+    for row, column in np.ndindex(shown.shape[:2]):
+      _image(axes, left + column, row, shown[row, column])
+  return figure
+
+
+def _sheet(rows: int, width: float, head: float = 0.05) -> tuple[Figure, Axes]:
+  """Returns a figure of one drawing area, whose unit is an image with its margin; `head` is free above the rows."""
+  figure = Figure(figsize=(INCH * (width + 0.1), INCH * (rows + head)))
+  axes = figure.add_axes((0, 0, 1, 1))
+  axes.axis("off")
+  axes.set_autoscale_on(False)
+  axes.set(xlim=(-0.1, width), ylim=(rows, -head))
+  return figure, axes
+
+
+def _words(axes: Axes, x: float, row: int, text: str) -> None:
+  axes.text(x, row + 0.46, text, va="center", fontsize=7.5, linespacing=1.35)
+
+
+def _class_bars(axes: Axes, x: float, row: int, counts: np.ndarray, text: str) -> None:
+  """Draws a bar for each class, over 2.5 units from `x` on, under the words `text`."""
+  foot, step = row + 0.92, 2.5 / counts.size
+  left, height = x + step * np.arange(counts.size), 0.62 * counts / max(1, counts.max())
+  axes.bar(left, -height, 0.85 * step, foot, align="edge", color=PALE)
+  axes.plot([x, x + 2.5], [foot, foot], color=PALE, lw=0.8)
+  axes.text(x, row + 0.18, text, fontsize=6.5)
+
+
+def _image(axes: Axes, x: float, row: int, image: np.ndarray) -> None:
+  axes.imshow(
+    image[..., 0] if image.shape[-1] == 1 else image,
+    cmap="gray",
+    vmin=0,
+    vmax=255,
+    extent=(x, x + 0.92, row + 0.92, row),
+    interpolation="nearest" if len(image) < SMALL else "lanczos",
+    aspect="auto",
+  )
+
+
+def _plain(figure: Figure) -> Figure:
+  for axes in figure.axes:
+    axes.spines[["top", "right"]].set_visible(False)
+  return figure

@@ -1,0 +1,134 @@
+"""The report on a data set's factors: reads what `experiments.fit_factors` left in a folder, writes a page beside it.
+
+Host-side. Files in: `factors.json`, `factors.npz`, `examples.npz`; out: `factors.md` and its pictures.
+"""
+
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from dynsel_jax.report import factor_figures
+
+__all__ = ["closing_lines", "write"]
+
+SCORES = ("representativeness", "rarity")
+GROUPS = {"common": "Most common factors", "rare": "Rarest factors that fire"}
+
+
+def write(folder: pathlib.Path) -> None:
+  """Writes `factors.md` and its pictures into `folder`."""
+  summary = json.loads((folder / "factors.json").read_text())
+  counted, shown = (dict(np.load(folder / f"{name}.npz", allow_pickle=False)) for name in ("factors", "examples"))
+  figures = {
+    "firing_frequency": factor_figures.firing_frequency(
+      counted["firing_frequency"], summary["num_samples"], summary["settings"]["factors"]["common_fraction"]
+    ),
+    "scores": factor_figures.scores({name: counted[name] for name in SCORES}, _correlations(summary)),
+  }
+  for group in GROUPS:
+    if f"{group}_images" in shown:
+      figures[f"{group}_factors"] = factor_figures.factor_sheet(
+        *(shown[f"{group}_{part}"] for part in ("latents", "class_counts", "images", "samples")),
+        num_samples=summary["num_samples"],
+        class_names=summary["class_names"],
+      )
+  if "class_labels" in shown:
+    by_score = {name: shown[f"class_{name}_images"] for name in SCORES}
+    figures["samples"] = factor_figures.sample_sheet(by_score, shown["class_labels"], summary["class_names"])
+  for name, figure in figures.items():
+    figure.savefig(folder / f"{name}.png", dpi=140)
+  (folder / "factors.md").write_text(_page(summary, shown, set(figures)))
+
+
+def closing_lines(summary: dict[str, Any], folder: str) -> str:
+  """Returns what `factors.json` holds in a few lines for a person."""
+  spent = ", ".join(f"{name} {value:.1f}" for name, value in summary["seconds"].items())
+  return "\n".join(
+    [
+      f"{summary['dataset']}: {summary['num_samples']:,} samples, features of width {summary['width']}",
+      f"autoencoder     {_autoencoder(summary)}",
+      f"scores          {_correlations(summary)}",
+      *(f"warning         {line}" for line in summary["warnings"]),
+      f"seconds         {sum(summary['seconds'].values()):.1f} ({spent})",
+      f"report          {pathlib.Path(folder, 'factors.md')}",
+    ]
+  )
+
+
+def _autoencoder(summary: dict[str, Any]) -> str:
+  return (
+    f"{summary['num_latents']:,} latents, FVU {summary['fvu']:.3f}, {summary['mean_l0']:.1f} active a sample,"
+    f" {summary['dead_share']:.1%} never active"
+  )
+
+
+def _correlations(summary: dict[str, Any]) -> str:
+  if summary["correlation"]["pearson"] is None:
+    return "a score is constant"
+  return "correlation {pearson:.2f} (Pearson), {spearman:.2f} (Spearman)".format(**summary["correlation"])
+
+
+def _page(summary: dict[str, Any], shown: dict[str, np.ndarray], figures: set[str]) -> str:
+  settings = summary["settings"]
+  lines = [
+    f"# Factors of {summary['dataset']}",
+    "",
+    f"{summary['num_samples']:,} training samples of {summary['num_classes']} classes. Features of width"
+    f" {summary['width']}: {_settings(settings['features'])}. Autoencoder: {_settings(settings['factors'])}.",
+    "",
+    f"Sparse autoencoder: {_autoencoder(summary)}.",
+    *(f"\n**Warning.** {line}" for line in summary["warnings"]),
+    "",
+    "## How often latents fire",
+    "",
+    "![firing frequencies](firing_frequency.png)",
+    "",
+    *_shares(summary),
+    "",
+    "## Scores",
+    "",
+    f"Representativeness counts a sample's common factors, rarity its rare ones; {_correlations(summary)}.",
+    "",
+    "![scores](scores.png)",
+  ]
+  if "samples" in figures:
+    lines += ["", "Of each class the images with the highest scores:", "", "![samples](samples.png)"]
+  for group, title in GROUPS.items():
+    lines += ["", f"## {title}", ""]
+    if f"{group}_factors" in figures:
+      lines += [
+        "A row for each: how often it fires, in which classes, and where it is strongest, strongest first.",
+        "",
+        f"![{title.lower()}]({group}_factors.png)",
+        "",
+      ]
+    lines += _table(shown, group, summary["class_names"])
+  seconds = ", ".join(f"{name} {value:.1f}" for name, value in summary["seconds"].items())
+  return "\n".join([*lines, "", f"Seconds on {summary['device']} (0 where the cache had it): {seconds}.", ""])
+
+
+def _settings(section: dict[str, Any]) -> str:
+  return ", ".join(f"`{name}={value}`" for name, value in section.items() if value != "")
+
+
+def _shares(summary: dict[str, Any]) -> list[str]:
+  """A table of the latents by the share of the samples in which they fire."""
+  edges, counts = summary["firing_share_edges"], summary["firing_share_counts"]
+  names = ["never", *(f"≤ {edge:g}" for edge in edges[1:])]
+  return [
+    "| share of the samples | " + " | ".join(names) + " |",
+    "|---|" + "---|" * len(names),
+    "| latents | " + " | ".join(f"{count:,}" for count in counts) + " |",
+  ]
+
+
+def _table(shown: dict[str, np.ndarray], group: str, class_names: list[str]) -> list[str]:
+  lines = ["| latent | fires in | classes | largest classes | strongest samples (index) |", "|---|---|---|---|---|"]
+  rows = (shown[f"{group}_{part}"] for part in ("latents", "class_counts", "samples"))
+  for latent, counts, samples in zip(*rows, strict=True):
+    found = " ".join(str(sample) for sample in samples if sample >= 0)
+    largest = factor_figures.make_up(counts, class_names)
+    lines.append(f"| {latent} | {counts.sum():,} | {np.count_nonzero(counts)} | {largest} | {found} |")
+  return lines

@@ -1,0 +1,137 @@
+"""The offline stage of RRD by itself: features, sparse autoencoder, factors, scores, and a report on them.
+
+    python -m experiments.fit_factors --config=configs/cifar10.py:features=file --workdir=runs/factors \
+        --config.features.path=clip_vit_l14.npz
+
+`experiments.train` with the same sections `features` and `factors` finds all of it in the cache. In the workdir are
+
+    factors.md        the report, with its pictures (.png)
+    factors.json      quality of the autoencoder, correlation of the scores, seconds, settings
+    factors.npz       representativeness, rarity [N]; firing_frequency, class_spread [L]
+    sae.npz           the autoencoder: --config.factors.sae=runs/factors/sae.npz scores another data set with it
+    examples.npz      the factors that the report shows: their strongest samples, classes, images
+"""
+
+import json
+import pathlib
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from scipy import stats
+
+from dynsel_jax import data, options
+from dynsel_jax.factors import examples, files, quality
+from dynsel_jax.report import factor_page
+from dynsel_jax.training import factor_columns, timing
+from dynsel_jax.training.workdir import check_writable
+from experiments import cli
+
+PARTS = ("features", "codes", "columns")  # of the stage, in their order
+NUM_FACTORS, NUM_SAMPLES = 12, 10  # shown of the common and of the rare factors each; samples of each
+NUM_CLASSES, NUM_BEST = 10, 6  # classes of which the best samples are shown; how many by each score
+
+
+def fit_factors(config: ml_collections.ConfigDict, folder: pathlib.Path) -> dict[str, Any]:
+  """Runs the stage and writes its files; returns what `factors.json` holds.
+
+  Raises:
+    UserError: a value of the config is wrong.
+  """
+  check_writable(str(folder))
+  if "features" not in config:
+    raise options.UserError("the config has no features; name them: --config=FILE:features=pixels")
+  source = data.prepare(config.dataset.to_dict())
+  stage = factor_columns.Stage(config, source, timing.Timers())
+  seconds = {}
+  for part in PARTS:
+    start = time.perf_counter()
+    jax.block_until_ready(getattr(stage, part))
+    seconds[part] = round(time.perf_counter() - start, 3)
+
+  columns = {name: np.asarray(column) for name, column in stage.columns.items()}
+  summary = {
+    "dataset": source.name,
+    "data_fingerprint": source.fingerprint,
+    "settings": {"features": config.features.to_dict(), "factors": config.factors.to_dict()},
+    "num_samples": len(source.train.labels),
+    "num_classes": source.num_classes,
+    "class_names": source.class_names,
+    "width": stage.features.shape[1],
+    "num_latents": stage.sae.params.b_enc.shape[0],
+    "fvu": float(stage.quality.fvu),
+    "mean_l0": float(stage.quality.mean_l0),
+    "dead_share": float(stage.quality.dead_share),
+    "firing_share_edges": list(quality.HISTOGRAM_EDGES),
+    "firing_share_counts": np.asarray(stage.quality.frequency_histogram).tolist(),
+    "warnings": quality.warnings(stage.quality),
+    "scores": {name: {"mean": float(x.mean()), "deviation": float(x.std())} for name, x in columns.items()},
+    "correlation": _correlation(*columns.values()),
+    "device": jax.devices()[0].device_kind,
+    "seconds": seconds,
+  }
+  folder.mkdir(parents=True, exist_ok=True)
+  files.write_sae(folder / "sae.npz", stage.sae, k=config.factors.k, topk=config.factors.topk)
+  np.savez(folder / "factors.npz", **columns, **stage.statistics._asdict())
+  shown = {**_factor_examples(stage, source), **_sample_examples(columns, source)}
+  np.savez_compressed(folder / "examples.npz", **shown)  # type: ignore[arg-type]
+  (folder / "factors.json").write_text(json.dumps(summary, indent=2) + "\n")
+  factor_page.write(folder)
+  return summary
+
+
+def _correlation(one: np.ndarray, other: np.ndarray) -> dict[str, float | None]:
+  """Returns the scores' two correlations, None where a score is constant."""
+  if one.min() == one.max() or other.min() == other.max():
+    return {"pearson": None, "spearman": None}
+  return {"pearson": float(stats.pearsonr(one, other)[0]), "spearman": float(stats.spearmanr(one, other)[0])}
+
+
+def _factor_examples(stage: factor_columns.Stage, source: data.Source) -> dict[str, np.ndarray]:
+  """Returns the most common and the rarest factors that fire at all, their strongest samples, and their classes."""
+  frequency = stage.statistics.firing_frequency
+  rising = np.argsort(frequency, kind="stable")
+  firing = rising[frequency[rising] > 0]
+  shown = {"common": firing[::-1][:NUM_FACTORS], "rare": firing[:NUM_FACTORS]}
+  labels = jnp.asarray(source.train.labels)
+  arrays: dict[str, np.ndarray] = {}
+  for group, latents in shown.items():
+    placed = jnp.asarray(latents, jnp.int32)
+    samples, values = examples.top_samples(stage.codes, placed, count=min(NUM_SAMPLES, len(labels)))
+    counts = examples.class_counts(stage.codes, placed, labels, num_classes=source.num_classes)
+    found = {"latents": latents, "samples": samples, "values": values, "class_counts": counts}
+    if _has_images(source):
+      found["images"] = source.train.inputs[np.asarray(samples)]
+    arrays |= {f"{group}_{name}": np.asarray(array) for name, array in found.items()}
+  return arrays
+
+
+def _sample_examples(columns: dict[str, np.ndarray], source: data.Source) -> dict[str, np.ndarray]:
+  """Returns the images with the highest scores of some classes; nothing for a set without images."""
+  if not _has_images(source):
+    return {}
+  classes = np.unique(source.train.labels)[:NUM_CLASSES]
+  members = [np.flatnonzero(source.train.labels == label) for label in classes]
+  count = min(NUM_BEST, *(member.size for member in members))
+  arrays = {"class_labels": classes}
+  for name, score in columns.items():
+    best = [member[np.argsort(-score[member], kind="stable")[:count]] for member in members]
+    arrays[f"class_{name}_samples"] = np.array(best)
+    arrays[f"class_{name}_images"] = source.train.inputs[np.array(best)]
+  return arrays
+
+
+def _has_images(source: data.Source) -> bool:
+  return source.train.inputs.ndim == 4  # a text is a row of tokens
+
+
+def main(config: ml_collections.ConfigDict, workdir: str) -> None:
+  """Runs, and prints a short summary."""
+  print(factor_page.closing_lines(fit_factors(config, pathlib.Path(workdir)), workdir))
+
+
+if __name__ == "__main__":
+  cli.run_on_config(main)
