@@ -44,10 +44,11 @@ def test_one_line_names_the_field_and_the_value(changes, line, tmp_path):
   assert not workdir.exists()
 
 
-def test_a_section_that_has_been_wiped(tmp_path):
+@pytest.mark.parametrize("section", ["dataset", "optimizer"])
+def test_a_section_that_has_been_wiped(section, tmp_path):
   made = runs.config()
-  made.optimizer = {}
-  with pytest.raises(options.UserError, match=r"optimizer=\{\} has no name"):
+  made[section] = {}
+  with pytest.raises(options.UserError, match=rf"{section}=\{{\}} has no name"):
     runs.train(made, tmp_path / "run")
 
 

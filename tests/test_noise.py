@@ -84,7 +84,10 @@ def test_only_training_labels_change_and_the_true_ones_are_kept(digits):
     ({"rates": 0.1}, "has no option 'rates'"),
     ({"rate": 0.1, "kind": "asymmetric", "class_map": (1, 0)}, "class_map=(1, 0) must hold 10 classes in [0, 10)"),
     ({"rate": 0.1, "kind": "asymmetric", "class_map": (*range(9), 10)}, "must hold 10 classes"),
-    ({"rate": 0.1, "class_map": tuple(range(10))}, "class_map is read with kind='asymmetric' alone"),
+    (
+      {"rate": 0.1, "class_map": tuple(range(10))},
+      "class_map=(0, 1, 2, 3, 4, 5, 6, 7, 8, 9) is read with kind='asymmetric' alone",
+    ),
     ({"rate": 1.0, "kind": "asymmetric", "class_map": (0,) * 10}, "no training sample of class 1"),
   ],
 )

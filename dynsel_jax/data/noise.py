@@ -69,7 +69,9 @@ def check(settings: dict[str, Any]) -> None:
   options.check_fraction("dataset.label_noise.rate", settings["rate"], zero=True)
   options.check_positive("dataset.label_noise.seed", settings["seed"], zero=True)
   if settings["class_map"] and settings["kind"] != "asymmetric":
-    raise options.UserError("dataset.label_noise.class_map is read with kind='asymmetric' alone")
+    raise options.UserError(
+      f"dataset.label_noise.class_map={settings['class_map']} is read with kind='asymmetric' alone"
+    )
 
 
 def apply(source: Source, settings: dict[str, Any]) -> Source:
