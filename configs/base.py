@@ -3,7 +3,8 @@
     size=cpu|smoke       a run for two CPU cores, or one of seconds
     selector=NAME        any registered method, or a dotted path to your own: my_lab.my_module:my_selector
     model=NAME, optimizer=NAME, schedule=NAME
-    features=NAME        where the factor scores come from that a method such as rrd reads: pixels, file
+    features=NAME        where the factor scores come from that a method such as rrd reads:
+                         clip, efficientnet, file, pixels
 
 A variant chooses what has options of its own; every other field, and every option, is a flag:
 `--config.selector.keep_fraction=0.3`.

@@ -51,7 +51,7 @@ def test_a_wrong_array_is_named(digits, tmp_path, content, line):
 
 
 def test_wrong_names_and_files_are_named(tmp_path, digits):
-  with pytest.raises(options.UserError, match="features.name='pixel' is not known; known: file, pixels"):
+  with pytest.raises(options.UserError, match="features.name='pixel' is not known; known: .*file, pixels"):
     features.create("pixel")
   with pytest.raises(options.UserError, match="features.path='absent.npy' is not a file"):
     features.create("file", path="absent.npy")

@@ -12,7 +12,7 @@ import numpy as np
 from dynsel_jax import cache
 from dynsel_jax import options as options_lib
 from dynsel_jax.data import Source
-from dynsel_jax.features import file, pixels
+from dynsel_jax.features import clip, efficientnet, file, pixels
 
 __all__ = ["SPACES", "FeatureSpace", "create", "defaults", "extract", "identity"]
 
@@ -25,7 +25,12 @@ class FeatureSpace(Protocol):
   def extract(self, source: Source) -> np.ndarray: ...
 
 
-SPACES: dict[str, Callable[..., FeatureSpace]] = {"file": file.file, "pixels": pixels.pixels}
+SPACES: dict[str, Callable[..., FeatureSpace]] = {
+  "clip": clip.clip,
+  "efficientnet": efficientnet.efficientnet,
+  "file": file.file,
+  "pixels": pixels.pixels,
+}
 
 
 def defaults(name: str) -> dict[str, Any]:
