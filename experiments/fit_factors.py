@@ -35,17 +35,26 @@ NUM_FACTORS, NUM_SAMPLES = 12, 10  # shown of the common and of the rare factors
 NUM_CLASSES, NUM_BEST = 10, 6  # classes of which the best samples are shown; how many by each score
 
 
+def prepare(config: ml_collections.ConfigDict, folder: pathlib.Path) -> tuple[data.Source, factor_columns.Stage]:
+  """Returns the config's data set and offline stage, of which nothing has been made yet.
+
+  Raises:
+    UserError: a value of the config is wrong, or `folder` cannot be written.
+  """
+  check_writable(str(folder))
+  if "features" not in config:
+    raise options.UserError("the config has no features; name them: --config=FILE:features=pixels")
+  source = data.prepare(config.dataset.to_dict(), config.cache_dir)
+  return source, factor_columns.Stage(config, source, timing.Timers())
+
+
 def fit_factors(config: ml_collections.ConfigDict, folder: pathlib.Path) -> dict[str, Any]:
   """Runs the stage and writes its files; returns what `factors.json` holds.
 
   Raises:
     UserError: a value of the config is wrong.
   """
-  check_writable(str(folder))
-  if "features" not in config:
-    raise options.UserError("the config has no features; name them: --config=FILE:features=pixels")
-  source = data.prepare(config.dataset.to_dict())
-  stage = factor_columns.Stage(config, source, timing.Timers())
+  source, stage = prepare(config, folder)
   seconds = {}
   for part in PARTS:
     start = time.perf_counter()

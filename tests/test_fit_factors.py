@@ -108,7 +108,7 @@ def test_the_summary_is_a_few_lines(fitted):
 def test_a_set_without_images_gets_the_samples_indices(tmp_path, monkeypatch):
   source = data.load("digits")
   tokens = source.train._replace(inputs=source.train.inputs.reshape(1442, 64).astype(np.int32))
-  monkeypatch.setattr(data, "prepare", lambda section: source._replace(train=tokens))
+  monkeypatch.setattr(data, "prepare", lambda *_: source._replace(train=tokens))
   np.save(tmp_path / "features.npy", np.asarray(tokens.inputs, np.float32)[:, 8:24])
   made = digits.get_config("features=file")
   flat = {"features.path": str(tmp_path / "features.npy"), "cache_dir": str(tmp_path), "factors.epochs": 2}

@@ -37,6 +37,21 @@ def test_features_far_from_the_origin_lose_nothing():
   np.testing.assert_allclose(far, near, atol=2e-5)
 
 
+def test_what_is_small_beside_a_kernel_near_one_is_kept():
+  rng = np.random.default_rng(0)
+  u, v = rng.normal(size=(2, 300, 128)) + 0.2 * np.linspace(0, 1, 2)[:, None, None]
+  u, v = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (u, v))  # float64
+
+  def mean_kernel(a, b):
+    return np.exp(-np.sum((a[:, None] - b[None]) ** 2, axis=2) / 128)
+
+  within = sum((mean_kernel(x, x).sum() - 300) / (300 * 299) for x in (u, v))
+  expected = within - 2 * mean_kernel(u, v).mean()
+  assert 0 < expected < 2e-3
+  result = mmd_squared(jnp.asarray(u, jnp.float32), jnp.asarray(v, jnp.float32))
+  np.testing.assert_allclose(result, expected, rtol=1e-4)
+
+
 def test_unbiased_form_needs_two_points_a_side():
   with pytest.raises(UserError, match="1 and 4 points"):
     mmd_squared(jnp.ones((1, 2)), jnp.ones((4, 2)))

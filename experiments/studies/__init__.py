@@ -1,0 +1,1 @@
+"""Studies of a paper's claims beside training: `python -m experiments.studies.NAME`."""
