@@ -1,0 +1,185 @@
+"""Runs that differ by their seed alone, and what is taken over them. Pure functions over what `runs` reads.
+
+A group's value is the mean over its seeds, with the sample standard deviation (n - 1). A difference between two groups
+is taken seed by seed, over the seeds that both have, with Student's t for its 95 % interval.
+"""
+
+import collections
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from dynsel_jax.report import runs as runs_lib
+from dynsel_jax.report.runs import Run
+
+__all__ = ["Difference", "Group", "Spread", "collect", "difference", "reference", "spread", "work_seconds"]
+
+# What may differ between runs that are compared: where things lie, and how often a run is saved.
+_IGNORED = ("seed", "cache_dir", "checkpoint_every_steps", "eval_batch_size", "dataset.data_dir", "selector.name")
+_OF_METHOD = ("selector", "features", "factors")  # sections that belong to the method
+
+
+class Spread(NamedTuple):
+  """Mean and sample standard deviation over `n` seeds; the latter is nan for one, both for none."""
+
+  mean: float
+  sd: float
+  n: int
+
+
+class Difference(NamedTuple):
+  """The mean of paired differences, and its 95 % interval, which is nan for one pair."""
+
+  mean: float
+  low: float
+  high: float
+  n: int
+
+
+class Group(NamedTuple):
+  """The finished runs of one method with one setting on one data set, one for each seed."""
+
+  dataset: str
+  method: str
+  own: tuple[tuple[str, Any], ...]  # options of the method that set the group apart from others of it
+  shared: tuple[tuple[str, Any], ...]  # fields of the recipe that are not the same in all groups of the data set
+  runs: tuple[Run, ...]  # by seed
+
+  @property
+  def label(self) -> str:
+    """The method with what sets the group apart."""
+    set_apart = [
+      (name.rpartition(".")[2].removesuffix("_fraction"), value) for name, value in (*self.own, *self.shared)
+    ]
+    words = [f"{name}={_word(value)}" for name, value in set_apart]
+    return f"{self.method} ({', '.join(words)})" if words else self.method
+
+  @property
+  def keep_fraction(self) -> float | None:
+    """The nominal keep fraction, None where the method has none."""
+    return 1.0 if self.method == "full" else self.runs[0].config["selector"].get("keep_fraction")
+
+  @property
+  def offline_seconds(self) -> float:
+    """Seconds of the offline stage: the most that a run of the group took, as the others may have found it cached."""
+    return max(sum(_summary(run)["seconds"].get(name, 0.0) for name in runs_lib.OFFLINE) for run in self.runs)
+
+
+def _word(value: Any) -> str:
+  return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _summary(run: Run) -> dict[str, Any]:
+  assert run.summary is not None
+  return run.summary
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+  flat: dict[str, Any] = {}
+  for name, value in tree.items():
+    flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+  return flat
+
+
+def collect(found: Iterable[Run]) -> tuple[list[Group], list[str]]:
+  """Groups the finished runs; returns the groups and, in words, which runs were left out and why."""
+  left_out: list[str] = []
+  by_dataset: dict[str, list[Run]] = collections.defaultdict(list)
+  for run in found:
+    if run.summary is None:
+      left_out.append(f"{run.path.name}: not finished ({', '.join(run.missing)})")
+    else:
+      by_dataset[run.config["dataset"]["name"]].append(run)
+  groups = [group for name, members in by_dataset.items() for group in _of_dataset(name, members, left_out)]
+  return sorted(groups, key=_order), left_out
+
+
+def _order(group: Group) -> tuple[Any, ...]:
+  """Sorts `full` and `random` first, then by method and share kept."""
+  first = {"full": 0, "random": 1}.get(group.method, 2)
+  return group.dataset, first, group.method, group.keep_fraction or 0.0, group.label
+
+
+def _of_dataset(dataset: str, members: Sequence[Run], left_out: list[str]) -> list[Group]:
+  def section(name: str) -> bool:
+    return name.partition(".")[0] in _OF_METHOD
+
+  fields = {run.path: {k: _hashable(v) for k, v in _flat(run.config).items() if k not in _IGNORED} for run in members}
+  recipe = _differing([{k: v for k, v in fields[run.path].items() if not section(k)} for run in members])
+  own = {
+    method: _differing(
+      [{k: v for k, v in fields[r.path].items() if section(k)} for r in members if _method(r) == method]
+    )
+    for method in {_method(run) for run in members}
+  }
+  cells: dict[tuple[Any, ...], dict[int, Run]] = collections.defaultdict(dict)
+  for run in members:
+    values = fields[run.path]
+    ours = tuple((name, values[name]) for name in own[_method(run)] if name in values)
+    shared = tuple((name, values[name]) for name in recipe if name in values)
+    cell = cells[(_method(run), ours, shared)]
+    if run.seed in cell:
+      left_out.append(f"{run.path.name}: the same run as {cell[run.seed].path.name}")
+    cell.setdefault(run.seed, run)
+  return [
+    Group(dataset, method, ours, shared, tuple(run for _, run in sorted(cell.items())))
+    for (method, ours, shared), cell in cells.items()
+  ]
+
+
+def _method(run: Run) -> str:
+  return run.config["selector"]["name"]
+
+
+def _hashable(value: Any) -> Any:
+  return tuple(map(_hashable, value)) if isinstance(value, list) else value
+
+
+def _differing(fields: Sequence[dict[str, Any]]) -> list[str]:
+  """Returns the names that do not have the same value in all of the dicts."""
+  names = dict.fromkeys(name for field in fields for name in field)
+  return [name for name in names if len({field.get(name) for field in fields}) > 1]
+
+
+def reference(group: Group, groups: Iterable[Group], method: str) -> Group | None:
+  """Returns the group of `method` that `group` is compared with, or None.
+
+  It has the same recipe, or all of it but the number of epochs where only that one is there; of several it is the one
+  with the same keep fraction.
+  """
+  candidates = [g for g in groups if g.dataset == group.dataset and g.method == method and g is not group]
+  alike = [g for g in candidates if g.shared == group.shared] or [
+    g for g in candidates if _without_epochs(g) == _without_epochs(group)
+  ]
+  if len(alike) > 1:
+    alike = [g for g in alike if g.keep_fraction == group.keep_fraction]
+  return alike[0] if len(alike) == 1 else None
+
+
+def _without_epochs(group: Group) -> list[tuple[str, Any]]:
+  return [(name, value) for name, value in group.shared if name != "epochs"]
+
+
+def spread(values: Iterable[float]) -> Spread:
+  """Returns mean and sample standard deviation."""
+  array = np.asarray(list(values), np.float64)
+  mean = float(array.mean()) if array.size else math.nan
+  return Spread(mean, float(array.std(ddof=1)) if array.size > 1 else math.nan, array.size)
+
+
+def difference(group: Group, other: Group, value: Callable[[Run], float]) -> Difference:
+  """Returns `value` of `group` less that of `other`, paired by seed."""
+  ours, theirs = ({run.seed: value(run) for run in g.runs} for g in (group, other))
+  paired = spread(ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys()))
+  half = math.nan
+  if paired.n > 1:
+    half = float(stats.t.ppf(0.975, paired.n - 1)) * paired.sd / math.sqrt(paired.n)
+  return Difference(paired.mean, paired.mean - half, paired.mean + half, paired.n)
+
+
+def work_seconds(group: Group, run: Run) -> float:
+  """Returns a run's seconds with the whole offline stage, without loading and compiling."""
+  return runs_lib.seconds_without_offline(_summary(run)["seconds"]) + group.offline_seconds
