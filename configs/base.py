@@ -4,7 +4,7 @@
     selector=NAME        any registered method, or a dotted path to your own: my_lab.my_module:my_selector
     model=NAME, optimizer=NAME, schedule=NAME
     features=NAME        where the factor scores come from that a method such as rrd reads:
-                         clip, efficientnet, file, pixels
+                         backbone, clip, efficientnet, file, pixels
 
 A variant chooses what has options of its own; every other field, and every option, is a flag:
 `--config.selector.keep_fraction=0.3`.
@@ -16,9 +16,8 @@ from typing import Any
 import ml_collections
 
 from dynsel_jax import data, models, options, selectors
-from dynsel_jax import features as feature_spaces
 from dynsel_jax.data import noise
-from dynsel_jax.training import factor_columns, optimizers, schedules
+from dynsel_jax.training import factor_columns, optimizers, schedules, spaces
 
 __all__ = ["get_config", "parse", "small_images"]
 
@@ -86,7 +85,7 @@ def get_config(
   if not features and set(selectors.columns(selector)) & set(factor_columns.COLUMNS):
     features = "pixels"
   if features:
-    config.features = _choice(features, feature_spaces.defaults(features))
+    config.features = _choice(features, spaces.defaults(features))
     config.factors = factor_columns.defaults()
   return config
 

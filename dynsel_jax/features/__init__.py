@@ -4,7 +4,7 @@ A feature space is an object with `settings()`, what its features depend on besi
 the features `[N, D]` float32. What has been extracted is kept on disk; see `cache`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,7 +14,7 @@ from dynsel_jax import options as options_lib
 from dynsel_jax.data import Source
 from dynsel_jax.features import clip, efficientnet, file, pixels
 
-__all__ = ["SPACES", "FeatureSpace", "create", "defaults", "extract", "identity"]
+__all__ = ["SPACES", "FeatureSpace", "Spaces", "create", "defaults", "extract", "identity"]
 
 
 class FeatureSpace(Protocol):
@@ -25,7 +25,9 @@ class FeatureSpace(Protocol):
   def extract(self, source: Source) -> np.ndarray: ...
 
 
-SPACES: dict[str, Callable[..., FeatureSpace]] = {
+Spaces = Mapping[str, Callable[..., FeatureSpace]]
+
+SPACES: Spaces = {
   "clip": clip.clip,
   "efficientnet": efficientnet.efficientnet,
   "file": file.file,
@@ -33,20 +35,20 @@ SPACES: dict[str, Callable[..., FeatureSpace]] = {
 }
 
 
-def defaults(name: str) -> dict[str, Any]:
-  """Returns the options of the feature space `name` with their defaults."""
-  options_lib.check_choice("features.name", name, SPACES)
-  return options_lib.keyword_defaults(SPACES[name])
+def defaults(name: str, *, spaces: Spaces = SPACES) -> dict[str, Any]:
+  """Returns the options of the feature space `name` of `spaces` with their defaults."""
+  options_lib.check_choice("features.name", name, spaces)
+  return options_lib.keyword_defaults(spaces[name])
 
 
-def create(name: str, **options: Any) -> FeatureSpace:
-  """Builds the feature space `name`.
+def create(name: str, *, spaces: Spaces = SPACES, **options: Any) -> FeatureSpace:
+  """Builds the feature space `name` of `spaces`.
 
   Raises:
     UserError: the name or an option is not known, or a value is wrong.
   """
-  options_lib.check_settings("features", name, options, defaults(name))
-  return SPACES[name](**options)
+  options_lib.check_settings("features", name, options, defaults(name, spaces=spaces))
+  return spaces[name](**options)
 
 
 def identity(name: str, space: FeatureSpace, source: Source) -> dict[str, Any]:

@@ -6,6 +6,7 @@ steps. Saving copies the arrays to the host and then writes in the background; a
 
 import dataclasses
 import os
+from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
@@ -14,7 +15,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 from dynsel_jax.training import parallel
 from dynsel_jax.training.state import RunState
 
-__all__ = ["Checkpoints", "Position"]
+__all__ = ["Checkpoints", "Position", "latest_step", "read_model"]
 
 KEPT = 2  # the newest, and one before it
 
@@ -75,3 +76,33 @@ class Checkpoints:
     """Waits until everything is on disk and releases the files."""
     self._manager.wait_until_finished()
     self._manager.close()
+
+
+def _reader(directory: str) -> ocp.CheckpointManager:
+  return ocp.CheckpointManager(os.path.abspath(directory), item_handlers={"state": ocp.PyTreeCheckpointHandler()})
+
+
+def latest_step(directory: str) -> int | None:
+  """Returns the optimizer step of the newest complete checkpoint in `directory`, or None."""
+  with _reader(directory) as manager:
+    return manager.latest_step()
+
+
+def read_model(directory: str) -> dict[str, Any]:
+  """Returns the model's variables, "params" and "batch_stats", from the newest checkpoint in `directory`.
+
+  Nothing else is read, so that neither the selector nor the number of devices of that run matters.
+  """
+  placed = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+
+  def like(leaf: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=placed)
+
+  with _reader(directory) as manager:
+    step = manager.latest_step()
+    held = manager.item_metadata(step)["state"].tree["train"]
+    wanted = {"train": jax.tree.map(like, {name: held[name] for name in ("params", "batch_stats")})}
+    restore = ocp.args.PyTreeRestore(
+      item=wanted, partial_restore=True, restore_args=ocp.checkpoint_utils.construct_restore_args(wanted)
+    )
+    return manager.restore(step, args=ocp.args.Composite(state=restore))["state"]["train"]

@@ -17,6 +17,7 @@ from jax import Array
 from dynsel_jax import cache, factors, features, options
 from dynsel_jax.data import Source
 from dynsel_jax.factors import files, quality, statistics
+from dynsel_jax.training import spaces
 from dynsel_jax.training.timing import Timers
 
 __all__ = ["COLUMNS", "Stage", "defaults", "factor_columns"]
@@ -73,9 +74,7 @@ class Stage:
       UserError: a value of those sections is wrong.
     """
     self._source, self._timers, self._directory = source, timers, config.cache_dir
-    settings = config.features.to_dict()
-    self._space_name = settings.pop("name")
-    self._space = features.create(self._space_name, **settings)
+    self._space_name, self._space = spaces.create(config)
     self._settings = config.factors.to_dict()
     path, self._common_fraction = self._settings.pop("sae"), self._settings.pop("common_fraction")
     options.check_positive("factors.expansion_factor", self._settings["expansion_factor"])

@@ -1,0 +1,34 @@
+"""The feature spaces that a config can name: those of `features`, and `backbone`, which must be able to train.
+
+Host-side.
+"""
+
+import functools
+from typing import Any
+
+import ml_collections
+
+from dynsel_jax import features
+from dynsel_jax.training import backbone
+
+__all__ = ["create", "defaults"]
+
+
+def _offered(config: ml_collections.ConfigDict | None) -> features.Spaces:
+  return {**features.SPACES, "backbone": functools.partial(backbone.backbone, config)}
+
+
+def defaults(name: str) -> dict[str, Any]:
+  """Returns the options of the feature space `name` with their defaults."""
+  return features.defaults(name, spaces=_offered(None))
+
+
+def create(config: ml_collections.ConfigDict) -> tuple[str, features.FeatureSpace]:
+  """Builds the feature space of a config's section `features`, and returns its name and it.
+
+  Raises:
+    UserError: the name or an option is not known, or a value is wrong.
+  """
+  settings = config.features.to_dict()
+  name = settings.pop("name")
+  return name, features.create(name, spaces=_offered(config), **settings)
