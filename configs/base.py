@@ -2,12 +2,13 @@
 
     size=cpu|smoke       a run for two CPU cores, or one of seconds
     selector=NAME        any registered method, or a dotted path to your own: my_lab.my_module:my_selector
+    wrap=NAME+NAME       wrappers around the selector, the first innermost: annealed+class_balanced
     model=NAME, optimizer=NAME, schedule=NAME
     features=NAME        where the factor scores come from that a method such as rrd reads:
                          backbone, clip, efficientnet, file, pixels
 
 A variant chooses what has options of its own; every other field, and every option, is a flag:
-`--config.selector.keep_fraction=0.3`.
+`--config.selector.keep_fraction=0.3`, `--config.wrappers.annealed.last=0.1`.
 """
 
 from collections.abc import Mapping
@@ -17,11 +18,12 @@ import ml_collections
 
 from dynsel_jax import data, models, options, selectors
 from dynsel_jax.data import noise
+from dynsel_jax.selectors import wrapping
 from dynsel_jax.training import factor_columns, optimizers, schedules, spaces
 
 __all__ = ["get_config", "parse", "small_images"]
 
-CHOICES = ("features", "model", "optimizer", "schedule", "selector")
+CHOICES = ("features", "model", "optimizer", "schedule", "selector", "wrap")
 
 
 def parse(variants: str, sizes: tuple[str, ...]) -> dict[str, str]:
@@ -45,6 +47,14 @@ def _choice(name: str, defaults: Mapping[str, Any]) -> ml_collections.ConfigDict
   return ml_collections.ConfigDict({"name": name, **defaults})
 
 
+def _wrappers(names: tuple[str, ...]) -> ml_collections.ConfigDict:
+  sections = [wrapping.section(name) for name in names]
+  if len(set(sections)) < len(sections):
+    raise options.UserError(f"wrap={'+'.join(names)!r} names a wrapper twice")
+  of_each = {section: wrapping.defaults(name) for section, name in zip(sections, names, strict=True)}
+  return ml_collections.ConfigDict({"names": names, **of_each})
+
+
 def get_config(
   dataset: str,
   *,
@@ -53,10 +63,12 @@ def get_config(
   optimizer: str = "sgd",
   schedule: str = "cosine",
   features: str = "",
+  wrap: str = "",
 ) -> ml_collections.ConfigDict:
   """Returns RRD's CIFAR recipe (arXiv 2603.04981, App. C) on `dataset`, for the benchmark's file to change.
 
-  The sections `features` and `factors` are there if `features` is named or the selector reads factor scores.
+  The sections `features` and `factors` are there if `features` is named or the selector reads factor scores, and
+  `wrappers`, with the options of each by its name, if `wrap` names any.
   """
   config = ml_collections.ConfigDict(
     {
@@ -87,6 +99,8 @@ def get_config(
   if features:
     config.features = _choice(features, spaces.defaults(features))
     config.factors = factor_columns.defaults()
+  if wrap:
+    config.wrappers = _wrappers(tuple(wrap.split("+")))
   return config
 
 

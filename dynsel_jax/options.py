@@ -1,5 +1,6 @@
 """Names and values that a user sets, and the one line they read when one is wrong. Host-side, no arrays."""
 
+import importlib
 import inspect
 import math
 from collections.abc import Callable, Collection, Mapping
@@ -7,7 +8,15 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["UserError", "check_choice", "check_fraction", "check_positive", "check_settings", "keyword_defaults"]
+__all__ = [
+  "UserError",
+  "check_choice",
+  "check_fraction",
+  "check_positive",
+  "check_settings",
+  "keyword_defaults",
+  "named_or_imported",
+]
 
 
 class UserError(ValueError):
@@ -36,6 +45,26 @@ def keyword_defaults(function: Callable[..., Any]) -> dict[str, Any]:
   """Returns the keyword-only parameters of `function` with their defaults: the options that a config offers."""
   parameters = inspect.signature(function).parameters.values()
   return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+def named_or_imported(field: str, name: str, known: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
+  """Returns what is known as `name` or, if that is a path `my_lab.my_module:attribute`, the attribute.
+
+  Raises:
+    UserError: the name is not known, or there is no such module or attribute.
+  """
+  module_name, colon, attribute = name.partition(":")
+  if not colon:
+    check_choice(field, name, known)
+    return known[name]
+  try:
+    return getattr(importlib.import_module(module_name), attribute)
+  except ModuleNotFoundError as error:
+    if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+      raise  # the user's module was found, but not what it imports
+    raise UserError(f"{field}={name!r}: there is no module {error.name!r}") from error
+  except AttributeError as error:
+    raise UserError(f"{field}={name!r}: module {module_name!r} has no {attribute!r}") from error
 
 
 def check_settings(section: str, name: str, settings: Mapping[str, Any], known: Mapping[str, Any]) -> None:

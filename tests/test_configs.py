@@ -12,6 +12,7 @@ from conftest import ROOT
 
 from configs import base
 from dynsel_jax import data, models, options, selectors
+from dynsel_jax.selectors import wrapping
 from dynsel_jax.training import factor_columns, optimizers, parallel, schedules, setup, steps, timing
 
 NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem not in ("__init__", "base"))
@@ -116,6 +117,13 @@ def test_every_method_is_a_variant_of_every_config(name, selector):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_wrappers_are_a_variant_of_every_config(name):
+  names = tuple(reversed(wrapping.WRAPPERS))
+  made = importlib.import_module(f"configs.{name}").get_config(f"size=cpu,wrap={'+'.join(names)}")
+  assert made.wrappers.to_dict() == {"names": names, **{wrapper: wrapping.defaults(wrapper) for wrapper in names}}
+
+
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("optimizer", optimizers.OPTIMIZERS)
 @pytest.mark.parametrize("schedule", schedules.SCHEDULES)
 def test_every_optimizer_and_schedule_is_a_variant_of_every_config(name, optimizer, schedule):
@@ -150,6 +158,8 @@ def test_a_config_says_its_command(name):
     ("model=vgg1", "mlp, resnet18"),
     ("schedule=linear", "known: constant, cosine"),
     ("optimizer=lion", "known: adam"),
+    ("wrap=anealed", "wrap='anealed' is not known; known: annealed, class_balanced"),
+    ("wrap=rescaled+rescaled", "wrap='rescaled+rescaled' names a wrapper twice"),
   ],
 )
 def test_a_wrong_variant_is_named(variants, line):

@@ -9,6 +9,7 @@ from conftest import ROOT
 
 from configs import digits
 from dynsel_jax import selectors
+from dynsel_jax.selectors import wrapping
 
 README = (ROOT / "README.md").read_text()
 
@@ -51,4 +52,14 @@ def test_the_table_of_methods_is_the_registry():
     arxiv = method.arxiv if method.arxiv == "-" else f"[{method.arxiv}](https://arxiv.org/abs/{method.arxiv})"
     module = method.factory.__module__.removeprefix("dynsel_jax.selectors.")
     expected.append([f"`{name}`", method.title, arxiv, method.signal, method.level, f"`{module}`"])
+  assert rows == expected
+
+
+def test_the_table_of_wrappers_is_the_registry():
+  table = re.search(r"<!-- wrappers.*?-->\n(.*?)<!-- end of wrappers", README, re.DOTALL).group(1)
+  rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+  expected = []
+  for name, wrapper in wrapping.WRAPPERS.items():
+    settings = ", ".join(f"`{option}={value}`" for option, value in wrapping.defaults(name).items())
+    expected.append([f"`{name}`", wrapper.title, settings or "-"])
   assert rows == expected

@@ -10,6 +10,7 @@ from conftest import ROOT
 
 from dynsel_jax import selectors
 from dynsel_jax.options import UserError
+from dynsel_jax.selectors import noise_guarded
 from dynsel_jax.types import SampleTable, Selector
 
 EXAMPLE = ROOT.parent / "shared" / "example_selector.py"
@@ -20,6 +21,10 @@ def mine(table, epochs, *, share=0.5, layers=2, name="a", verbose=False, sizes=(
   return full.full(table, epochs)
 def wrong(table, epochs):
   return 3
+def around(selector, table, epochs, *, depth=1):
+  return selector._replace(thin=lambda key, state, signals: depth)
+def nothing(selector, table, epochs):
+  return None
 '''
 
 
@@ -88,6 +93,38 @@ def test_wrong_names_and_options_are_named(lab, name, options, message):
   with pytest.raises(UserError, match=message) as caught:
     create(name, **options)
   assert "\n" not in str(caught.value)
+
+
+def test_wrappers_are_put_around_in_their_order(lab):
+  own = "my_lab.methods:around"
+  selector = selectors.create("random", simulation.table(), 8, {own: {"depth": 3}, "noise_guarded": {"drop": 0.2}})
+  assert isinstance(selector.init(jax.random.key(0)), noise_guarded.GuardedState)
+  assert selector.thin(None, selector.init(jax.random.key(0)), None) == 3
+  selector = selectors.create("random", simulation.table(), 8, {"noise_guarded": {}, own: {}})
+  assert selector.thin(None, None, None) == 1
+
+
+@pytest.mark.parametrize(
+  "wrapped_in, message",
+  [
+    ({"anealed": {}}, "wrap='anealed' is not known; known: annealed, class_balanced"),
+    ({"annealed": {"lst": 0.1}}, "wrapper 'annealed' has no option 'lst'; its options: first, last"),
+    ({"annealed": {"last": "all"}}, "wrapper.last='all' must be a number"),
+    ({"annealed": {"last": 1.5}}, r"last=1.5 must lie in \[0, 1\]"),
+    ({"my_lab.methods:none": {}}, "wrap='my_lab.methods:none': module 'my_lab.methods' has no 'none'"),
+    ({"my_lab.methods:nothing": {}}, "wrap='my_lab.methods:nothing' must return a Selector, not NoneType"),
+  ],
+)
+def test_wrong_wrappers_are_named(lab, wrapped_in, message):
+  with pytest.raises(UserError, match=message) as caught:
+    selectors.create("full", simulation.table(), 8, wrapped_in)
+  assert "\n" not in str(caught.value)
+
+
+def test_a_wrapper_that_makes_weights_decides_how_they_are_used():
+  assert selectors.weighting("random") == selectors.weighting("random", ("annealed",)) == "mean_one"
+  assert selectors.weighting("random", ("rescaled", "annealed")) == "sum_to_n"
+  assert selectors.weighting("infobatch", ("class_balanced",)) == "sum_to_n"
 
 
 def test_a_module_that_fails_to_import_keeps_its_own_error(lab):

@@ -1,7 +1,6 @@
 """The methods by name, and `create`, the only place where a selector is built. Host-side."""
 
-import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,6 +26,7 @@ from dynsel_jax.selectors import (
   selective_backprop,
   seta,
   ucb,
+  wrapping,
 )
 from dynsel_jax.types import SampleTable, Selector
 
@@ -85,9 +85,13 @@ def defaults(name: str) -> dict[str, Any]:
   return options.keyword_defaults(_factory(name))
 
 
-def weighting(name: str) -> str:
-  """Returns how a step uses the weights of the method `name` by default: "mean_one" or "sum_to_n"."""
-  return METHODS[name].weighting if name in METHODS else "mean_one"
+def weighting(name: str, wrapped_in: Collection[str] = ()) -> str:
+  """Returns how a step uses the weights of the method `name` by default: "mean_one" or "sum_to_n".
+
+  A wrapper around it that makes weights of its own decides.
+  """
+  of_method = METHODS[name].weighting if name in METHODS else "mean_one"
+  return wrapping.weighting(wrapped_in) or of_method
 
 
 def columns(name: str) -> tuple[str, ...]:
@@ -95,13 +99,16 @@ def columns(name: str) -> tuple[str, ...]:
   return METHODS[name].columns if name in METHODS else ()
 
 
-def create(name: str, table: SampleTable, epochs: int, /, **settings: Any) -> Selector:
+def create(
+  name: str, table: SampleTable, epochs: int, wrapped_in: Mapping[str, Mapping[str, Any]] = {}, /, **settings: Any
+) -> Selector:
   """Builds a selector.
 
   Args:
     name: a registered method, or the path of a user's own factory: `my_lab.my_module:my_selector`.
     table: what is known of the training set.
     epochs: how many the run has.
+    wrapped_in: the wrappers and the options of each, see `wrapping.wrapped`; the first is the innermost.
     **settings: the method's options, see `defaults`.
 
   Raises:
@@ -115,23 +122,12 @@ def create(name: str, table: SampleTable, epochs: int, /, **settings: Any) -> Se
   selector = factory(table, epochs, **settings)
   if not isinstance(selector, Selector):
     raise UserError(f"selector.name={name!r} must return a Selector, not {type(selector).__name__}")
-  return selector
+  return wrapping.wrapped(selector, table, epochs, wrapped_in)
 
 
 def _factory(name: str) -> Callable[..., Selector]:
   """Finds a method's factory by its registered name or by its path."""
-  module_name, colon, attribute = name.partition(":")
-  if not colon:
-    options.check_choice("selector.name", name, METHODS)
-    return METHODS[name].factory
-  try:
-    return getattr(importlib.import_module(module_name), attribute)
-  except ModuleNotFoundError as error:
-    if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-      raise  # the user's module was found, but not what it imports
-    raise UserError(f"selector.name={name!r}: there is no module {error.name!r}") from error
-  except AttributeError as error:
-    raise UserError(f"selector.name={name!r}: module {module_name!r} has no {attribute!r}") from error
+  return options.named_or_imported("selector.name", name, {known: method.factory for known, method in METHODS.items()})
 
 
 def _check_table(table: SampleTable) -> None:

@@ -2,7 +2,8 @@
 
 They work over any selector, with or without `thin` and `refresh`. A full-data epoch is that of `full`, bit for bit:
 weight 1, not thinned, learning rate as scheduled. The inner `select` is not run then; the scalars that it would have
-logged are 0, and `full_data` is True.
+logged are 0, and `full_data` is True. `lifted`, `members` and `replanned` are what the other wrappers, each in a file
+of its own, are written with.
 
 `N` is the number of training samples, `B` the global batch size, `b` the number of samples a thinned batch trains on.
 """
@@ -17,7 +18,7 @@ from dynsel_jax.selectors import ranking
 from dynsel_jax.selectors.memory import written
 from dynsel_jax.types import InitFn, ObserveFn, SampleTable, SelectFn, Selection, Selector, SelectorState, Signals
 
-__all__ = ["WarmedUpState", "annealed", "lifted", "warmed_up"]
+__all__ = ["Plan", "WarmedUpState", "annealed", "lifted", "members", "replanned", "warmed_up"]
 
 Plan = tuple[Selection, dict[str, Array]]
 
@@ -109,6 +110,34 @@ def lifted(selector: Selector, init: InitFn, select: SelectFn, observe: ObserveF
   return Selector(
     init, select, observe, None if selector.thin is None else thin, None if selector.refresh is None else refresh
   )
+
+
+def members(selection: Selection) -> Array:
+  """Tells which samples a plan holds, `[N]` bool."""
+  return jnp.zeros(selection.indices.shape, bool).at[_positions(selection)].set(True, mode="drop")
+
+
+def replanned(key: Array, selection: Selection, keep: Array) -> Selection:
+  """Plans the samples of `keep` in place of those of `selection`.
+
+  A sample of both keeps its loss weight; a newcomer gets the mean weight of `selection`. They come in the order of
+  `ranking.visiting_order`, so the same samples come in the same order.
+
+  Args:
+    key: the key that `select` was given, not yet split.
+    selection: gives the weights, the learning rate's multiplier, and whether to thin.
+    keep: `[N]` bool.
+  """
+  mean = jnp.sum(selection.weights) / jnp.maximum(selection.size, 1).astype(jnp.float32)
+  weights = jnp.full(keep.shape, mean).at[_positions(selection)].set(selection.weights, mode="drop")
+  _, order_key = jax.random.split(key)
+  plan, as_arrays = ranking.visiting_order(order_key, keep, weights), _as_arrays(selection)
+  return plan._replace(learning_rate_multiplier=as_arrays.learning_rate_multiplier, thin=as_arrays.thin)
+
+
+def _positions(selection: Selection) -> Array:
+  """Returns the plan's indices, N on the tail, so that a scatter drops it."""
+  return jnp.where(selection.indices < 0, selection.indices.shape[0], selection.indices)
 
 
 def _select_unless(full: Array, selector: Selector, key: Array, state: SelectorState, epoch: Array, n: int) -> Plan:

@@ -10,7 +10,7 @@ from flax import linen as nn
 
 from dynsel_jax import data, models, options, selectors
 from dynsel_jax.data import gather
-from dynsel_jax.selectors import ranking
+from dynsel_jax.selectors import ranking, wrapping
 from dynsel_jax.training import factor_columns, optimizers, parallel, schedules, signals, state, steps
 from dynsel_jax.training.timing import Timers
 from dynsel_jax.types import SampleTable, Selection, Selector
@@ -39,6 +39,14 @@ def _named(config: ml_collections.ConfigDict, section: str) -> tuple[str, dict[s
   if "name" not in settings:
     raise options.UserError(f"{section}={settings} has no name")
   return settings.pop("name"), settings
+
+
+def _wrappers(config: ml_collections.ConfigDict) -> dict[str, dict[str, Any]]:
+  """Returns the options of each wrapper by its name, the innermost first."""
+  if "wrappers" not in config:
+    return {}
+  sections = config.wrappers.to_dict()
+  return {name: sections.get(wrapping.section(name), {}) for name in sections["names"]}
 
 
 def _check_numbers(config: ml_collections.ConfigDict, num_replicas: int, num_samples: int) -> None:
@@ -131,6 +139,9 @@ def build(
   num_samples = source.train.labels.shape[0]
   selector_name, selector_options = _named(config, "selector")
   options.check_settings("selector", selector_name, selector_options, selectors.defaults(selector_name))
+  wrapped_in = _wrappers(config)
+  for name, settings in wrapped_in.items():
+    options.check_settings("wrapper", name, settings, wrapping.defaults(name))
   _check_numbers(config, placed.num_replicas, num_samples)
   module = _model(config, source.num_classes, placed.num_replicas)
   schedule_name, schedule_options = _named(config, "schedule")
@@ -143,7 +154,7 @@ def build(
   with parallel.first_process_first():
     columns = factor_columns.factor_columns(config, source, timers) if "features" in config else {}
   table = SampleTable(jnp.asarray(source.train.labels), source.num_classes, columns)
-  selector = selectors.create(selector_name, table, config.epochs, **selector_options)
+  selector = selectors.create(selector_name, table, config.epochs, wrapped_in, **selector_options)
   _check_selector(selector_name, selector, num_samples, config.batch_size, placed.num_replicas)
 
   recipe = steps.Recipe(
@@ -158,7 +169,7 @@ def build(
     num_classes=source.num_classes,
     num_replicas=placed.num_replicas,
     label_smoothing=config.label_smoothing,
-    weighting=config.weighting or selectors.weighting(selector_name),
+    weighting=config.weighting or selectors.weighting(selector_name, wrapped_in),
   )
   init_key, run_key = jax.random.split(jax.random.key(config.seed))
   initial = placed.build(
@@ -194,7 +205,8 @@ def description(run: Run, config: ml_collections.ConfigDict, steps_done: int) ->
   devices = f"{run.devices.num_replicas} x {run.devices.local[0].device_kind}"
   noise = "" if run.source.noisy is None else f" ({run.source.noisy.mean():.1%} of the training labels are wrong)"
   continued = f", continuing after step {steps_done:,}" if steps_done else ""
+  selector = " + ".join((config.selector.name, *_wrappers(config)))
   return (
-    f"{config.selector.name} on {run.source.name}: {train:,} training and {test:,} test samples{noise},"
+    f"{selector} on {run.source.name}: {train:,} training and {test:,} test samples{noise},"
     f" {config.model.name} with {parameters:,} parameters, {config.epochs} epochs on {devices}{continued}"
   )

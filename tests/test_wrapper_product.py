@@ -1,0 +1,91 @@
+"""Every wrapper over every method, and wrappers over wrappers: the contract of `types`, and what each promises."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import simulation
+from simulation import BATCH_SIZE, NUM_CLASSES, NUM_SAMPLES
+
+from dynsel_jax import selectors
+from dynsel_jax.selectors import wrapping
+
+EPOCHS = 4
+OPTIONS = {"annealed": {"first": 0.25, "last": 0.25}, "noise_guarded": {"drop": 0.3, "first": 0.5}}
+PAIRS = list(itertools.permutations(wrapping.WRAPPERS, 2))
+METHODS_OF_PAIRS = ("infobatch", "es", "kakurenbo", "rcap")  # weights, thinning, refreshing, classes
+TABLE = simulation.table()
+LABELS = np.asarray(TABLE.labels)
+
+
+def balanced(selection):
+  size, sizes = int(selection.size), np.bincount(LABELS, minlength=NUM_CLASSES)
+  kept = np.bincount(LABELS[np.asarray(selection.indices[:size])], minlength=NUM_CLASSES)
+  return np.all(np.abs(kept - size * sizes / NUM_SAMPLES) < 1)
+
+
+def assert_thinned(steps):
+  for index, positions, weights in steps:
+    assert np.unique(positions).size == positions.size
+    assert np.all((positions >= 0) & (positions < BATCH_SIZE))
+    assert np.all(np.isfinite(weights)) and np.all(weights >= 0)
+    assert np.all(weights[index[positions] < 0] == 0)
+
+
+def run(method, names):
+  """Runs a method in wrappers and checks what all of them owe."""
+  wrapped_in = {name: OPTIONS.get(name, {}) for name in names}
+  selector = selectors.create(method, TABLE, EPOCHS, wrapped_in)
+  bare = selectors.create(method, TABLE, EPOCHS)
+  assert (selector.thin is None, selector.refresh is None) == (bare.thin is None, bare.refresh is None)
+  program = simulation.compiled(selector)
+  history = simulation.run(program, EPOCHS)
+  for epoch in history:
+    simulation.assert_plan(epoch.selection)
+    assert all(np.shape(value) == () for value in epoch.info.values())
+    assert_thinned(epoch.thinned)
+    assert [(x.shape, x.dtype, x.weak_type) for x in jax.tree.leaves(epoch.state)] == [
+      (x.shape, x.dtype, x.weak_type) for x in jax.tree.leaves(history[0].state)
+    ]
+  state = history[1].state
+  restored = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)), state)
+  again = simulation.run_epoch(program, restored, 2)
+  simulation.assert_same(again.selection, history[2].selection)
+  simulation.assert_same(again.state, history[2].state)
+  seen = simulation.signals([3, 9, 27, 1, 40, 41, 52, -1], epoch=2)
+  once = program.observe(state, seen)
+  simulation.assert_same(program.observe(once, seen), once)
+  assert all(leaf.size > 0 for leaf in jax.tree.leaves(state))
+  assert program.select.traces == program.observe.traces == 1
+  return history
+
+
+@pytest.mark.parametrize("name", wrapping.WRAPPERS)
+@pytest.mark.parametrize("method", selectors.METHODS)
+def test_every_wrapper_works_over_every_method(method, name):
+  history = run(method, (name,))
+  plans = [epoch.selection for epoch in history]
+  if name == "class_balanced":
+    assert all(map(balanced, plans))
+  if name == "annealed":
+    assert all(simulation.is_full(plans[epoch], simulation.epoch_key(epoch)) for epoch in (0, 3))
+  if name == "warmed_up":
+    assert simulation.is_full(plans[0], simulation.epoch_key(0))
+  if name == "rescaled":
+    assert all(np.all(plan.weights == 1) for plan in plans if int(plan.size) == NUM_SAMPLES)
+  if name == "noise_guarded":
+    suspected = [int(epoch.info["suspected"]) for epoch in history]
+    assert suspected[:2] == [0, 0] and min(suspected[2:]) > 0
+    assert all(int(plan.size) <= NUM_SAMPLES - number for plan, number in zip(plans, suspected, strict=True))
+
+
+@pytest.mark.parametrize("number", range(len(PAIRS)))
+def test_wrappers_work_over_wrappers(number):
+  names = PAIRS[number]
+  history = run(METHODS_OF_PAIRS[number % len(METHODS_OF_PAIRS)], names)
+  if names[1] == "class_balanced":
+    assert all(balanced(epoch.selection) for epoch in history)
+  if names[1] == "annealed":
+    assert simulation.is_full(history[3].selection, simulation.epoch_key(3))
