@@ -111,6 +111,17 @@ def test_settings_that_differ_part_groups_and_choose_the_reference(tmp_path):
   assert compared("rs2 (keep=0.3, epochs=4, learning_rate=0.2)", "full") is None
 
 
+def test_a_wrapped_method_is_another_one_and_is_compared_with_the_unwrapped_full(tmp_path):
+  for name in ("full", "random"):
+    run_folders.write(tmp_path / name, name, 0)
+    wrappers = {"names": ["annealed"], "annealed": {"last": 0.1}}
+    run_folders.write(tmp_path / f"{name}_annealed", name, 0, wrappers=wrappers)
+  members, _ = _groups(tmp_path)
+  assert [group.label for group in members] == ["full", "random", "full + annealed", "random + annealed"]
+  assert groups.reference(members[3], members, "full") is members[0]
+  assert groups.reference(members[3], members, "random") is members[1]
+
+
 def test_what_a_folder_lacks_is_said_and_the_rest_is_reported(folder, tmp_path):
   for name, seed in (("whole", 0), ("no_usage", 1), ("no_metrics", 2), ("torn", 3), ("only_config", 4), ("no_run", 5)):
     run_folders.write(tmp_path / name, "random", seed)

@@ -19,7 +19,7 @@ __all__ = ["Difference", "Group", "Spread", "collect", "difference", "reference"
 
 # What may differ between runs that are compared: where things lie, and how often a run is saved.
 _IGNORED = ("seed", "cache_dir", "checkpoint_every_steps", "eval_batch_size", "dataset.data_dir", "selector.name")
-_OF_METHOD = ("selector", "features", "factors")  # sections that belong to the method
+_OF_METHOD = ("selector", "wrappers", "features", "factors")  # sections that belong to the method
 
 
 class Spread(NamedTuple):
@@ -43,7 +43,7 @@ class Group(NamedTuple):
   """The finished runs of one method with one setting on one data set, one for each seed."""
 
   dataset: str
-  method: str
+  method: str  # with its wrappers
   own: tuple[tuple[str, Any], ...]  # options of the method that set the group apart from others of it
   shared: tuple[tuple[str, Any], ...]  # fields of the recipe that are not the same in all groups of the data set
   runs: tuple[Run, ...]  # by seed
@@ -131,7 +131,8 @@ def _of_dataset(dataset: str, members: Sequence[Run], left_out: list[str]) -> li
 
 
 def _method(run: Run) -> str:
-  return run.config["selector"]["name"]
+  """Names the selector with the wrappers around it, the innermost first."""
+  return " + ".join((run.config["selector"]["name"], *run.config.get("wrappers", {}).get("names", ())))
 
 
 def _hashable(value: Any) -> Any:

@@ -122,11 +122,11 @@ def _pareto(groups: Sequence[Group], cost: Callable[[Group, Run], float], words:
   return figure
 
 
-def _panels(groups: Sequence[Group], height: float = 1.25) -> tuple[Figure, Iterator[tuple[Group, Axes]]]:
-  """Returns a figure with a panel for each group, two a row, on common axes."""
+def _panels(groups: Sequence[Group], *, sharey: bool = True) -> tuple[Figure, Iterator[tuple[Group, Axes]]]:
+  """Returns a figure with a panel for each group, two a row, on a common x-axis and, with `sharey`, y-axis."""
   rows = math.ceil(len(groups) / 2)
-  figure = Figure(figsize=(WIDTH, height * rows + 0.5), layout="constrained")
-  grid = figure.subplots(rows, 2, sharex=True, sharey=True, squeeze=False)
+  figure = Figure(figsize=(WIDTH, 1.25 * rows + 0.5), layout="constrained")
+  grid = figure.subplots(rows, 2, sharex=True, sharey=sharey, squeeze=False)
   if len(groups) % 2:
     grid[-1, 1].set_visible(False)
     grid[max(rows - 2, 0), 1].tick_params(labelbottom=True)
@@ -215,7 +215,7 @@ def _phases(groups: Sequence[Group]) -> Figure:
 def _usage(groups: Sequence[Group]) -> Figure:
   """Draws how often samples were trained on, over all seeds."""
   known = [group for group in groups if any(run.visits is not None for run in group.runs)]
-  figure, panels = _panels(known)
+  figure, panels = _panels(known, sharey=False)
   most = max(int(v.max()) for v in itertools.chain.from_iterable(map(_visits, known)))
   bins = np.linspace(-0.5, most + 0.5, min(most + 2, 42)).tolist()
   for group, axes in panels:

@@ -1,0 +1,18 @@
+"""Methods under wrong labels: none, 20 and 40 % of them drawn anew (RRD, arXiv 2603.04981, Table 8, has 20 %).
+
+    python -m experiments.sweep --sweep=configs/sweeps/label_noise.py:config=configs/cifar100.py --workdir=runs/noise
+
+`config` is a file of configs/, digits by default, `size` its size, cpu by default; `features` an array file for rrd,
+pixels where it is not given. The report shows which share of what was trained on had a wrong label.
+"""
+
+from configs.sweeps import base
+
+
+def get_sweep(arguments: str = "") -> base.Sweep:
+  """Returns the sweep; `arguments` as above."""
+  chosen = base.parse(arguments, config="configs/digits.py", size="cpu", features="", seeds=3)
+  *others, rrd = base.methods(("full", "random", "infobatch", "rcap", "es", "rrd"), keep_fraction=0.3)
+  rates = base.field("dataset.label_noise.rate", (0.0, 0.2, 0.4))
+  axes = [[*others, base.with_features(rrd, chosen["features"])], rates, base.seeds(chosen["seeds"])]
+  return base.Sweep(f"{chosen['config']}:size={chosen['size']}", axes)
