@@ -41,25 +41,27 @@ def trained_on(indices, epoch):
 
 
 class Run:
-  """A compiled run of all epochs."""
+  """A compiled run of all epochs, whose columns may be changed from call to call."""
 
   def __init__(self, table, epochs, **options):
-    selector = selectors.create("rrd", table, epochs, **options)
     num_samples = table.labels.shape[0]
+    self.columns = table.columns
 
-    def one(key, state, epoch):
+    def one(selector, key, state, epoch):
       selection, info = selector.select(jax.random.fold_in(key, epoch), state, epoch)
       member = jnp.zeros(num_samples, bool).at[jnp.where(selection.indices < 0, num_samples, selection.indices)]
       return selector.observe(state, trained_on(selection.indices, epoch)), (member.set(True, mode="drop"), info)
 
-    def run(key):
-      return jax.lax.scan(functools.partial(one, key), selector.init(key), jnp.arange(epochs, dtype=jnp.int32))
+    def run(key, columns):
+      selector = selectors.create("rrd", table._replace(columns=columns), epochs, **options)
+      step = functools.partial(one, selector, key)
+      return jax.lax.scan(step, selector.init(key), jnp.arange(epochs, dtype=jnp.int32))
 
     self.program = quick(run)
 
-  def __call__(self, seed=0):
+  def __call__(self, seed=0, columns=None):
     """Returns which samples each epoch took [T, N] bool, the infos, and the final usage [N]."""
-    state, (taken, info) = self.program(jax.random.key(seed))
+    state, (taken, info) = self.program(jax.random.key(seed), self.columns if columns is None else columns)
     return np.asarray(taken), {name: np.asarray(value) for name, value in info.items()}, np.asarray(state.usage.visits)
 
 
@@ -126,28 +128,70 @@ def twin(labels, rep, div, epochs, keep, alpha_min, alpha_max, midpoint, slope, 
 
 
 PAPER = {"alpha_min": 0.2, "alpha_max": 1.0, "midpoint": 0.6, "slope": 1.0, "penalty": 0.2, "refinement": 0.15}
-CASES = {
-  "other numbers": {"alpha_min": 0.1, "alpha_max": 0.8, "midpoint": 0.3, "slope": 2.0, "penalty": 0.5},
-  "no representativeness": {"representativeness": False},
-  "no diversity, no refinement": {"diversity": False, "refinement": 0.0},
-  "no penalty, no schedule": {"penalty": 0.0, "alpha_min": 0.5, "alpha_max": 0.5},
+ABLATIONS = {  # Table 6, as the docstring writes it
+  "w/o Rep": {"representativeness": False},
+  "w/o Div": {"diversity": False},
+  "w/o Pen": {"penalty": 0.0},
+  "w/o alpha": {"alpha_min": 0.5, "alpha_max": 0.5},
+  "static": {"alpha_min": 0.5, "alpha_max": 0.5, "penalty": 0.0},
+  "only Div": {"representativeness": False, "penalty": 0.0},
+  "only Rep": {"diversity": False, "penalty": 0.0},
+  "w/o full data": {"refinement": 0.0},
 }
+CASES = {
+  "full method": {},
+  "other numbers": {"alpha_min": 0.1, "alpha_max": 0.8, "midpoint": 0.3, "slope": 2.0, "penalty": 0.5},
+} | ABLATIONS
+
+
+LABELS = np.repeat([0, 1, 2], [5, 11, 24])
+REP, DIV = np.random.default_rng(5).random((2, 40)).astype(np.float32).astype(float)
+
+
+@functools.cache
+def run_of(case):
+  return Run(table_of(LABELS, REP, DIV), 10, keep_fraction=0.4, **CASES[case])
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_options_and_ablations_agree_with_a_twin(case):
-  rng = np.random.default_rng(5)
-  labels = np.repeat([0, 1, 2], [5, 11, 24])
-  rep, div = rng.random((2, 40)).astype(np.float32).astype(float)
-  taken, _, usage = Run(table_of(labels, rep, div), 10, keep_fraction=0.4, **CASES[case])()
-  numbers = PAPER | {name: value for name, value in CASES[case].items() if name in PAPER}
-  rep = rep * (case != "no representativeness")
-  div = div * (not case.startswith("no diversity"))
-  np.testing.assert_array_equal(taken, twin(labels, rep, div, 10, 0.4, **numbers))
-  if case.startswith("no penalty"):
+  options = CASES[case]
+  taken, _, usage = run_of(case)()
+  numbers = PAPER | {name: value for name, value in options.items() if name in PAPER}
+  rep, div = REP * options.get("representativeness", True), DIV * options.get("diversity", True)
+  np.testing.assert_array_equal(taken, twin(LABELS, rep, div, 10, 0.4, **numbers))
+  if case == "w/o Pen":  # the schedule alone moves the choice
+    assert not np.array_equal(taken[0], taken[7])
+  elif options.get("penalty") == 0:
     assert set(usage) == {2, 10}  # a monopoly: the rest has only the two full-data epochs
   else:
     assert len(set(usage)) > 3
+
+
+@pytest.mark.parametrize("case", ABLATIONS)
+def test_an_ablation_leaves_out_what_it_names_and_nothing_else(case):
+  options = ABLATIONS[case]
+  taken, info, _ = run_of(case)()
+  for term, columns in (("representativeness", (REP[::-1], DIV)), ("diversity", (REP, DIV[::-1]))):
+    other, _, _ = run_of(case)(columns=table_of(LABELS, *columns).columns)
+    assert np.array_equal(taken, other) == (not options.get(term, True))
+  assert np.any(info["mean_penalty"] > 0) == (options.get("penalty") != 0)
+  assert np.ptp(info["alpha"][~info["full_data"]]) == pytest.approx(0, abs=1e-6) or "alpha_min" not in options
+  assert info["full_data"].any() == ("refinement" not in options)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**31), levels=st.integers(1, 50))
+def test_each_class_gives_its_share_every_epoch_and_uses_add_up(seed, levels):
+  """Whatever the scores, many of them equal where there are few levels."""
+  rep, div = np.random.default_rng(seed).integers(0, levels, (2, 40)) / levels
+  taken, info, usage = run_of("full method")(seed, table_of(LABELS, rep, div).columns)
+  for label in range(3):
+    of_class = taken[:, label == LABELS]
+    share = int(0.4 * of_class.shape[1] + 1e-6)
+    np.testing.assert_array_equal(of_class.sum(axis=1), np.where(info["full_data"], of_class.shape[1], share))
+  assert usage.sum() == taken.sum()
+  np.testing.assert_array_equal(usage, taken.sum(axis=0))
 
 
 @settings(max_examples=25, deadline=None)

@@ -71,9 +71,21 @@ def rrd(
   Reads the table's columns "representativeness" (Eq. 3) and "rarity" (Eq. 6), each brought to [0, 1] over the whole
   training set. Ties are broken by the key. A score that is not finite is the worst and is reported.
 
-  Ablations (Table 6) are options. A term that is switched off leaves the other with its own weight: without
-  representativeness s = (1 - alpha) Div. `alpha_min` equal to `alpha_max` is a fixed mix. With both terms off only
-  the penalty is left, which is a rotation, and no column is read.
+  The paper's ablations (Table 6) are options:
+
+      w/o Rep          representativeness=False
+      w/o Div          diversity=False
+      w/o Pen          penalty=0
+      w/o alpha        alpha_min=alpha_max=0.5
+      static           alpha_min=alpha_max=0.5, penalty=0
+      only Div         representativeness=False, penalty=0
+      only Rep         diversity=False, penalty=0
+      only Pen         representativeness=False, diversity=False
+      w/o full data    refinement=0
+
+  A term that is switched off, whose column is not read then, leaves the other with its own weight: without
+  representativeness s = (1 - alpha) Div. The paper does not say at which value alpha is held. The penalty alone is a
+  rotation.
 
   Args:
     table: the training set, N samples.
