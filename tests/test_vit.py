@@ -116,7 +116,7 @@ def test_images_are_resized_for_a_tower_of_one_size():
 
 
 def test_what_cannot_be_cut_or_read_is_named(tmp_path):
-  with pytest.raises(UserError, match="images of 10x12 cannot be cut into patches of 4x4"):
+  with pytest.raises(UserError, match="model.patch=4 does not divide images of 10x12"):
     jax.eval_shape(lambda: vit.Tower(SIZES).init(KEY, jnp.zeros((1, 10, 12, 3))))
   with pytest.raises(UserError, match=r"model.patch=0 must be greater than 0"):
     models.create("vit_small", 10, patch=0)

@@ -141,11 +141,13 @@ def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
     UserError: it is no array file, or an array is missing, not known or of another shape.
   """
   where, expected = f"features.path={path}", shapes()
+  if not zipfile.is_zipfile(path):
+    raise options.UserError(f"{where} is no .npz file")
   try:
     with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
       arrays = {name: file[name].astype(np.float32) for name in file if name not in _IDLE}
-  except (ValueError, AttributeError, OSError, zipfile.BadZipFile) as error:
-    raise options.UserError(f"{where} is no .npz file: {error}") from None
+  except (ValueError, OSError, zipfile.BadZipFile) as error:
+    raise options.UserError(f"{where} cannot be read: {error}") from None
   for name in sorted(expected.keys() ^ arrays.keys()):
     words = "has no array" if name in expected else "has an array that EfficientNet-Lite0 does not:"
     raise options.UserError(f"{where} {words} {name!r}")

@@ -78,7 +78,7 @@ class Tower(nn.Module):
     sizes = self.sizes
     batch, height, width, channels = images.shape
     if height % sizes.patch or width % sizes.patch:
-      raise UserError(f"images of {height}x{width} cannot be cut into patches of {sizes.patch}x{sizes.patch}")
+      raise UserError(f"model.patch={sizes.patch} does not divide images of {height}x{width}")
     rows, columns = height // sizes.patch, width // sizes.patch
     cut = images.astype(self.dtype).reshape(batch, rows, sizes.patch, columns, sizes.patch, channels)
     cut = cut.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows * columns, sizes.patch**2 * channels)
