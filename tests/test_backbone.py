@@ -85,6 +85,9 @@ def test_what_the_warm_up_run_depends_on_is_its_settings():
   assert all(settings(**change) == plain for change in same)
   other = ({"features__epochs": 3}, {"factors__seed": 1}, {"learning_rate": 0.5}, {"model__hidden": (4, 4)})
   assert len({plain, *(settings(**change) for change in other)}) == 5
+  wrapped = _config()
+  wrapped.wrappers = {"names": ("annealed",), "annealed": {"last": 0.1}}
+  assert json.dumps(spaces.create(wrapped)[1].settings(), sort_keys=True) == plain
 
 
 def test_a_signal_during_the_warm_up_run_is_said(digits, tmp_path, monkeypatch):
