@@ -44,7 +44,7 @@ def test_the_page_has_the_means_and_the_picture(studied):
   page = (folder / "mmd.md").read_text()
   for method in ("representativeness", "k-center", "random"):
     values = [1e4 * float(row["mmd_squared"]) for row in rows if row["method"] == method and row["fraction"] == "0.3"]
-    assert f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f} |" in page
+    assert f"{np.mean(values):z.2f} ± {np.std(values, ddof=1):.2f} |" in page
   assert (folder / "mmd.png").stat().st_size > 5000
 
 

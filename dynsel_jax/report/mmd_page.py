@@ -56,7 +56,7 @@ def _page(found: dict[str, dict[float, list[float]]]) -> str:
     "|---|" + "---|" * len(fractions),
   ]
   for method, of_method in found.items():
-    cells = [f"{1e4 * np.mean(of_method[f]):.2f} ± {1e4 * _deviation(of_method[f]):.2f}" for f in fractions]
+    cells = [f"{1e4 * np.mean(of_method[f]):z.2f} ± {1e4 * _deviation(of_method[f]):.2f}" for f in fractions]
     lines.append(f"| {method} | " + " | ".join(cells) + " |")
   return "\n".join([*lines, "", "![discrepancy by share kept](mmd.png)", ""])
 
@@ -70,7 +70,7 @@ def _picture(found: dict[str, dict[float, list[float]]]) -> Figure:
     deviations = [1e4 * _deviation(values) for values in of_method.values()]
     axes.errorbar(list(of_method), means, deviations, color=color, marker="o", ms=4, capsize=3, label=method)
   fractions = list(next(iter(found.values())))
-  axes.set(xscale="log", yscale="symlog", xlabel="share kept", ylabel="MMD² × 10⁴")
+  axes.set(xscale="log", xlabel="share kept", ylabel="MMD² × 10⁴")
   axes.set_xticks(fractions, [f"{fraction:.0%}" for fraction in fractions])
   axes.minorticks_off()
   axes.spines[["top", "right"]].set_visible(False)
