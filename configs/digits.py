@@ -22,9 +22,8 @@ def get_config(variants: str = "") -> ml_collections.ConfigDict:
   config.eval_batch_size = 360
   config.epochs = 30
   config.checkpoint_every_steps = 100
-  if "factors" in config:  # a small set has few factors
-    config.factors.expansion_factor = 4
-    config.factors.k = 8
+  if "factors" in config:  # a small set has few factors, and few batches of the size that suits a large one
+    config.factors.update(expansion_factor=4, k=8, batch_size=64, learning_rate=4e-3)
   if size == "smoke":
     config.epochs = 2
   return config
