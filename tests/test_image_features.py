@@ -124,7 +124,8 @@ def test_efficientnet_gives_the_stored_embeddings():
   far, near = (np.linalg.norm(x[:, None] - x[None], axis=-1)[pairs] for x in (mine, theirs))
   # The stored rows are the first 128 principal components of these features: distances shrink, and by about as much.
   assert np.all(near < far)
-  assert np.corrcoef(far, near)[0, 1] > 0.92
+  # Another scale of the pixels, padding, order of channels or interpolation gives at most 0.86, and farther pairs.
+  assert np.corrcoef(far, near)[0, 1] > 0.9
 
 
 def test_clip_is_the_tower_and_the_projection_of_images_prepared_as_clips(monkeypatch, tmp_path):
