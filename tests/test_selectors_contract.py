@@ -89,10 +89,12 @@ def test_padding_is_never_read(subject):
   simulation.assert_same(program.observe(state, padding), state)
 
 
-@pytest.mark.parametrize("fault", ["equal", "nan", "inf", "all nan"])
+@pytest.mark.parametrize("fault", ["equal", "nan", "inf", "all nan", "negative"])
 def test_odd_losses_still_give_a_plan(subject, fault):
   loss = np.full(NUM_SAMPLES, 1.5) if fault == "equal" else np.linspace(0.1, 3.0, NUM_SAMPLES)
   loss[slice(7, None if fault == "all nan" else 8)] = {"nan": np.nan, "inf": np.inf, "all nan": np.nan}.get(fault, 1.5)
+  if fault == "negative":
+    loss -= 4.0  # all of them: a loss of another kind than cross-entropy
   state = subject.history[0].state
   for epoch in (1, 2, 3, 4):
     outcome = simulation.run_epoch(subject.program, state, epoch, loss)

@@ -119,3 +119,14 @@ def test_a_samples_view_depends_on_epoch_and_index_alone():
   np.testing.assert_array_equal(one[2], other[0])
   later = inputs(jnp.int32(4), jnp.array([5, 9, 200], jnp.int32))
   assert not np.array_equal(one, later)
+
+
+def test_a_thinned_step_computes_little_beyond_what_it_must():
+  run = _build(runs.config("es", model="resnet_patch", model__width=40), 1)
+  functions, zero = steps.create(run.recipe), jnp.int32(0)
+
+  def operations(step):
+    return jax.jit(step).lower(run.initial, run.fixed, zero, zero, zero).cost_analysis()["flops"]
+
+  # A forward pass over B and both passes over b = B / 4: (B + b + 2 b) / (3 B) = 0.583.
+  assert 0.5 < operations(functions.train_thinned) / operations(functions.train) < 0.6
