@@ -5,7 +5,6 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
@@ -43,21 +42,24 @@ def run(main: Callable[[], Any]) -> None:
   app.run(guarded, flags_parser=_parse)
 
 
-def run_on_config(main: Callable[[ml_collections.ConfigDict, str], Any]) -> None:
+def run_on_config(main: Callable[..., Any], *, with_workdir: bool = True) -> None:
   """Calls `main(config, workdir)` with the flags of those names, and ends the program with its exit status.
+
+  Without `with_workdir` there is no such flag, and `main(config)` is called.
 
   The flags are defined here and not when a module is imported, so that one program may import several entry points.
   """
   config = config_flags.DEFINE_config_file(
     "config", None, "A file of configs/, with variants after a colon.", lock_config=True
   )
-  workdir = flags.DEFINE_string("workdir", None, "The folder for what is made: made itself, or continued.")
-  flags.mark_flags_as_required(["config", "workdir"])
+  flags.mark_flag_as_required("config")
+  if with_workdir:
+    flags.DEFINE_string("workdir", None, "The folder for what is made: made itself, or continued.", required=True)
 
   def on_config() -> Any:
     filename, _, _ = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
     if not os.path.isfile(filename):  # ml_collections would say so in many lines
       raise options.UserError(f"config={filename} is not a file")
-    return main(config.value, workdir.value)
+    return main(config.value, flags.FLAGS.workdir) if with_workdir else main(config.value)
 
   run(on_config)

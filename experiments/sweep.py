@@ -30,10 +30,6 @@ from dynsel_jax.training import loop
 from dynsel_jax.training.workdir import Workdir, check_writable
 from experiments import cli
 
-_SWEEP = flags.DEFINE_string("sweep", None, "A file of configs/sweeps/, with arguments after a colon.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the runs' folders: made, or continued.")
-flags.mark_flags_as_required(["sweep", "workdir"])
-
 
 def _module(path: str) -> ModuleType:
   """Imports a Python file by its path."""
@@ -228,7 +224,7 @@ def main() -> int:
   if jax.config.jax_compilation_cache_dir is None:
     jax.config.update("jax_compilation_cache_dir", str(cache.default_directory() / "programs"))
   try:
-    board = sweep(_SWEEP.value, _WORKDIR.value)
+    board = sweep(flags.FLAGS.sweep, flags.FLAGS.workdir)
   except loop.Interrupted as stopped:
     print(f"{stopped}; the same command continues the sweep", file=sys.stderr)
     return 0
@@ -237,4 +233,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+  flags.DEFINE_string("sweep", None, "A file of configs/sweeps/, with arguments after a colon.", required=True)
+  flags.DEFINE_string("workdir", None, "The folder of the runs' folders: made, or continued.", required=True)
   cli.run(main)

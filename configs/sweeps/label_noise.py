@@ -1,4 +1,4 @@
-"""Methods under wrong labels: none, 20 and 40 % of them drawn anew (RRD, arXiv 2603.04981, Table 8, has 20 %).
+"""Methods under wrong labels: none, 20 and 40 % drawn anew over all classes (RRD, arXiv 2603.04981, Table 8: 20 %).
 
     python -m experiments.sweep --sweep=configs/sweeps/label_noise.py:config=configs/cifar100.py --workdir=runs/noise
 

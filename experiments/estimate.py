@@ -1,0 +1,183 @@
+"""What a whole run will take and cost, from a few timed steps: full training, and a selector at several shares kept.
+
+    python -m experiments.estimate --config=configs/cifar10.py:selector=rrd --price_per_hour=2.5
+
+The selector must keep a fixed share, its `keep_fraction`. The offline stage is run once, in full, with an empty cache.
+Not in the estimate: loading, compiling, checkpoints, and the selecting of a method that sees everything in its first
+epoch, which is timed there. Let nothing else run beside it.
+"""
+
+import itertools
+import math
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+from absl import flags
+
+from dynsel_jax import data, options
+from dynsel_jax.training import setup, steps, timing
+from experiments import cli
+
+
+class Timed(NamedTuple):
+  """Seconds as measured, and the run's sizes."""
+
+  step: float  # one training step
+  selecting: float  # one epoch's selection
+  evaluating: float  # the whole test set
+  offline: float  # features and factors
+  num_samples: int
+  batch_size: int
+  epochs: int
+  full_share: float  # share of the epochs that take the full data, rho
+
+
+class Estimate(NamedTuple):
+  """What a run is expected to take; `label` names it."""
+
+  label: str
+  epoch_seconds: float  # the mean over the run, without the offline stage
+  run_seconds: float
+  speed_up: float  # over full training
+  ideal: float  # 1 / ((1 - rho) p + rho), if only samples cost
+  pays_after: float  # epochs until the offline stage is paid for; 0 without one, infinite if never
+
+
+def estimate(timed: Timed, keep_fraction: float) -> Estimate:
+  """Returns the estimate for one share kept; full training for a share of 1.
+
+  A step takes as long whatever samples are in it, and a selection of n samples takes ceil(n / batch) steps.
+  """
+  full = math.ceil(timed.num_samples / timed.batch_size) * timed.step + timed.evaluating
+  if keep_fraction == 1:
+    return Estimate("full", full, timed.epochs * full, 1.0, 1.0, 0.0)
+  kept_steps = math.ceil(math.floor(keep_fraction * timed.num_samples + 1e-6) / timed.batch_size)
+  kept = kept_steps * timed.step + timed.evaluating
+  full_epochs = math.ceil(timed.full_share * timed.epochs - 1e-6)
+  share = full_epochs / timed.epochs
+  epoch = (1 - share) * kept + share * full + timed.selecting
+  run = timed.offline + timed.epochs * epoch
+  pays = 0.0 if not timed.offline else timed.offline / (full - epoch) if full > epoch else math.inf
+  ideal = 1 / ((1 - timed.full_share) * keep_fraction + timed.full_share)
+  return Estimate(f"{keep_fraction:.0%} kept", epoch, run, timed.epochs * full / run, ideal, pays)
+
+
+def measure(config: ml_collections.ConfigDict, num_steps: int) -> Timed:
+  """Times steps, selection, evaluation and the offline stage of a run of `config`; leaves no file.
+
+  Raises:
+    UserError: the selector keeps no fixed share, or a value is wrong.
+  """
+  name = config.selector.name
+  if "keep_fraction" not in config.selector:
+    raise options.UserError(f"selector={name} has no keep_fraction; name one that has, as selector=random or rrd")
+  timers = timing.Timers()
+  with tempfile.TemporaryDirectory() as empty:
+    uncached = config.copy_and_resolve_references().unlock()
+    uncached.cache_dir = empty
+    run = setup.build(uncached, data.prepare(config.dataset.to_dict(), config.cache_dir), timers)
+  if run.recipe.selector.thin is not None:
+    raise options.UserError(f"selector={name} trains on parts of its batches; only whole ones are estimated")
+  state, programs, fixed = run.devices.copy(run.initial), run.programs, run.fixed
+  epoch, planning = int(config.get("wrappers", {}).get("annealed", {}).get("first", 0.0) * config.epochs), []
+  for _ in range(4):
+    start = time.perf_counter()
+    state, _ = jax.block_until_ready(programs.plan(state, fixed, epoch))
+    planning.append(time.perf_counter() - start)
+  # The first epoch that the config does not give to the full data: a selector may take all of it, to see it once.
+  warms_up = int(state.plan.size) == run.source.train.labels.shape[0] and config.selector.keep_fraction < 1
+  whole = int(state.plan.size) // config.batch_size  # steps whose batches are full
+  count = min(programs.steps_per_call, whole)
+  taken = []
+  for call in range(1 + math.ceil(num_steps / count)):
+    first = (call * count) % (whole - count + 1)
+    start = time.perf_counter()
+    state = jax.block_until_ready(programs.train(state, fixed, epoch, first, count))
+    taken.append((time.perf_counter() - start) / count)
+  spent = timers.seconds()
+  return Timed(
+    step=statistics.median(taken[1:]),  # the first compiled
+    selecting=statistics.median(planning[1:]),
+    evaluating=_evaluating(run, config.eval_batch_size, state),
+    offline=spent["features"] + spent["factors"],
+    num_samples=run.source.train.labels.shape[0],
+    batch_size=config.batch_size,
+    epochs=config.epochs,
+    full_share=min(1.0, _full_share(config) + warms_up / config.epochs),
+  )
+
+
+def _full_share(config: ml_collections.ConfigDict) -> float:
+  """Returns the share of the epochs that the config gives to the full data, through RRD's end or `annealed`."""
+  annealed = config.get("wrappers", {}).get("annealed", {})
+  return config.selector.get("refinement", 0.0) + sum(annealed.values())
+
+
+def _evaluating(run: setup.Run, batch_size: int, state: Any) -> float:
+  """Returns the seconds of an evaluation, from its first batches."""
+  programs, num_steps = run.programs, math.ceil(run.source.test.labels.shape[0] / batch_size)
+  count = min(programs.steps_per_call, num_steps)
+  zeros = (jnp.zeros((), dtype) for dtype in (jnp.float32, jnp.int32, jnp.int32))
+  sums = run.devices.copy(steps.Evaluation(*zeros))
+  taken = []
+  for _ in range(4):
+    start = time.perf_counter()
+    sums = jax.block_until_ready(programs.evaluate(sums, state.train, run.fixed, 0, count))
+    taken.append(time.perf_counter() - start)
+  return statistics.median(taken[1:]) * num_steps / count
+
+
+def _clock(seconds: float) -> str:
+  return (
+    f"{seconds / 3600:.2f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.2f} s"
+  )
+
+
+def lines(timed: Timed, estimates: Sequence[Estimate], price_per_hour: float) -> list[str]:
+  """Returns the measurements and the estimates as lines of text."""
+  head = ["", "epoch", "run", "speed-up", "ideal", "pays after", *(["cost"] if price_per_hour else [])]
+  rows = [head]
+  for one in estimates:
+    pays = "-" if one.pays_after == 0 else "never" if one.pays_after > timed.epochs else f"{one.pays_after:.1f} epochs"
+    row = [
+      one.label,
+      _clock(one.epoch_seconds),
+      _clock(one.run_seconds),
+      f"{one.speed_up:.2f}",
+      f"{one.ideal:.2f}",
+      pays,
+    ]
+    rows.append(row + ([f"{one.run_seconds / 3600 * price_per_hour:.2f}"] if price_per_hour else []))
+  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+  measured = (
+    f"measured: step {timed.step * 1e3:.2f} ms, selecting {timed.selecting * 1e3:.2f} ms an epoch,"
+    f" evaluating {timed.evaluating:.2f} s, offline stage {timed.offline:.1f} s"
+  )
+  table = ["  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows]
+  return [measured, *table]
+
+
+def main(config: ml_collections.ConfigDict) -> int:
+  """Measures, and prints the table."""
+  given = flags.FLAGS
+  options.check_positive("price_per_hour", given.price_per_hour, zero=True)
+  options.check_positive("steps", given.steps)
+  for kept in given.keep_fraction:
+    options.check_fraction("keep_fraction", kept)
+  timed = measure(config, given.steps)
+  shares = itertools.chain((1.0,), sorted(kept for kept in given.keep_fraction if kept < 1))
+  print("\n".join(lines(timed, [estimate(timed, kept) for kept in shares], given.price_per_hour)))
+  return 0
+
+
+if __name__ == "__main__":
+  flags.DEFINE_float("price_per_hour", 0.0, "What an hour of the machine costs, in any currency.")
+  flags.DEFINE_multi_float("keep_fraction", [0.1, 0.3, 0.5, 0.7], "A share kept; may be repeated.")
+  flags.DEFINE_integer("steps", 20, "How many training steps are timed.")
+  cli.run_on_config(main, with_workdir=False)
