@@ -10,7 +10,7 @@ import numpy as np
 from configs import digits
 from dynsel_jax.training import console, loop
 
-__all__ = ["config", "interrupted_at", "lines", "same_state", "train"]
+__all__ = ["config", "interrupted_at", "lines", "planted_texts", "same_state", "train"]
 
 
 def config(selector="random", model="mlp", schedule="cosine", **changes):
@@ -55,3 +55,18 @@ def same_state(one, other):
   for path, leaf in jax.tree_util.tree_leaves_with_path(one):
     other_leaf = dict(jax.tree_util.tree_leaves_with_path(other))[path]
     np.testing.assert_array_equal(leaf, other_leaf, err_msg=jax.tree_util.keystr(path))
+
+
+def planted_texts(made, folder):
+  """Writes small text files for the config `made` and names them in it: random words, one of which tells the class."""
+  rng = np.random.default_rng(0)
+  others = ["river", "stone", "cloud", "apple", "green", "window", "paper", "silver", "mountain", "ocean"]
+  for split, count in (("train", 96), ("test", 48)):
+    rows = [f"{made.dataset.text_column},{made.dataset.label_column}"]
+    for number in range(count):
+      words = rng.choice(others, rng.integers(3, 9)).tolist()
+      words[rng.integers(len(words))] = ("yes", "no", "maybe")[number % 3]
+      rows.append(f"{' '.join(words)},{number % 3}")
+    path = pathlib.Path(folder, f"{split}.csv")
+    path.write_text("\n".join(rows) + "\n")
+    made.dataset[split] = str(path)

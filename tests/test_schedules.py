@@ -22,6 +22,12 @@ def test_cosine_warms_up_linearly_from_zero():
   np.testing.assert_allclose(_at(schedule, 0, 0.1, 0.2, 0.6, 1), [0, 0.5, 1, 0.5, 0], atol=1e-6)
 
 
+def test_linear_rises_and_falls_along_lines():
+  schedule = schedules.create("linear", 1.0, warmup=0.2, end=0.1)
+  np.testing.assert_allclose(_at(schedule, 0, 0.1, 0.2, 0.6, 1), [0, 0.5, 1, 0.55, 0.1], atol=1e-6)
+  assert schedules.defaults("linear") == {"end": 0.0, "warmup": 0.06}
+
+
 def test_one_cycle_has_its_three_rates():
   schedule = schedules.create("one_cycle", 1.0)
   np.testing.assert_allclose(_at(schedule, 0, 0.3, 1), [1 / 25, 1, 1 / 25 / 1e4], rtol=1e-4)
@@ -44,7 +50,7 @@ def test_constant_stays():
 
 @pytest.mark.parametrize("name", schedules.SCHEDULES)
 def test_every_schedule_is_finite_and_not_negative_over_the_whole_run(name):
-  rates = _at(schedules.create(name, 0.1), *np.linspace(0, 1, 21))
+  rates = _at(schedules.create(name, 0.1), *np.linspace(0, 1, 51))
   assert np.all(np.isfinite(rates))
   assert np.all(rates >= 0)
   assert rates.max() == pytest.approx(0.1)
@@ -53,9 +59,10 @@ def test_every_schedule_is_finite_and_not_negative_over_the_whole_run(name):
 @pytest.mark.parametrize(
   ("name", "settings", "named"),
   [
-    ("cosin", {}, "known: constant, cosine, multi_step, one_cycle"),
+    ("cosin", {}, "known: constant, cosine, linear, multi_step, one_cycle"),
     ("cosine", {"warm": 0.1}, "its options: end, warmup"),
     ("cosine", {"warmup": 1.0}, "schedule.warmup=1.0"),
+    ("linear", {"end": -1.0}, "schedule.end=-1.0"),
     ("one_cycle", {"rise": 0.0}, "schedule.rise=0.0"),
     ("multi_step", {"milestones": (0.5, 60)}, "schedule.milestones=60"),
   ],

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from dynsel_jax.data import noise
+from dynsel_jax import options
+from dynsel_jax.data import noise, text
 from dynsel_jax.data.sources import Dataset, Source, defaults, load
-from dynsel_jax.options import UserError
 
 __all__ = ["Dataset", "Source", "defaults", "load", "prepare"]
 
@@ -23,9 +23,13 @@ def prepare(section: Mapping[str, Any], cache_dir: str = "") -> Source:
     UserError: the set cannot be loaded, or a value of the section is wrong.
   """
   if "name" not in section:
-    raise UserError(f"dataset={dict(section)} has no name")
+    raise options.UserError(f"dataset={dict(section)} has no name")
   settings = {name: value for name, value in section.items() if name not in _OF_EVERY_SET}
   label_noise = dict(section.get("label_noise", {}))
   noise.check(label_noise)
-  source = load(section["name"], data_dir=section.get("data_dir") or None, cache_dir=cache_dir, **settings)
+  if "tokenizer" in settings:
+    options.check_settings("dataset", section["name"], settings, text.defaults())
+    source = text.load(section["name"], **settings)
+  else:
+    source = load(section["name"], data_dir=section.get("data_dir") or None, cache_dir=cache_dir, **settings)
   return noise.apply(source, label_noise)

@@ -1,6 +1,7 @@
 """From sample indices to a batch: gather, augment, normalise. Pure functions for inside a jitted step.
 
-`N` is the number of samples, `b` the number of rows of a batch, `H`, `W`, `C` are height, width and channels.
+`N` is the number of samples, `b` the number of rows of a batch, `H`, `W`, `C` are height, width and channels of images,
+`L` is the number of tokens of texts, which are neither augmented nor normalised.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,16 +11,16 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from dynsel_jax.data.sources import Dataset
+from dynsel_jax.data.sources import Dataset, Source
 from dynsel_jax.options import check_choice
 
-__all__ = ["AUGMENTATIONS", "augmentation", "gather", "normalize", "random_crop", "random_flip"]
+__all__ = ["AUGMENTATIONS", "augmentation", "gather", "normalization", "normalize", "random_crop", "random_flip"]
 
 
 def gather(dataset: Dataset, index: Array) -> tuple[Array, Array]:
-  """Returns the inputs `[b, H, W, C]` uint8 and labels `[b]` int32 at `index` `[b]` int32.
+  """Returns the inputs, `[b, H, W, C]` uint8 or `[b, L]` int32, and labels `[b]` int32 at `index` `[b]` int32.
 
-  Padding, index -1, reads sample 0: its pixels are real, and the caller leaves the row out.
+  Padding, index -1, reads sample 0: its input is real, and the caller leaves the row out.
   """
   row = jnp.maximum(index, 0)
   return dataset.inputs[row], dataset.labels[row]
@@ -31,6 +32,13 @@ def normalize(inputs: Array, mean: Any, std: Any) -> Array:
   shift = jnp.asarray(mean, jnp.float32).reshape(lift) * 255
   scale = 1 / (jnp.asarray(std, jnp.float32).reshape(lift) * 255)
   return (inputs.astype(jnp.float32) - shift) * scale
+
+
+def normalization(source: Source) -> Callable[[Array], Array]:
+  """Returns what makes a model's input of a set's: `normalize` for images, nothing for token ids."""
+  if source.text is not None:
+    return lambda inputs: inputs
+  return lambda inputs: normalize(inputs, source.mean, source.std)
 
 
 def random_crop(keys: Array, inputs: Array, *, pad: int = 4) -> Array:

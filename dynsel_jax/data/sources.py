@@ -14,16 +14,24 @@ from dynsel_jax import options
 from dynsel_jax.data import folders, tfds_images
 from dynsel_jax.options import UserError
 
-__all__ = ["Dataset", "Source", "channel_statistics", "check_classes", "defaults", "load"]
+__all__ = ["Dataset", "Source", "Text", "channel_statistics", "check_classes", "defaults", "fingerprint", "load"]
 
 _CHUNK = 4096  # images whose statistics are taken at a time
 
 
 class Dataset(NamedTuple):
-  """Images and labels; NumPy arrays here, and arrays of the device once they are placed."""
+  """Inputs and labels; NumPy arrays here, and arrays of the device once they are placed."""
 
-  inputs: Any  # [N, H, W, C] uint8
+  inputs: Any  # images [N, H, W, C] uint8, or token ids [N, L] int32
   labels: Any  # [N] int32, in [0, num_classes)
+
+
+class Text(NamedTuple):
+  """What is known of a set of texts beside their token ids."""
+
+  train: tuple[str, ...]  # the training samples' texts
+  pad_id: int  # the id that fills a row up to the set's L tokens
+  vocabulary: int  # ids lie in [0, vocabulary)
 
 
 class Source(NamedTuple):
@@ -33,11 +41,13 @@ class Source(NamedTuple):
   train: Dataset
   test: Dataset
   num_classes: int
-  mean: tuple[float, ...]  # by channel, of the training images divided by 255
+  mean: tuple[float, ...]  # by channel, of the training images divided by 255; empty for texts
   std: tuple[float, ...]  # likewise; 1 for a channel that never changes, so that one can divide by it
   fingerprint: str  # 64 hexadecimal digits, a hash of all inputs and labels
   class_names: tuple[str, ...] = ()  # in the order of the labels; empty where they have no names
   true_labels: np.ndarray | None = None  # [N] int32 of the training samples, where `train.labels` has noise
+  validation: Dataset | None = None  # where there is one beside the test set
+  text: Text | None = None  # None for images
 
   @property
   def noisy(self) -> np.ndarray | None:
@@ -81,7 +91,7 @@ def load(name: str, *, data_dir: str | None = None, cache_dir: str = "", **setti
       f"dataset={name!r} has training images of {train.inputs.shape[1:]} and test images of {test.inputs.shape[1:]}"
     )
   mean, std = channel_statistics(train.inputs)
-  return Source(name, train, test, num_classes, mean, std, _fingerprint(train, test), class_names)
+  return Source(name, train, test, num_classes, mean, std, fingerprint(train, test), class_names)
 
 
 def check_classes(name: str, labels: np.ndarray, num_classes: int) -> None:
@@ -133,7 +143,8 @@ def _checked(name: str, split: str, dataset: Dataset, num_classes: int) -> Datas
   return dataset
 
 
-def _fingerprint(*datasets: Dataset) -> str:
+def fingerprint(*datasets: Dataset) -> str:
+  """Returns 64 hexadecimal digits that change with any input or label."""
   digest = hashlib.sha256()
   for dataset in datasets:
     for array in dataset:

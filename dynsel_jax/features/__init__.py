@@ -12,7 +12,7 @@ import numpy as np
 from dynsel_jax import cache
 from dynsel_jax import options as options_lib
 from dynsel_jax.data import Source
-from dynsel_jax.features import clip, efficientnet, file, pixels
+from dynsel_jax.features import clip, efficientnet, file, pixels, sentence
 
 __all__ = ["SPACES", "FeatureSpace", "Spaces", "create", "defaults", "extract", "identity"]
 
@@ -32,6 +32,7 @@ SPACES: Spaces = {
   "efficientnet": efficientnet.efficientnet,
   "file": file.file,
   "pixels": pixels.pixels,
+  "sentence": sentence.sentence,
 }
 
 

@@ -22,7 +22,13 @@ class Pixels:
     return {"components": self._components}
 
   def extract(self, source: Source) -> np.ndarray:
-    """Returns the training set's features, `[N, D]` float32, in the order of the training set."""
+    """Returns the training set's features, `[N, D]` float32, in the order of the training set.
+
+    Raises:
+      UserError: the set is of texts.
+    """
+    if source.text is not None:
+      raise options.UserError(f"features.name=pixels is for images, dataset.name={source.name} is of texts")
     rows = source.train.inputs.reshape(len(source.train.labels), -1).astype(np.float32) / 255.0
     deviation = rows.std(axis=0)
     rows = (rows - rows.mean(axis=0)) / np.where(deviation > 0, deviation, 1.0)

@@ -66,7 +66,7 @@ def reads_text(module: nn.Module) -> bool:
 
 
 def pretrained(module: nn.Module, params: Any) -> Any:
-  """Returns `params` with the pretrained weights that the model was made with, if any. Host-side.
+  """Returns `params` with the pretrained weights that the model was made with, or as they are. Host-side.
 
   Raises:
     UserError: an array is missing in the file, or is of another shape.

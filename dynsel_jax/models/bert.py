@@ -14,7 +14,7 @@ from jax import Array
 
 from dynsel_jax.models.dropout import Dropout
 from dynsel_jax.models.weights import Weights, folder
-from dynsel_jax.options import UserError
+from dynsel_jax.options import UserError, check_positive
 
 __all__ = ["Bert", "Encoder", "Sizes", "bert_base", "bert_tiny", "minilm_l6", "roberta_base"]
 
@@ -189,8 +189,25 @@ def minilm_l6(num_classes: int, dtype: Any, axis_name: str | None, *, dropout: f
 
 
 def bert_tiny(
-  num_classes: int, dtype: Any, axis_name: str | None, *, dropout: float = 0.1, vocabulary: int = 8192
+  num_classes: int,
+  dtype: Any,
+  axis_name: str | None,
+  *,
+  dropout: float = 0.1,
+  vocabulary: int = 8192,
+  layers: int = 2,
 ) -> Bert:
-  """Returns a BERT of two layers of width 64 with random weights, for runs of seconds."""
-  sizes = Sizes(vocabulary, width=64, layers=2, heads=2, hidden=128)
+  """Returns a BERT of width 64 with random weights, for runs of seconds.
+
+  Args:
+    num_classes: number of classes.
+    dtype: of the computation.
+    axis_name: the mapped axis of a training step, if any.
+    dropout: as for `bert_base`.
+    vocabulary: number of tokens.
+    layers: their number.
+  """
+  for field, value in (("vocabulary", vocabulary), ("layers", layers)):
+    check_positive(f"model.{field}", value)
+  sizes = Sizes(vocabulary, width=64, layers=layers, heads=2, hidden=128)
   return _classifier(sizes, num_classes, dtype, axis_name, dropout, "")

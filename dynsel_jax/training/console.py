@@ -73,9 +73,13 @@ def closing_lines(summary: dict[str, Any], workdir: str) -> str:
   """Returns the closing summary of a run, a few lines for a person."""
   seconds = summary["seconds"]
   spent = ", ".join(f"{name} {value:.1f}" for name, value in seconds.items() if name != "total" and value >= 0.05)
+  best = f"best {summary['best_test_accuracy']:.2%}"
+  if "best_validation_accuracy" in summary:
+    best += f", {summary['test_accuracy_at_best_validation']:.2%} at the best validation accuracy"
+    best += f" {summary['best_validation_accuracy']:.2%}"
   return "\n".join(
     [
-      f"test accuracy   {summary['final_test_accuracy']:.2%} (best {summary['best_test_accuracy']:.2%})",
+      f"test accuracy   {summary['final_test_accuracy']:.2%} ({best})",
       f"visits          {summary['backward_visits']:,} backward, {summary['forward_visits']:,} forward"
       f" in {summary['steps']:,} steps, {summary['epochs']} epochs",
       f"kept            {summary['realised_keep_fraction']:.1%} of the training set per epoch on average",

@@ -19,7 +19,7 @@ from dynsel_jax.training import parallel, setup
 from dynsel_jax.training.checkpoint import Checkpoints, Position
 from dynsel_jax.training.console import Console
 from dynsel_jax.training.state import RunState
-from dynsel_jax.training.steps import Evaluation
+from dynsel_jax.training.steps import Evaluation, Fixed
 from dynsel_jax.training.timing import Timers
 from dynsel_jax.training.workdir import Workdir, check_writable, provenance
 
@@ -69,6 +69,9 @@ class _Trainer:
     self.position = Position()
     self.checkpoints = Checkpoints(workdir.checkpoints)
     self.saved = 0  # optimizer steps at the last checkpoint
+    self.validation: Fixed | None = None  # the run's arrays with the validation set for the test set
+    if run.source.validation is not None:
+      self.validation = run.fixed._replace(test=run.devices.place(run.source.validation))
 
   def restore(self) -> None:
     """Continues from the newest checkpoint, if there is one."""
@@ -105,8 +108,9 @@ class _Trainer:
         state = programs.train_thinned(state, fixed, 0, 0, 1)
       if selector.refresh is not None:
         state = programs.refresh(programs.score(state, fixed, 0, 0, 1), 0)
-      beyond = -(-run.source.test.labels.shape[0] // self.config.eval_batch_size)
-      jax.block_until_ready(programs.evaluate(self._no_evaluation(), self.state.train, fixed, beyond, 1))
+      for evaluated in filter(None, (fixed, self.validation)):
+        beyond = self._num_evaluations(evaluated)
+        jax.block_until_ready(programs.evaluate(self._no_evaluation(), self.state.train, evaluated, beyond, 1))
 
   def plan_epoch(self) -> None:
     """Selects the running epoch's samples."""
@@ -173,21 +177,21 @@ class _Trainer:
         self.state = programs.score(self.state, self.run.fixed, epoch, step, count)
       jax.block_until_ready(self.state.usage)
 
-  def evaluate(self) -> tuple[float, float]:
-    """Returns the mean loss over the test set, in nats, and the accuracy, in [0, 1]."""
-    programs = self.run.programs
-    num_steps = -(-self.run.source.test.labels.shape[0] // self.config.eval_batch_size)
+  def evaluate(self, fixed: Fixed) -> tuple[float, float]:
+    """Returns the mean loss over the test set of `fixed`, in nats, and the accuracy, in [0, 1]."""
+    programs, num_steps = self.run.programs, self._num_evaluations(fixed)
     with self.timers.phase("evaluating"):
       sums = self._no_evaluation()
       for step in range(0, num_steps, programs.steps_per_call):
         count = min(programs.steps_per_call, num_steps - step)
-        sums = programs.evaluate(sums, self.state.train, self.run.fixed, step, count)
+        sums = programs.evaluate(sums, self.state.train, fixed, step, count)
       sums = parallel.fetch(sums)
     return float(sums.loss_sum) / float(sums.samples), float(sums.correct) / float(sums.samples)
 
   def end_epoch(self, size: int) -> dict[str, Any]:
     """Moves the position to the next epoch, writes the finished one's line, and returns it."""
-    position, (test_loss, accuracy) = self.position, self.evaluate()
+    position, (test_loss, accuracy) = self.position, self.evaluate(self.run.fixed)
+    validation_accuracy = None if self.validation is None else self.evaluate(self.validation)[1]
     meters, visits = parallel.fetch((self.state.meters, self.state.usage.visits))
     position.epoch += 1
     position.step = 0
@@ -212,6 +216,10 @@ class _Trainer:
       "selector": position.info,
       "seconds": self.timers.seconds(),
     }
+    if validation_accuracy is not None:
+      metrics["validation_accuracy"] = validation_accuracy
+      if validation_accuracy > position.best_validation_accuracy:
+        position.best_validation_accuracy, position.selected_test_accuracy = validation_accuracy, accuracy
     if (noisy := self.run.source.noisy) is not None:
       noisy_visits = int(visits[noisy].sum())
       metrics["noisy_share_kept"] = (noisy_visits - position.noisy_visits) / max(int(meters.backward_visits), 1)
@@ -238,10 +246,16 @@ class _Trainer:
       "non_finite": {"scores": position.non_finite_scores, "steps": 0},
       "resumed_from": position.resumed_from,
     }
+    if self.validation is not None:
+      summary["best_validation_accuracy"] = position.best_validation_accuracy
+      summary["test_accuracy_at_best_validation"] = position.selected_test_accuracy
     if self.run.source.noisy is not None:
       summary["noisy_share_kept"] = position.noisy_visits / position.backward_visits
     self.workdir.write_summary(summary)
     return summary
+
+  def _num_evaluations(self, fixed: Fixed) -> int:
+    return -(-fixed.test.labels.shape[0] // self.config.eval_batch_size)
 
   def _no_evaluation(self) -> Evaluation:
     # Three arrays of their own, since a program takes them over.
@@ -324,4 +338,6 @@ def _train(trainer: _Trainer, stop: Callable[[], str]) -> Result:
       accuracy = metrics["test_accuracy"]
       console.epoch(metrics)
       trainer.save_if_due()
-    return Result(trainer.finish(trainer.evaluate()[1] if accuracy is None else accuracy), trainer.state)
+    return Result(
+      trainer.finish(trainer.evaluate(trainer.run.fixed)[1] if accuracy is None else accuracy), trainer.state
+    )

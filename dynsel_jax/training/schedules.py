@@ -12,7 +12,7 @@ from jax import Array
 
 from dynsel_jax import options
 
-__all__ = ["SCHEDULES", "Schedule", "constant", "cosine", "create", "defaults", "multi_step", "one_cycle"]
+__all__ = ["SCHEDULES", "Schedule", "constant", "cosine", "create", "defaults", "linear", "multi_step", "one_cycle"]
 
 Schedule = Callable[[Array], Array]  # progress [] float32 -> learning rate [] float32
 
@@ -31,13 +31,26 @@ def cosine(peak: float, *, end: float = 0.0, warmup: float = 0.0) -> Schedule:
 
   Source: Loshchilov and Hutter, arXiv 1608.03983, Eq. 5, without restarts.
   """
+  return _after_warmup(peak, end, warmup, lambda share: _cosine_between(peak, end, share))
+
+
+def linear(peak: float, *, end: float = 0.0, warmup: float = 0.06) -> Schedule:
+  """Falls from `peak` to `end` along a line, after a linear rise from 0 over the first `warmup` share.
+
+  The default is RoBERTa's for fine-tuning (arXiv 1907.11692, Table 10).
+  """
+  return _after_warmup(peak, end, warmup, lambda share: peak + (end - peak) * share)
+
+
+def _after_warmup(peak: float, end: float, warmup: float, falling: Callable[[Array], Array]) -> Schedule:
+  """Rises from 0 to `peak` over the first `warmup` share, then follows `falling` of the share of the rest."""
   options.check_positive("schedule.end", end, zero=True)
   if not 0 <= warmup < 1:
     raise options.UserError(f"schedule.warmup={warmup} must lie in [0, 1)")
 
   def schedule(progress: Array) -> Array:
-    falling = _cosine_between(peak, end, jnp.clip((progress - warmup) / (1.0 - warmup), 0.0, 1.0))
-    return jnp.where(progress < warmup, peak * progress / max(warmup, 1e-9), falling)
+    rest = falling(jnp.clip((progress - warmup) / (1.0 - warmup), 0.0, 1.0))
+    return jnp.where(progress < warmup, peak * progress / max(warmup, 1e-9), rest)
 
   return schedule
 
@@ -81,6 +94,7 @@ def multi_step(peak: float, *, milestones: Sequence[float] = (0.3, 0.6, 0.9), fa
 SCHEDULES: dict[str, Callable[..., Schedule]] = {
   "constant": constant,
   "cosine": cosine,
+  "linear": linear,
   "multi_step": multi_step,
   "one_cycle": one_cycle,
 }

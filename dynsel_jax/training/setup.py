@@ -102,6 +102,32 @@ def _check_selector(name: str, selector: Selector, num_samples: int, batch_size:
       )
 
 
+def _check_inputs(config: ml_collections.ConfigDict, module: nn.Module, source: data.Source) -> None:
+  """Raises `UserError` unless the model takes what the set holds."""
+  kinds = {True: "texts", False: "images"}
+  reads_text, text = models.reads_text(module), source.text
+  if reads_text != (text is not None):
+    raise options.UserError(
+      f"model.name={config.model.name} is for {kinds[reads_text]}, dataset.name={source.name} is of"
+      f" {kinds[not reads_text]}"
+    )
+  if text is None:
+    return
+  if config.dataset.augmentations:
+    raise options.UserError(f"dataset.augmentations={config.dataset.augmentations} are for images, not for texts")
+  sizes, length = module.sizes, source.train.inputs.shape[1]
+  for what, fits, found, taken in (
+    ("vocabulary", text.vocabulary <= sizes.vocabulary, text.vocabulary, sizes.vocabulary),
+    ("longest text", length <= sizes.max_length, length, sizes.max_length),
+    ("padding id", text.pad_id == sizes.pad_id, text.pad_id, sizes.pad_id),
+  ):
+    if not fits:
+      raise options.UserError(
+        f"dataset.tokenizer={config.dataset.tokenizer!r} does not fit model.name={config.model.name}: its {what} is"
+        f" {found}, the model's {taken}"
+      )
+
+
 def _shapes(tree: Any) -> tuple[Any, list[Any]]:
   leaves, structure = jax.tree.flatten(tree)
   return structure, [(leaf.shape, leaf.dtype) for leaf in leaves]
@@ -144,6 +170,7 @@ def build(
     options.check_settings("wrapper", name, settings, wrapping.defaults(name))
   _check_numbers(config, placed.num_replicas, num_samples)
   module = _model(config, source.num_classes, placed.num_replicas)
+  _check_inputs(config, module, source)
   schedule_name, schedule_options = _named(config, "schedule")
   schedule = schedules.create(schedule_name, config.learning_rate, **schedule_options)
   optimizer_name, optimizer_options = _named(config, "optimizer")
@@ -162,7 +189,7 @@ def build(
     selector=selector,
     schedule=schedule,
     augment=augment,
-    normalize=lambda inputs: gather.normalize(inputs, source.mean, source.std),
+    normalize=gather.normalization(source),
     batch_size=config.batch_size,
     eval_batch_size=config.eval_batch_size,
     epochs=config.epochs,
@@ -179,6 +206,9 @@ def build(
     init_key,
     jnp.asarray(source.train.inputs[:1]),
   )
+  params = models.pretrained(module, initial.train.params)
+  if params is not initial.train.params:
+    initial = initial._replace(train=initial.train.replace(params=placed.copy(params)))
   return Run(
     source=source,
     columns=columns,

