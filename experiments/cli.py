@@ -19,7 +19,8 @@ def _parse(arguments: Sequence[str]) -> list[str]:
     return list(flags.FLAGS(list(arguments)))
   except (flags.Error, KeyError, AttributeError, TypeError, ValueError, OSError, SyntaxError) as error:
     text = error.args[0] if isinstance(error, KeyError) and error.args else str(error)
-    raise SystemExit(_fail(" ".join(str(text).split()))) from None
+    # ml_collections puts the whole traceback of an error in a config file into the text.
+    raise SystemExit(_fail(" ".join(str(text).rpartition("UserError: ")[2].split()))) from None
 
 
 def _fail(text: str) -> int:
