@@ -20,7 +20,7 @@ from dynsel_jax import data, models, options, selectors
 from dynsel_jax.data import noise, text
 from dynsel_jax.models.weights import MINILM
 from dynsel_jax.selectors import wrapping
-from dynsel_jax.training import factor_columns, optimizers, schedules, spaces
+from dynsel_jax.training import factor_columns, optimizers, schedules, score_file, spaces
 
 __all__ = ["get_config", "parse", "small_images", "texts"]
 
@@ -69,8 +69,9 @@ def get_config(
 ) -> ml_collections.ConfigDict:
   """Returns RRD's CIFAR recipe (arXiv 2603.04981, App. C) on `dataset`, for the benchmark's file to change.
 
-  The sections `features` and `factors` are there if `features` is named or the selector reads factor scores, and
-  `wrappers`, with the options of each by its name, if `wrap` names any.
+  The sections `features` and `factors` are there if `features` is named or the selector reads factor scores, `scores`
+  if it reads columns that only a score file has, and `wrappers`, with the options of each by its name, if `wrap` names
+  any.
   """
   config = ml_collections.ConfigDict(
     {
@@ -97,6 +98,8 @@ def get_config(
   )
   if not features and set(selectors.columns(selector)) & set(factor_columns.COLUMNS):
     features = "sentence" if of_texts else "pixels"
+  if set(selectors.columns(selector)) - set(factor_columns.COLUMNS):
+    config.scores = score_file.defaults()
   if features:
     config.features = _choice(features, spaces.defaults(features))
     config.factors = factor_columns.defaults()

@@ -19,7 +19,8 @@ def table(num_samples: int = NUM_SAMPLES) -> SampleTable:
   rng = np.random.default_rng(0)
   labels = rng.integers(0, NUM_CLASSES - 1, num_samples)
   labels[num_samples // 2] = NUM_CLASSES - 1
-  names = ("representativeness", "rarity", "diversity", "score", "irreducible_loss")
+  names = ["representativeness", "rarity", "diversity", "score", "irreducible_loss"]
+  names += ["aum", "dual", "el2n", "label_probability", "moderate"]
   columns = {name: jnp.asarray(rng.random(num_samples), jnp.float32) for name in names}
   return SampleTable(jnp.asarray(labels, jnp.int32), NUM_CLASSES, columns)
 

@@ -146,7 +146,7 @@ def test_rho_loss_takes_the_largest_reducible_losses(order, num_padded, seed):
 
 
 def test_rho_loss_says_where_its_column_comes_from():
-  with pytest.raises(UserError, match=r"table.columns\['irreducible_loss'\].* trained on held-out data"):
+  with pytest.raises(UserError, match="needs the column 'irreducible_loss'.*trained on other data"):
     selectors.create("rho_loss", simulation.table()._replace(columns={}), 8)
 
 

@@ -28,8 +28,7 @@ def top(key: Array, score: Array, counts: Array | int, groups: Array | None = No
   Returns:
     `[N]` bool.
   """
-  counts, groups = _grouped(score, counts, groups)
-  rank = _rank(key, -score, groups, counts.shape[0])  # NaN comes last
+  rank, counts, groups = _ranked(key, -score, counts, groups)  # NaN comes last
   return rank < counts[groups]
 
 
@@ -49,8 +48,7 @@ def central(key: Array, score: Array, counts: Array | int, groups: Array | None 
   Returns:
     `[N]` bool.
   """
-  counts, groups = _grouped(score, counts, groups)
-  rank = _rank(key, score, groups, counts.shape[0])
+  rank, counts, groups = _ranked(key, score, counts, groups)
   numbers = jnp.zeros_like(counts).at[groups].add((~jnp.isnan(score)).astype(jnp.int32))
   first = jnp.maximum(numbers - counts, 0) // 2
   return (rank >= first[groups]) & (rank < (first + counts)[groups])
@@ -124,6 +122,12 @@ def _grouped(score: Array, counts: Array | int, groups: Array | None) -> tuple[A
   if groups is None:
     return counts.reshape(1), jnp.zeros(score.shape, jnp.int32)
   return counts, groups.astype(jnp.int32)
+
+
+def _ranked(key: Array, score: Array, counts: Array | int, groups: Array | None) -> tuple[Array, Array, Array]:
+  """Returns each sample's place in its group's ascending order of scores, the counts and the groups."""
+  counts, groups = _grouped(score, counts, groups)
+  return _rank(key, score, groups, counts.shape[0]), counts, groups
 
 
 def _rank(key: Array, score: Array, groups: Array, num_groups: int) -> Array:

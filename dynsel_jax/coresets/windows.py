@@ -58,7 +58,7 @@ def dual(*, window: int = 10) -> Dynamics:
 
   Within J successive epochs the standard deviation (dividing by J - 1) times one minus the mean, averaged over all
   such windows: Cho et al., arXiv 2502.06905, on the views of the first epochs of training (30 for CIFAR). Their code
-  multiplies it by 10, and samples by a Beta distribution at high pruning, which is left out. NaN before J epochs.
+  multiplies it by 10. The draw from a Beta distribution that goes with it is `selectors.dual`. NaN before J epochs.
 
   Args:
     window: J, at least 2.

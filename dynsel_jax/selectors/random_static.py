@@ -3,21 +3,10 @@
 `N` is the number of training samples.
 """
 
-from typing import NamedTuple
+from dynsel_jax.selectors import ranking, static
+from dynsel_jax.types import SampleTable, Selector
 
-import jax
-from jax import Array
-
-from dynsel_jax.selectors import ranking
-from dynsel_jax.types import SampleTable, Selection, Selector, Signals
-
-__all__ = ["RandomStaticState", "random_static"]
-
-
-class RandomStaticState(NamedTuple):
-  """The subset."""
-
-  keep: Array  # [N] bool
+__all__ = ["random_static"]
 
 
 def random_static(table: SampleTable, epochs: int, *, keep_fraction: float = 0.3) -> Selector:
@@ -34,18 +23,5 @@ def random_static(table: SampleTable, epochs: int, *, keep_fraction: float = 0.3
   del epochs
   ranking.check_fraction("keep_fraction", keep_fraction)
   num_samples = table.labels.shape[0]
-
-  def init(key: Array) -> RandomStaticState:
-    count = ranking.budget(keep_fraction, num_samples)
-    return RandomStaticState(keep=ranking.uniform_subset(key, num_samples, count))
-
-  def select(key: Array, state: RandomStaticState, epoch: Array) -> tuple[Selection, dict[str, Array]]:
-    del epoch
-    _, order_key = jax.random.split(key)
-    return ranking.visiting_order(order_key, state.keep), {}
-
-  def observe(state: RandomStaticState, signals: Signals) -> RandomStaticState:
-    del signals
-    return state
-
-  return Selector(init, select, observe)
+  count = ranking.budget(keep_fraction, num_samples)
+  return static.fixed_subset(lambda key: ranking.uniform_subset(key, num_samples, count))

@@ -9,6 +9,8 @@ from dynsel_jax import options
 from dynsel_jax.options import UserError
 from dynsel_jax.selectors import (
   bls,
+  central,
+  dual,
   epsilon_greedy,
   evolved,
   full,
@@ -25,6 +27,8 @@ from dynsel_jax.selectors import (
   rs2,
   selective_backprop,
   seta,
+  strata,
+  top,
   ucb,
   wrapping,
 )
@@ -42,12 +46,14 @@ class Method(NamedTuple):
   signal: str  # what it looks at: "none", "loss", ...
   level: str  # "epoch", or "batch" if it thins meta-batches
   weighting: str = "mean_one"  # how a step uses the weights unless the config says otherwise
-  columns: tuple[str, ...] = ()  # of `SampleTable.columns`, what it reads
+  columns: tuple[str, ...] = ()  # of `SampleTable.columns`, what it reads beside what its option `column` names
 
 
 METHODS: dict[str, Method] = {
   "bls_infobatch": Method(bls.bls_infobatch, "BLS over InfoBatch", "2604.04681", "batch loss", "epoch", "sum_to_n"),
   "bls_seta": Method(bls.bls_seta, "BLS over SeTa", "2604.04681", "batch loss", "epoch"),
+  "central": Method(central.central, "Moderate coreset, the middle of a score", "-", "static score", "epoch"),
+  "dual": Method(dual.dual, "DUAL with Beta sampling", "2502.06905", "static scores", "epoch", columns=dual.COLUMNS),
   "epsilon_greedy": Method(epsilon_greedy.epsilon_greedy, "Epsilon-greedy", "2111.12621", "loss", "epoch"),
   "es": Method(evolved.es, "ES, evolved sampling", "2509.23461", "loss", "batch"),
   "eswp": Method(evolved.eswp, "ESWP, evolved sampling with pruning", "2509.23461", "loss", "batch"),
@@ -61,7 +67,7 @@ METHODS: dict[str, Method] = {
   "rcap": Method(rcap.rcap, "RCAP", "2606.11761", "loss", "epoch"),
   "repb": Method(repb.repb, "RePB", "-", "loss, usage", "epoch", "sum_to_n"),
   "rho_loss": Method(
-    rho_loss.rho_loss, "RHO-LOSS", "2206.07137", "loss, hold-out loss", "batch", columns=("irreducible_loss",)
+    rho_loss.rho_loss, "RHO-LOSS", "2206.07137", "loss, hold-out loss", "batch", columns=(rho_loss.COLUMN,)
   ),
   "rrd": Method(
     rrd.rrd,
@@ -76,6 +82,8 @@ METHODS: dict[str, Method] = {
     selective_backprop.selective_backprop, "Selective backprop", "1910.00762", "loss", "batch"
   ),
   "seta": Method(seta.seta, "SeTa", "2503.13385", "loss", "epoch"),
+  "strata": Method(strata.strata, "CCS, coverage-centric coreset selection", "2210.15809", "static score", "epoch"),
+  "top": Method(top.top, "The top of a score", "-", "static score", "epoch"),
   "ucb": Method(ucb.ucb, "UCB, upper confidence bound", "2111.12621", "loss", "epoch"),
 }
 
@@ -95,8 +103,9 @@ def weighting(name: str, wrapped_in: Collection[str] = ()) -> str:
 
 
 def columns(name: str) -> tuple[str, ...]:
-  """Returns the names of the columns of the `SampleTable` that the method `name` reads; none for a user's own."""
-  return METHODS[name].columns if name in METHODS else ()
+  """Returns the columns of the `SampleTable` that the method `name` reads: its own, and its option `column`, if any."""
+  option = defaults(name).get("column")
+  return (METHODS[name].columns if name in METHODS else ()) + ((option,) if option else ())
 
 
 def create(

@@ -38,8 +38,8 @@ def rho_loss(table: SampleTable, epochs: int, *, batch_fraction: float = 0.125) 
   options.check_fraction("batch_fraction", batch_fraction)
   if COLUMN not in table.columns:
     raise UserError(
-      f"selector rho_loss needs table.columns[{COLUMN!r}]: each training sample's loss in nats under a model that was"
-      " trained on held-out data"
+      f"selector rho_loss needs the column {COLUMN!r}, each sample's loss in nats under a model that was trained on"
+      " other data: config.scores.path names the file, experiments.score_dataset makes it"
     )
   irreducible_loss = jnp.asarray(table.columns[COLUMN], jnp.float32)
 

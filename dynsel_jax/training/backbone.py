@@ -79,7 +79,8 @@ class Backbone:
 
 def _warm_up(config: ml_collections.ConfigDict, epochs: int) -> ml_collections.ConfigDict:
   """Returns the config of a plain run of `epochs` with the run's own recipe and the seed of its section `factors`."""
-  made = {name: value for name, value in config.to_dict().items() if name not in ("features", "factors", "wrappers")}
+  left_out = ("features", "factors", "scores", "wrappers")
+  made = {name: value for name, value in config.to_dict().items() if name not in left_out}
   made["selector"] = {"name": "full", **selectors.defaults("full")}
   return ml_collections.ConfigDict(
     {**made, "weighting": "", "epochs": epochs, "seed": config.factors.seed, "checkpoint_every_steps": 0}

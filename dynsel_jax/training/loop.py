@@ -23,7 +23,9 @@ from dynsel_jax.training.steps import Evaluation, Fixed
 from dynsel_jax.training.timing import Timers
 from dynsel_jax.training.workdir import Workdir, check_writable, provenance
 
-__all__ = ["Interrupted", "NonFiniteError", "Result", "stop_requests", "train_and_evaluate"]
+__all__ = ["AfterEpoch", "Interrupted", "NonFiniteError", "Result", "stop_requests", "train_and_evaluate"]
+
+AfterEpoch = Callable[[setup.Run, RunState, int], RunState]
 
 
 class Interrupted(Exception):  # noqa: N818 - no error: the run can be continued
@@ -39,6 +41,7 @@ class Result(NamedTuple):
 
   summary: dict[str, Any]  # as `summary.json`
   state: RunState
+  run: setup.Run
 
 
 @contextlib.contextmanager
@@ -278,6 +281,7 @@ def train_and_evaluate(
   *,
   prepare: Callable[..., data.Source] = data.prepare,
   stop: Callable[[], str] | None = None,
+  after_epoch: AfterEpoch | None = None,
 ) -> Result:
   """Trains as `config` says, or continues what `workdir` holds; a finished run is returned as it is.
 
@@ -287,6 +291,8 @@ def train_and_evaluate(
     devices: the devices to train on, by default all of this process.
     prepare: `data.prepare`, or what remembers its results where one process makes many runs.
     stop: as `stop_requests` yields it, where the caller listens to signals; by default this function does.
+    after_epoch: called when an epoch's steps are done with the run, its state and the epoch, counted from 0; returns
+      the state to go on with. What it leaves in the selector's state is checkpointed with everything else.
 
   Raises:
     UserError: a value is wrong or `workdir` belongs to another run; nothing has been written.
@@ -313,11 +319,11 @@ def train_and_evaluate(
     summary = folder.read_summary()
     if summary is not None and trainer.position.epoch == config.epochs:
       trainer.checkpoints.close()
-      return Result(summary, trainer.state)
-    return _train(trainer, stop)
+      return Result(summary, trainer.state, trainer.run)
+    return _train(trainer, stop, after_epoch)
 
 
-def _train(trainer: _Trainer, stop: Callable[[], str]) -> Result:
+def _train(trainer: _Trainer, stop: Callable[[], str], after_epoch: AfterEpoch | None) -> Result:
   """Takes the run from where it stands to its end."""
   epochs, position = trainer.config.epochs, trainer.position
   quiet = not parallel.is_first_process()
@@ -334,10 +340,12 @@ def _train(trainer: _Trainer, stop: Callable[[], str]) -> Result:
       size = int(parallel.fetch(trainer.state.plan.size))
       trainer.train_epoch(console, stop)
       trainer.refresh_scores()
+      if after_epoch is not None:
+        with trainer.timers.phase("scoring"):
+          trainer.state = after_epoch(trainer.run, trainer.state, position.epoch)
       metrics = trainer.end_epoch(size)
       accuracy = metrics["test_accuracy"]
       console.epoch(metrics)
       trainer.save_if_due()
-    return Result(
-      trainer.finish(trainer.evaluate(trainer.run.fixed)[1] if accuracy is None else accuracy), trainer.state
-    )
+    summary = trainer.finish(trainer.evaluate(trainer.run.fixed)[1] if accuracy is None else accuracy)
+    return Result(summary, trainer.state, trainer.run)

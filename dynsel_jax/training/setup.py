@@ -11,7 +11,7 @@ from flax import linen as nn
 from dynsel_jax import data, models, options, selectors
 from dynsel_jax.data import gather
 from dynsel_jax.selectors import ranking, wrapping
-from dynsel_jax.training import factor_columns, optimizers, parallel, schedules, signals, state, steps
+from dynsel_jax.training import factor_columns, optimizers, parallel, schedules, score_file, signals, state, steps
 from dynsel_jax.training.timing import Timers
 from dynsel_jax.types import SampleTable, Selection, Selector
 
@@ -179,7 +179,9 @@ def build(
 
   # What costs minutes comes after everything that can be wrong at once.
   with parallel.first_process_first():
-    columns = factor_columns.factor_columns(config, source, timers) if "features" in config else {}
+    columns = score_file.read_columns(config.scores.path, source) if "scores" in config else {}
+    if "features" in config:
+      columns = {**columns, **factor_columns.factor_columns(config, source, timers)}
   table = SampleTable(jnp.asarray(source.train.labels), source.num_classes, columns)
   selector = selectors.create(selector_name, table, config.epochs, wrapped_in, **selector_options)
   _check_selector(selector_name, selector, num_samples, config.batch_size, placed.num_replicas)

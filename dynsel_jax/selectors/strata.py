@@ -1,0 +1,52 @@
+"""Coverage-centric coreset selection (CCS): without the hardest samples, spread evenly over the range of a score.
+
+Zheng et al., arXiv 2210.15809, Algorithm 1, with the area under the margin, the column `aum`. `subsets.strata` has the
+choice, with its differences from the published code.
+
+`N` is the number of training samples.
+"""
+
+from dynsel_jax import options
+from dynsel_jax.coresets import subsets
+from dynsel_jax.selectors import ranking, static
+from dynsel_jax.types import SampleTable, Selector
+
+__all__ = ["strata"]
+
+
+def strata(
+  table: SampleTable,
+  epochs: int,
+  *,
+  keep_fraction: float = 0.3,
+  column: str = "aum",
+  largest_is_hardest: bool = False,
+  hard_fraction: float = 0.1,
+  num_strata: int = 50,
+) -> Selector:
+  """Trains in every epoch on samples from all strata of a score that are left when the hardest are cut.
+
+  A sample whose score is not finite is never kept.
+
+  Args:
+    table: the training set, N samples, with the column.
+    epochs: unused.
+    keep_fraction: share of the training set kept, in (0, 1].
+    column: the score.
+    largest_is_hardest: whether a high score is hard; for the area under the margin a low one is.
+    hard_fraction: share of the training set that is cut, beta, in [0, 1]; less where the share kept needs more. The
+      authors tune it for each share.
+    num_strata: strata of equal width.
+
+  Raises:
+    UserError: there is no such column, or a value lies outside its range.
+  """
+  del epochs
+  options.check_fraction("hard_fraction", hard_fraction, zero=True)
+  options.check_positive("num_strata", num_strata)
+  count, _ = static.counts_and_groups(table, keep_fraction, class_balanced=False)
+  score = static.column_of(table, column, "selector.column")
+  score = -score if largest_is_hardest else score
+  num_samples = table.labels.shape[0]
+  cut = min(ranking.budget(hard_fraction, num_samples, least=0), num_samples - int(count))
+  return static.fixed_subset(lambda key: subsets.strata(key, score, count, cut, num_strata=num_strata))

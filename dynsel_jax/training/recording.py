@@ -1,0 +1,199 @@
+"""Static scores from a proxy run: what is noted of every sample after each epoch, and the columns at the end.
+
+The notes are the state of a selector that trains on everything, `recorder`, so that they are checkpointed with the run
+and an interrupted one continues with the same bits. After an epoch one forward pass is taken over the training set, of
+unaugmented samples with running statistics, and streamed into the scores: memory grows with N C, not with the epochs.
+Papers that record what was trained on, an augmented view in the middle of an epoch, get other numbers. Host-side, but
+for the functions that it compiles.
+
+`N` is the number of training samples, `C` the number of classes, `D` the width of the last layer's input.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.sharding import NamedSharding, PartitionSpec
+
+from dynsel_jax.coresets import dynamics, gradients, windows
+from dynsel_jax.data import gather
+from dynsel_jax.options import UserError, check_choice, check_positive
+from dynsel_jax.selectors import full
+from dynsel_jax.training import parallel, setup, signals, steps
+from dynsel_jax.training.state import RunState, TrainState
+from dynsel_jax.types import SampleTable, Selector
+
+__all__ = ["RECORDED", "Recording", "Stream", "columns", "create", "outputs", "record", "recorder"]
+
+WINDOWED = {"dual": 2, "dyn_unc": 2, "tdds": 3}  # the shortest window of each
+RECORDED = ("aum", "el2n", "forgetting", "grand", "label_probability", "moso", *WINDOWED)
+MOSO_CHECKPOINTS = 10  # as the authors' code has it, there drawn at random, here evenly spread
+
+
+class Seen(NamedTuple):
+  """What one forward pass over the training set gives."""
+
+  probabilities: Any  # [N, C] float32
+  grand: Any  # [N] float32, norm of the last layer's gradient
+  labels: Any  # [N] int32
+
+
+class Stream(NamedTuple):
+  """A score that is built up epoch by epoch."""
+
+  dynamics: dynamics.Dynamics
+  column: Callable[[Seen], Array] | None = None  # what an epoch adds, `[N]` or `[N, C]`; None for MoSo's own pass
+  epochs: int | None = None  # the first epochs, that count; all if None
+
+
+class Recording(NamedTuple):
+  """The scores that a run records."""
+
+  streams: dict[str, Stream]
+  update: Callable[..., Any]  # (notes, Seen, epoch) -> notes
+  moso_epochs: frozenset[int]  # counted from 0
+
+
+def _label_probability(seen: Seen) -> Array:
+  return jnp.take_along_axis(seen.probabilities, seen.labels[:, None], axis=1)[:, 0]
+
+
+@functools.cache
+def create(num_classes: int, epochs: int, *, scores: tuple[str, ...], window: int, early_epochs: int) -> Recording:
+  """Returns the recording of the named scores, the same object for the same arguments: it is compiled once.
+
+  Args:
+    num_classes: C.
+    epochs: of the run.
+    scores: of `RECORDED`.
+    window: epochs of the sliding window of Dyn-Unc, DUAL and TDDS.
+    early_epochs: over how many of the first epochs EL2N and GraNd are averaged.
+
+  Raises:
+    UserError: a name is not known, or the window is too short, or longer than the run.
+  """
+  check_positive("early_epochs", early_epochs)
+  for name in scores:
+    check_choice("scores", name, RECORDED)
+    if name in WINDOWED and not WINDOWED[name] <= window <= epochs:
+      raise UserError(f"window={window} must lie in [{WINDOWED[name]}, epochs={epochs}] for the score {name}")
+  average = dynamics.average()
+  makers: dict[str, Callable[[], Stream]] = {
+    "aum": lambda: Stream(average, lambda seen: dynamics.margin(seen.probabilities, seen.labels)),
+    "dual": lambda: Stream(windows.dual(window=window), _label_probability),
+    "dyn_unc": lambda: Stream(windows.dyn_unc(window=window), _label_probability),
+    "el2n": lambda: Stream(average, lambda seen: dynamics.el2n(seen.probabilities, seen.labels), early_epochs),
+    "forgetting": lambda: Stream(
+      dynamics.forgetting(), lambda seen: jnp.argmax(seen.probabilities, axis=1) == seen.labels
+    ),
+    "grand": lambda: Stream(average, lambda seen: seen.grand, early_epochs),
+    "label_probability": lambda: Stream(average, _label_probability),
+    "moso": lambda: Stream(average),
+    "tdds": lambda: Stream(windows.tdds(num_classes, window=window), lambda seen: seen.probabilities),
+  }
+  streams = {name: makers[name]() for name in scores}
+
+  def update(notes: dict[str, Any], seen: Seen, epoch: Array) -> dict[str, Any]:
+    new = dict(notes)
+    for name, stream in streams.items():
+      if stream.column is not None:
+        later = stream.dynamics.update(notes[name], stream.column(seen))
+        counts = True if stream.epochs is None else epoch < stream.epochs
+        new[name] = jax.tree.map(functools.partial(jnp.where, counts), later, notes[name])
+    return new
+
+  spread = np.rint(np.linspace(0, epochs - 1, min(epochs, MOSO_CHECKPOINTS))).astype(int).tolist()
+  return Recording(streams, update, frozenset(spread) if "moso" in streams else frozenset())
+
+
+def recorder(
+  table: SampleTable, epochs: int, *, scores: tuple[str, ...] = ("el2n",), window: int = 10, early_epochs: int = 10
+) -> Selector:
+  """Plain training, with the notes of a `Recording` for a state, which `record` writes; options as in `create`."""
+  num_samples = table.labels.shape[0]
+  recording = create(table.num_classes, epochs, scores=tuple(scores), window=window, early_epochs=early_epochs)
+
+  def init(key: Array) -> dict[str, Any]:
+    del key
+    return {name: stream.dynamics.init(num_samples) for name, stream in recording.streams.items()}
+
+  return full.full(table, epochs)._replace(init=init)
+
+
+def record(run: setup.Run, state: RunState, epoch: int, **settings: Any) -> RunState:
+  """Adds an epoch, counted from 0, to the notes: what a run with the selector `recorder(**settings)` has after it."""
+  recording, notes = create(run.recipe.num_classes, run.recipe.epochs, **settings), state.selector
+  if any(stream.column is not None for stream in recording.streams.values()):
+    found = outputs(run, state.train, ("probabilities", "grand"))
+    seen = Seen(found["probabilities"], found["grand"], run.source.train.labels)
+    notes = run.devices.build(recording.update, notes, seen, np.int32(epoch))
+  if epoch in recording.moso_epochs:
+    add = recording.streams["moso"].dynamics.update
+    notes = {**notes, "moso": run.devices.build(add, notes["moso"], _moso(run, state))}
+  return state._replace(selector=notes)
+
+
+def columns(run: setup.Run, state: RunState, **settings: Any) -> dict[str, np.ndarray]:
+  """Returns the recorded scores of a finished run, `[N]` float32 each."""
+  streams = create(run.recipe.num_classes, run.recipe.epochs, **settings).streams
+  return {name: np.asarray(stream.dynamics.score(state.selector[name])) for name, stream in streams.items()}
+
+
+def outputs(run: setup.Run, train: TrainState, names: Sequence[str]) -> dict[str, np.ndarray]:
+  """Takes a forward pass over the training set, shared by the devices.
+
+  Args:
+    run: the run.
+    train: its parameters and running statistics.
+    names: which to return of "probabilities" `[N, C]`, "loss" `[N]` in nats, "grand" `[N]`, the norm of the gradient
+      over the last layer, and "features" `[N, D]`, the last layer's input. All are float32.
+  """
+  num_samples, batch_size = run.source.train.labels.shape[0], run.recipe.eval_batch_size
+  shared = NamedSharding(run.devices.replicated.mesh, PartitionSpec(steps.AXIS))
+  parts = []
+  for start in range(0, num_samples, batch_size):
+    index = np.arange(start, start + batch_size, dtype=np.int32)
+    index = jax.device_put(np.where(index < num_samples, index, -1), shared)
+    found = _forward(run.recipe.module, run.recipe.normalize, train, run.fixed.train, index)
+    parts.append(parallel.fetch({name: found[name] for name in names}))
+  return {name: np.concatenate([part[name] for part in parts])[:num_samples] for name in names}
+
+
+@functools.partial(jax.jit, static_argnames=("module", "normalize"))
+def _forward(module: Any, normalize: Any, train: TrainState, dataset: Any, index: Array) -> dict[str, Array]:
+  inputs, labels = gather.gather(dataset, index)
+  variables = {"params": train.params, "batch_stats": train.batch_stats}
+  logits, layers = module.apply(variables, normalize(inputs), index >= 0, train=False)
+  probabilities, features = jax.nn.softmax(logits), layers["features"].astype(jnp.float32)
+  return {
+    "probabilities": probabilities,
+    "loss": signals.cross_entropy(logits, labels),
+    "grand": gradients.grand_last_layer(probabilities, labels, features),
+    "features": features,
+  }
+
+
+def _moso(run: setup.Run, state: RunState) -> Array:
+  """Returns this checkpoint's term of MoSo, `[N]` float32, from the gradients over all parameters."""
+  module, normalize = run.recipe.module, run.recipe.normalize
+  params = (state.train.params, state.train.batch_stats)
+  products = gradients.gradient_products(_sample_loss(module, normalize), params, run.fixed.train)
+  return gradients.moso(products, state.meters.learning_rate)
+
+
+@functools.cache
+def _sample_loss(module: Any, normalize: Any) -> gradients.LossFn:
+  """Returns the loss of one sample; the same function for the same model, so that it is compiled once."""
+
+  def loss(params: Any, sample: Any) -> Array:
+    trained, batch_stats = params
+    inputs, label = sample
+    variables = {"params": trained, "batch_stats": jax.lax.stop_gradient(batch_stats)}
+    logits, _ = module.apply(variables, normalize(inputs[None]), jnp.ones(1, bool), train=False)
+    return signals.cross_entropy(logits, label[None])[0]
+
+  return loss

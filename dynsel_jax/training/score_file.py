@@ -1,0 +1,96 @@
+"""Score files: columns of static scores for one training set, `.npz`, with what they were made from. Host-side.
+
+Beside the columns, `[N]` float32 each, a file holds `data_fingerprint`; `made_from`, the proxy run's config as JSON;
+`key`, a hash of both; and `checksum`, one of the columns. `experiments.score_dataset` writes such files, and a config's
+section `scores` names the one that a selector reads.
+"""
+
+import json
+import pathlib
+import zipfile
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from dynsel_jax import cache
+from dynsel_jax.data import Source
+from dynsel_jax.options import UserError
+
+__all__ = ["defaults", "key_of", "read", "read_columns", "write"]
+
+_ABOUT = ("data_fingerprint", "made_from", "key", "checksum")
+
+
+def defaults() -> dict[str, Any]:
+  """Returns the options of a config's section `scores`."""
+  return {"path": ""}
+
+
+def key_of(fingerprint: str, made_from: Mapping[str, Any]) -> str:
+  """Returns 64 hexadecimal digits that change with the data or with anything in `made_from`: recipe, seed, options."""
+  return cache.digest({"data": fingerprint, "made_from": made_from})
+
+
+def write(path: pathlib.Path, columns: cache.Arrays, fingerprint: str, made_from: Mapping[str, Any]) -> None:
+  """Writes a score file in one move.
+
+  Args:
+    path: of the file.
+    columns: `[N]` float32 each.
+    fingerprint: the data's.
+    made_from: what the columns depend on beside the data; JSON must be able to hold it.
+  """
+  about = {
+    "data_fingerprint": fingerprint,
+    "made_from": json.dumps(made_from, sort_keys=True),
+    "key": key_of(fingerprint, made_from),
+    "checksum": cache.checksum(columns),
+  }
+  partial = path.with_suffix(".partial.npz")
+  np.savez(partial, **columns, **{name: np.array(value) for name, value in about.items()})  # type: ignore[arg-type]
+  partial.replace(path)
+
+
+def read(path: pathlib.Path) -> tuple[cache.Arrays, dict[str, str]]:
+  """Returns the columns of a score file, and what it says of itself.
+
+  Raises:
+    UserError: there is no such file, it is no score file, or it is damaged.
+  """
+  if not path.is_file():
+    raise UserError(f"scores.path={str(path)!r} is not a file")
+  try:
+    with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+      columns = dict(file.items())
+    about = {name: str(columns.pop(name)) for name in _ABOUT}
+  except (ValueError, OSError, AttributeError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+    raise UserError(f"scores.path={path} is no score file, or a damaged one") from None
+  if about["checksum"] != cache.checksum(columns):
+    raise UserError(f"scores.path={path} is damaged: its checksum is wrong")
+  return columns, about
+
+
+def read_columns(path: str, source: Source) -> dict[str, Array]:
+  """Returns the columns of a score file for `source`, `[N]` float32 each; none if `path` is empty.
+
+  Raises:
+    UserError: as `read`, or the file belongs to other data, or a column has not one value for each training sample.
+  """
+  if not path:
+    return {}
+  columns, about = read(pathlib.Path(path))
+  num_samples = source.train.labels.shape[0]
+  for name, column in columns.items():
+    if column.shape != (num_samples,):
+      raise UserError(
+        f"scores.path={path}: column {name!r} has shape {column.shape}, not a value for each of {num_samples} samples"
+      )
+  if about["data_fingerprint"] != source.fingerprint:
+    raise UserError(
+      f"scores.path={path} belongs to other data: fingerprint {about['data_fingerprint'][:12]} there,"
+      f" {source.fingerprint[:12]} here (label noise is part of the data)"
+    )
+  return {name: jnp.asarray(column, jnp.float32) for name, column in columns.items()}
