@@ -26,7 +26,8 @@ __all__ = ["DEFAULT_SCORES", "SCORES", "half", "order_column", "proxy_config", "
 
 FINAL = ("entropy", "margin")  # of the trained model
 FROM_FEATURES = ("d2", "herding", "k_center", "moderate", "prototypes")
-SLOW = (IRREDUCIBLE_LOSS, "moso")  # two more runs; each sample's gradient at ten checkpoints
+# Two more runs; each sample's gradient at ten checkpoints; N picks that each look at all N samples.
+SLOW = (IRREDUCIBLE_LOSS, "moso", "herding", "k_center")
 SCORES = tuple(sorted((*recording.RECORDED, *FINAL, *FROM_FEATURES, IRREDUCIBLE_LOSS)))
 DEFAULT_SCORES = tuple(name for name in SCORES if name not in SLOW)
 
