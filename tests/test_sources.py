@@ -1,12 +1,11 @@
-import io
 import logging
 import shutil
 
 import numpy as np
-import PIL.Image
 import pytest
 import sklearn.datasets
 import tensorflow_datasets as tfds
+from image_sets import prepare as _prepare
 
 from dynsel_jax import data
 from dynsel_jax.data import sources, tfds_images
@@ -18,47 +17,6 @@ def cache_folder(tmp_path, monkeypatch):
   """What is decoded here is not kept."""
   monkeypatch.setenv("DYNSEL_CACHE", str(tmp_path / "cache"))
   return tmp_path / "cache"
-
-
-def _encoded(image):
-  stream = io.BytesIO()
-  PIL.Image.fromarray(image.squeeze()).save(stream, "PNG")
-  stream.seek(0)
-  return stream
-
-
-def _prepare(data_dir, set_name, splits, *, channels=3, num_classes=2, features=None):
-  """Writes a data set as TensorFlow Datasets would; `splits` maps a name to (images, labels)."""
-  features = features or {
-    "image": tfds.features.Image(shape=(None, None, channels)),
-    "label": tfds.features.ClassLabel(num_classes=num_classes),
-  }
-
-  def examples(images, labels):
-    for position, (image, label) in enumerate(zip(images, labels, strict=True)):
-      yield position, {"image": _encoded(image) if image.ndim == 3 else image, "label": label}
-
-  with tfds.core.registered.skip_registration():
-
-    class Builder(tfds.core.GeneratorBasedBuilder):
-      name = set_name
-      VERSION = tfds.core.Version("1.0.0")
-
-      def _info(self):
-        return tfds.core.DatasetInfo(
-          builder=self,
-          features=tfds.features.FeaturesDict(features),
-          supervised_keys=("image", "label"),
-          disable_shuffling=True,
-        )
-
-      def _split_generators(self, dl_manager):
-        return {split: examples(*arrays) for split, arrays in splits.items()}
-
-      def _generate_examples(self):
-        raise NotImplementedError
-
-  Builder(data_dir=data_dir, file_format="array_record").download_and_prepare()
 
 
 def _images(count, shape=(4, 5, 3), seed=0):

@@ -4,19 +4,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from dynsel_jax import options
-from dynsel_jax.data import noise, text
+from dynsel_jax.data import noise, stream_sets, text
 from dynsel_jax.data.sources import Dataset, Source, defaults, load
 
 __all__ = ["Dataset", "Source", "defaults", "load", "prepare"]
 
-_OF_EVERY_SET = ("name", "data_dir", "augmentations", "label_noise")
+_OF_EVERY_SET = ("name", "data_dir", "augmentations", "label_noise", "stream")
 
 
 def prepare(section: Mapping[str, Any], cache_dir: str = "") -> Source:
   """Returns the data set that a config's section `dataset` describes, with its label noise.
 
   Args:
-    section: as `configs/base.py` makes it.
+    section: as `configs/base.py` makes it; with `stream` true, the images stay on disk (`stream_sets.load`).
     cache_dir: see `load`.
 
   Raises:
@@ -27,9 +27,13 @@ def prepare(section: Mapping[str, Any], cache_dir: str = "") -> Source:
   settings = {name: value for name, value in section.items() if name not in _OF_EVERY_SET}
   label_noise = dict(section.get("label_noise", {}))
   noise.check(label_noise)
+  name, data_dir = section["name"], section.get("data_dir") or None
   if "tokenizer" in settings:
-    options.check_settings("dataset", section["name"], settings, text.defaults())
-    source = text.load(section["name"], **settings)
+    options.check_settings("dataset", name, settings, text.defaults())
+    source = text.load(name, **settings)
+  elif section.get("stream"):
+    options.check_settings("dataset", name, settings, stream_sets.defaults())
+    source = stream_sets.load(name, data_dir=data_dir, cache_dir=cache_dir, **settings)
   else:
-    source = load(section["name"], data_dir=section.get("data_dir") or None, cache_dir=cache_dir, **settings)
+    source = load(name, data_dir=data_dir, cache_dir=cache_dir, **settings)
   return noise.apply(source, label_noise)

@@ -14,13 +14,21 @@ import PIL.ImageOps
 from dynsel_jax import cache, options
 from dynsel_jax.options import UserError
 
-__all__ = ["read"]
+__all__ = ["Files", "listing", "read"]
 
 _SUFFIXES = (".jpeg", ".jpg", ".png")
 _CHANNELS = {"L": 1, "RGB": 3}  # by Pillow's name of a mode
 _TEST = ("test", "val", "validation")
 
-_Files = list[tuple[pathlib.Path, int]]  # each with its label
+Files = list[tuple[pathlib.Path, int]]  # each with its label
+
+
+def listing(data_dir: str | None, test_folder: str = "") -> tuple[dict[str, Files], tuple[str, ...]]:
+  """Returns the files of the training and the test split, and the class names; arguments and errors as of `read`."""
+  train = _folder(data_dir, "train")
+  test = _folder(data_dir, *([test_folder] if test_folder else _TEST))
+  class_names = _classes(train)
+  return {"train": _files(train, class_names), "test": _files(test, class_names)}, class_names
 
 
 def read(
@@ -50,10 +58,7 @@ def read(
   options.check_positive("dataset.image_size", image_size, zero=True)
   if image_mode:
     options.check_choice("dataset.image_mode", image_mode, _CHANNELS)
-  train = _folder(data_dir, "train")
-  test = _folder(data_dir, *([test_folder] if test_folder else _TEST))
-  class_names = _classes(train)
-  files = {"train": _files(train, class_names), "test": _files(test, class_names)}
+  files, class_names = listing(data_dir, test_folder)
 
   def build() -> cache.Arrays:
     decoded = _decode(files["train"] + files["test"], image_size, image_mode)
@@ -90,9 +95,9 @@ def _classes(folder: pathlib.Path) -> tuple[str, ...]:
   return tuple(sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")))
 
 
-def _files(folder: pathlib.Path, class_names: tuple[str, ...]) -> _Files:
+def _files(folder: pathlib.Path, class_names: tuple[str, ...]) -> Files:
   """Returns the image files of one split with their labels, class by class."""
-  found: _Files = []
+  found: Files = []
   labels = {name: label for label, name in enumerate(class_names)}
   for name in _classes(folder):
     if name not in labels:
@@ -107,7 +112,7 @@ def _files(folder: pathlib.Path, class_names: tuple[str, ...]) -> _Files:
   return found
 
 
-def _decode(files: _Files, image_size: int, image_mode: str) -> np.ndarray:
+def _decode(files: Files, image_size: int, image_mode: str) -> np.ndarray:
   """Returns the images of `files`, `[N, H, W, C]` uint8; all must be as the first is."""
   first, _ = files[0]
   example = _image(first, image_size, image_mode)

@@ -5,7 +5,7 @@
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,16 +14,34 @@ from jax import Array
 from dynsel_jax.data.sources import Dataset, Source
 from dynsel_jax.options import check_choice
 
-__all__ = ["AUGMENTATIONS", "augmentation", "gather", "normalization", "normalize", "random_crop", "random_flip"]
+__all__ = [
+  "AUGMENTATIONS",
+  "Rows",
+  "augmentation",
+  "gather",
+  "normalization",
+  "normalize",
+  "random_crop",
+  "random_flip",
+]
+
+
+class Rows(NamedTuple):
+  """The rows of one step of a streamed set, which stand where the inputs of a whole set do."""
+
+  index: Any  # [b] int32, the samples; -1 on padding
+  inputs: Any  # [b, H, W, C] uint8
 
 
 def gather(dataset: Dataset, index: Array) -> tuple[Array, Array]:
   """Returns the inputs, `[b, H, W, C]` uint8 or `[b, L]` int32, and labels `[b]` int32 at `index` `[b]` int32.
 
-  Padding, index -1, reads sample 0: its input is real, and the caller leaves the row out.
+  Padding, index -1, reads sample 0: its input is real, and the caller leaves the row out. Of a streamed set the
+  inputs are `Rows`, those of `index` already.
   """
   row = jnp.maximum(index, 0)
-  return dataset.inputs[row], dataset.labels[row]
+  inputs = dataset.inputs.inputs if isinstance(dataset.inputs, Rows) else dataset.inputs[row]
+  return inputs, dataset.labels[row]
 
 
 def normalize(inputs: Array, mean: Any, std: Any) -> Array:

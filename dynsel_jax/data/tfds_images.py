@@ -4,9 +4,8 @@ Host-side. What has been decoded is kept on disk; see `dynsel_jax/cache.py`.
 `N` is the number of samples, `H`, `W`, `C` are height, width and channels of an image.
 """
 
-import io
 import os
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import PIL.Image
@@ -15,12 +14,52 @@ from absl import logging
 from tensorflow_datasets.proto import tf_example_pb2
 
 from dynsel_jax import cache
+from dynsel_jax.data import views
 from dynsel_jax.options import UserError
 
-__all__ = ["read"]
+__all__ = ["Prepared", "example", "prepared", "read"]
 
 _CHUNK = 1000  # records fetched at a time
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's name for a number of channels
+
+
+class Prepared(NamedTuple):
+  """A set that lies prepared on disk."""
+
+  full_name: str  # with config and version
+  records: dict[str, Any]  # of "train" and "test": a sequence of serialised examples
+  files: dict[str, list[str]]  # of the same splits
+  image_key: str
+  label_key: str
+  mode: str  # Pillow's name of the images' colours, a letter for each channel
+  class_names: tuple[str, ...]
+
+
+def prepared(name: str, data_dir: str | None) -> Prepared:
+  """Opens a set without reading a record; arguments and errors as of `read`."""
+  builder = _builder(name, data_dir)
+  info = builder.info
+  image_key, label_key = _keys(name, info)
+  test = next((split for split in ("test", "validation") if split in info.splits), None)
+  if "train" not in info.splits or test is None:
+    raise UserError(f"dataset={name!r} needs the splits train and test or validation; it has {list(info.splits)}")
+  splits, raw = {"train": "train", "test": test}, tfds.decode.DeserializeMethod.RAW_BYTES
+  return Prepared(
+    full_name=info.full_name,
+    records={key: builder.as_data_source(split=split, deserialize_method=raw) for key, split in splits.items()},
+    files={key: [os.fspath(path) for path in info.splits[split].filepaths] for key, split in splits.items()},
+    image_key=image_key,
+    label_key=label_key,
+    mode=_MODES[info.features[image_key].shape[-1] or 3],
+    class_names=tuple(info.features[label_key].names),
+  )
+
+
+def example(record: bytes, found: Prepared) -> tuple[bytes, int]:
+  """Returns a record's image file and its label."""
+  # It is parsed here because what TensorFlow Datasets does without TensorFlow takes twice as long.
+  feature = tf_example_pb2.Example.FromString(record).features.feature
+  return feature[found.image_key].bytes_list.value[0], feature[found.label_key].int64_list.value[0]
 
 
 def read(
@@ -36,33 +75,23 @@ def read(
   Raises:
     UserError: the set is not known, not prepared, not of images with one label each, or its images differ in size.
   """
-  builder = _builder(name, data_dir)
-  image_key, label_key = _keys(name, builder.info)
-  features = builder.info.features
-  channels = features[image_key].shape[-1] or 3
-  test = next((split for split in ("test", "validation") if split in builder.info.splits), None)
-  if "train" not in builder.info.splits or test is None:
-    raise UserError(
-      f"dataset={name!r} needs the splits train and test or validation; it has {list(builder.info.splits)}"
-    )
+  found = prepared(name, data_dir)
 
   def build() -> cache.Arrays:
     arrays: cache.Arrays = {}
-    for split in ("train", test):
-      records = builder.as_data_source(split=split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
-      inputs, labels = _decode(name, split, records, image_key, label_key, channels)
+    for split, records in found.records.items():
+      inputs, labels = _decode(name, split, records, found)
       arrays |= {f"{split}_inputs": inputs, f"{split}_labels": labels}
     return arrays
 
   key = {
-    "set": builder.info.full_name,
-    "files": [_file(path) for split in ("train", test) for path in builder.info.splits[split].filepaths],
-    "features": [image_key, label_key, channels],
+    "set": found.full_name,
+    "files": [_file(path) for paths in found.files.values() for path in paths],
+    "features": [found.image_key, found.label_key, len(found.mode)],
     "pillow": PIL.__version__,  # which decides the pixels of a JPEG
   }
   arrays = cache.cached("images", key, build, cache_dir)
-  splits = {split: (arrays[f"{split}_inputs"], arrays[f"{split}_labels"]) for split in ("train", test)}
-  return splits, tuple(features[label_key].names)
+  return {split: (arrays[f"{split}_inputs"], arrays[f"{split}_labels"]) for split in found.files}, found.class_names
 
 
 def _file(path: Any) -> tuple[str, int, int]:
@@ -114,20 +143,16 @@ def _keys(name: str, info: Any) -> tuple[str, str]:
   return keys
 
 
-def _decode(
-  name: str, split: str, records: Any, image_key: str, label_key: str, channels: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _decode(name: str, split: str, records: Any, found: Prepared) -> tuple[np.ndarray, np.ndarray]:
   """Returns the images and labels of one split."""
   count = len(records)
-  inputs = np.zeros((0, 0, 0, channels), np.uint8)
+  inputs = np.zeros((0, 0, 0, len(found.mode)), np.uint8)
   labels = np.zeros(count, np.int32)
   for start in range(0, count, _CHUNK):
     chunk = range(start, min(start + _CHUNK, count))
     for position, record in zip(chunk, records.__getitems__(chunk), strict=True):
-      # The record is parsed here because what TensorFlow Datasets does without TensorFlow takes twice as long.
-      feature = tf_example_pb2.Example.FromString(record).features.feature
-      labels[position] = feature[label_key].int64_list.value[0]
-      image = _image(feature[image_key].bytes_list.value[0], channels)
+      encoded, labels[position] = example(record, found)
+      image = views.pixels(views.decode(encoded, found.mode))
       if position == 0:
         inputs = np.empty((count, *image.shape), np.uint8)
       elif image.shape != inputs.shape[1:]:
@@ -137,11 +162,3 @@ def _decode(
         )
       inputs[position] = image
   return inputs, labels
-
-
-def _image(encoded: bytes, channels: int) -> np.ndarray:
-  """Decodes a PNG or JPEG file to `[H, W, channels]` uint8."""
-  with PIL.Image.open(io.BytesIO(encoded)) as image:
-    mode = _MODES[channels]
-    pixels = np.asarray(image if image.mode == mode else image.convert(mode))
-  return pixels.reshape((*pixels.shape[:2], channels))

@@ -25,10 +25,12 @@ class Pixels:
     """Returns the training set's features, `[N, D]` float32, in the order of the training set.
 
     Raises:
-      UserError: the set is of texts.
+      UserError: the set is of texts, or streamed.
     """
     if source.text is not None:
       raise options.UserError(f"features.name=pixels is for images, dataset.name={source.name} is of texts")
+    if not isinstance(source.train.inputs, np.ndarray):
+      raise options.UserError("features.name=pixels needs all images in memory, and this set is streamed")
     rows = source.train.inputs.reshape(len(source.train.labels), -1).astype(np.float32) / 255.0
     deviation = rows.std(axis=0)
     rows = (rows - rows.mean(axis=0)) / np.where(deviation > 0, deviation, 1.0)

@@ -34,6 +34,7 @@ class Position:
   best_accuracy: float = 0.0
   best_validation_accuracy: float = -1.0  # of the finished epochs, where there is a validation set
   selected_test_accuracy: float = 0.0  # the test accuracy of that epoch
+  corrupt: dict[str, list[int]] = dataclasses.field(default_factory=dict)  # of a streamed set, the damaged samples
   resumed_from: list[int] = dataclasses.field(default_factory=list)  # optimizer steps
   info: dict[str, float | None] = dataclasses.field(default_factory=dict)  # the selector's, of the running epoch
   seconds: dict[str, float] = dataclasses.field(default_factory=dict)

@@ -81,6 +81,7 @@ class _Trainer:
     if self.checkpoints.latest_step() is None:
       return
     self.state, self.position = self.checkpoints.restore(self.state, self.run.devices)
+    self.run.feed.restore(self.position.corrupt)
     self.timers.add(self.position.seconds)
     self.saved = self.position.steps
     if self.position.epoch < self.config.epochs:
@@ -89,6 +90,7 @@ class _Trainer:
   def save(self) -> None:
     """Saves the run in the background."""
     with self.timers.phase("checkpointing"):
+      self.position.corrupt = self.run.feed.corrupt() or {}
       self.position.seconds = self.timers.seconds()
       self.checkpoints.save(self.state, self.position)
     self.saved = self.position.steps
@@ -140,21 +142,24 @@ class _Trainer:
     thinned = bool(thin) and self.run.recipe.selector.thin is not None
     train = programs.train_thinned if thinned else programs.train
     every = self.config.checkpoint_every_steps or sys.maxsize
-    while position.step < num_steps:
-      count = min(programs.steps_per_call, num_steps - position.step, every - position.steps % every)
-      with self.timers.phase("training"):
-        self.state = train(self.state, self.run.fixed, position.epoch, position.step, count)
-        bad = int(parallel.fetch(self.state.meters.non_finite_step))
-      if bad >= 0:
-        raise NonFiniteError(f"step {bad}: the loss or a gradient is not finite; {self._last_good()}")
-      position.step += count
-      position.steps += count
-      if console.due():
-        console.step(position.epoch + position.step / num_steps, self._running_loss())
-      # An epoch's last step is saved with the epoch's end: checkpoints are named by steps, and it is one step.
-      if position.step < num_steps:
-        self.stop_if_asked(stop)
-        self.save_if_due()
+    with contextlib.closing(self.run.feed.training(self.state.plan, position.epoch, position.step)) as fed:
+      while position.step < num_steps:
+        count = min(programs.steps_per_call, num_steps - position.step, every - position.steps % every)
+        with self.timers.phase("loading"):
+          fixed = next(fed)
+        with self.timers.phase("training"):
+          self.state = train(self.state, fixed, position.epoch, position.step, count)
+          bad = int(parallel.fetch(self.state.meters.non_finite_step))
+        if bad >= 0:
+          raise NonFiniteError(f"step {bad}: the loss or a gradient is not finite; {self._last_good()}")
+        position.step += count
+        position.steps += count
+        if console.due():
+          console.step(position.epoch + position.step / num_steps, self._running_loss())
+        # An epoch's last step is saved with the epoch's end: checkpoints are named by steps, and it is one step.
+        if position.step < num_steps:
+          self.stop_if_asked(stop)
+          self.save_if_due()
 
   def stop_if_asked(self, stop: Callable[[], str]) -> None:
     """Saves the run and raises `Interrupted` if a signal asked any of the processes to stop."""
@@ -175,9 +180,10 @@ class _Trainer:
     with self.timers.phase("scoring"):
       self.state = programs.refresh(self.state, epoch)
       num_steps = -(-int(parallel.fetch(self.state.plan.size)) // self.config.batch_size)
-      for step in range(0, num_steps, programs.steps_per_call):
-        count = min(programs.steps_per_call, num_steps - step)
-        self.state = programs.score(self.state, self.run.fixed, epoch, step, count)
+      with contextlib.closing(self.run.feed.scoring(self.state.plan)) as fed:
+        for step in range(0, num_steps, programs.steps_per_call):
+          count = min(programs.steps_per_call, num_steps - step)
+          self.state = programs.score(self.state, next(fed), epoch, step, count)
       jax.block_until_ready(self.state.usage)
 
   def evaluate(self, fixed: Fixed) -> tuple[float, float]:
@@ -185,9 +191,10 @@ class _Trainer:
     programs, num_steps = self.run.programs, self._num_evaluations(fixed)
     with self.timers.phase("evaluating"):
       sums = self._no_evaluation()
-      for step in range(0, num_steps, programs.steps_per_call):
-        count = min(programs.steps_per_call, num_steps - step)
-        sums = programs.evaluate(sums, self.state.train, fixed, step, count)
+      with contextlib.closing(self.run.feed.testing(fixed)) as fed:
+        for step in range(0, num_steps, programs.steps_per_call):
+          count = min(programs.steps_per_call, num_steps - step)
+          sums = programs.evaluate(sums, self.state.train, next(fed), step, count)
       sums = parallel.fetch(sums)
     return float(sums.loss_sum) / float(sums.samples), float(sums.correct) / float(sums.samples)
 
@@ -227,6 +234,9 @@ class _Trainer:
       noisy_visits = int(visits[noisy].sum())
       metrics["noisy_share_kept"] = (noisy_visits - position.noisy_visits) / max(int(meters.backward_visits), 1)
       position.noisy_visits = noisy_visits
+    if (corrupt := self.run.feed.corrupt()) is not None:
+      position.corrupt = corrupt
+      metrics["corrupt"] = sum(map(len, corrupt.values()))
     self.workdir.write_epoch(metrics, visits)
     return metrics
 
@@ -254,6 +264,8 @@ class _Trainer:
       summary["test_accuracy_at_best_validation"] = position.selected_test_accuracy
     if self.run.source.noisy is not None:
       summary["noisy_share_kept"] = position.noisy_visits / position.backward_visits
+    if (corrupt := self.run.feed.corrupt()) is not None:
+      summary["corrupt"] = sum(map(len, corrupt.values()))
     self.workdir.write_summary(summary)
     return summary
 

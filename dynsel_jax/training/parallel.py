@@ -16,6 +16,7 @@ from jax import Array
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from dynsel_jax.data import Dataset
 from dynsel_jax.options import UserError
 from dynsel_jax.training.state import RunState, TrainState
 from dynsel_jax.training.steps import AXIS, Evaluation, Fixed, Steps
@@ -23,6 +24,7 @@ from dynsel_jax.training.steps import AXIS, Evaluation, Fixed, Steps
 __all__ = [
   "Devices",
   "Programs",
+  "any_of_processes",
   "any_process",
   "check_same_on_every_process",
   "create_programs",
@@ -44,12 +46,18 @@ class Devices(NamedTuple):
 
   local: Sequence[Any]
   replicated: NamedSharding
+  shared: NamedSharding  # along the first axis
   replica: Array  # [local devices] int32, each device's number over all processes
   num_replicas: int  # devices over all processes
 
   def place(self, tree: Any) -> Any:
     """Puts a pytree on every local device. The result may share memory with it, so donating one takes the other."""
     return jax.device_put(tree, self.replicated)
+
+  def share(self, tree: Any) -> Any:
+    """Puts rows of numpy arrays on the local devices, to each an equal part: `[devices, rows / devices, ...]`."""
+    split = jax.tree.map(lambda rows: rows.reshape(len(self.local), -1, *rows.shape[1:]), tree)
+    return jax.device_put(split, self.shared)
 
   def build(self, function: Callable[..., Any], *arguments: Any) -> Any:
     """Calls a pure `function` and leaves its results on every local device, in memory of their own."""
@@ -70,10 +78,12 @@ def local_devices(devices: Sequence[Any] | None = None) -> Devices:
   mesh = Mesh(np.array(devices), (AXIS,))
   first = jax.process_index() * len(devices)
   numbers = np.arange(first, first + len(devices), dtype=np.int32)
+  shared = NamedSharding(mesh, PartitionSpec(AXIS))
   return Devices(
     local=devices,
     replicated=NamedSharding(mesh, PartitionSpec()),
-    replica=jax.device_put(numbers, NamedSharding(mesh, PartitionSpec(AXIS))),
+    shared=shared,
+    replica=jax.device_put(numbers, shared),
     num_replicas=jax.process_count() * len(devices),
   )
 
@@ -90,7 +100,7 @@ class Programs(NamedTuple):
   evaluate: Callable[[Evaluation, TrainState, Fixed, int, int], Evaluation]
 
 
-def create_programs(steps: Steps, devices: Devices, *, looped: bool | None = None) -> Programs:
+def create_programs(steps: Steps, devices: Devices, *, looped: bool | None = None, streamed: bool = False) -> Programs:
   """Maps the steps over the devices.
 
   Args:
@@ -99,24 +109,27 @@ def create_programs(steps: Steps, devices: Devices, *, looped: bool | None = Non
     looped: whether one call runs several steps in a loop on the device. The default is to do so on accelerators only:
       on CPU, XLA runs convolutions inside a loop many times slower, and its collectives may deadlock when
       calls are not awaited, so that there each call is one step and is awaited.
+    streamed: whether the inputs in `Fixed` are one step's, shared among the devices (`Devices.share`), and no loop can
+      be on the device.
   """
   on_cpu = devices.local[0].platform == "cpu"
-  looped = not on_cpu if looped is None else looped
+  looped = not (on_cpu or streamed) if looped is None else looped
+  fixed_axes = Fixed(Dataset(0, None), Dataset(0, None), None) if streamed else None  # type: ignore[arg-type]
 
   def awaited(result: Any) -> Any:
     return jax.block_until_ready(result) if on_cpu else result
 
-  def mapped(function: Callable[..., Any], num_arguments: int) -> Callable[..., Any]:
+  def mapped(function: Callable[..., Any], axes: tuple[Any, ...]) -> Callable[..., Any]:
     return jax.pmap(
       function,
       axis_name=AXIS,
-      in_axes=(None,) * (num_arguments - 1) + (0,),
+      in_axes=(*axes, 0),
       out_axes=None,
       donate_argnums=(0,),
       devices=devices.local if jax.process_count() == 1 else None,
     )
 
-  def stepping(one: Callable[..., Any], num_arguments: int) -> Callable[..., Any]:
+  def stepping(one: Callable[..., Any], *axes: Any) -> Callable[..., Any]:
     """Maps a step `one(carry, *arguments, step, replica)`; the returned function takes `step, count` at the end."""
 
     def several(carry: Any, *rest: Any) -> Any:
@@ -125,7 +138,7 @@ def create_programs(steps: Steps, devices: Devices, *, looped: bool | None = Non
         first, first + count, lambda step, value: one(value, *arguments, step.astype(jnp.int32), replica), carry
       )
 
-    program = mapped(several, num_arguments + 1) if looped else mapped(one, num_arguments)
+    program = mapped(several, (*axes, None)) if looped else mapped(one, axes)
 
     def call(carry: Any, *rest: Any) -> Any:
       *arguments, step, count = rest
@@ -134,15 +147,15 @@ def create_programs(steps: Steps, devices: Devices, *, looped: bool | None = Non
 
     return call
 
-  plan, refresh = mapped(steps.plan, 4), mapped(steps.refresh, 3)
+  plan, refresh = mapped(steps.plan, (None, fixed_axes, None)), mapped(steps.refresh, (None, None))
   return Programs(
     steps_per_call=STEPS_PER_CALL if looped else 1,
     plan=lambda run, fixed, epoch: awaited(plan(run, fixed, np.int32(epoch), devices.replica)),
-    train=stepping(steps.train, 5),
-    train_thinned=stepping(steps.train_thinned, 5),
+    train=stepping(steps.train, None, fixed_axes, None, None),
+    train_thinned=stepping(steps.train_thinned, None, fixed_axes, None, None),
     refresh=lambda run, epoch: awaited(refresh(run, np.int32(epoch), devices.replica)),
-    score=stepping(steps.score, 5),
-    evaluate=stepping(steps.evaluate, 5),
+    score=stepping(steps.score, None, fixed_axes, None, None),
+    evaluate=stepping(steps.evaluate, None, None, fixed_axes, None),
   )
 
 
@@ -181,9 +194,14 @@ def is_first_process() -> bool:
 
 def any_process(flag: bool) -> bool:
   """Whether `flag` is true on any process. Every process must ask."""
+  return bool(any_of_processes(np.array(flag)))
+
+
+def any_of_processes(flags: np.ndarray) -> np.ndarray:
+  """Returns which of an array of bool are true on any process. Every process must ask."""
   if jax.process_count() == 1:
-    return flag
-  return bool(np.any(multihost_utils.process_allgather(np.int32(flag))))
+    return flags
+  return np.any(multihost_utils.process_allgather(flags.astype(np.int8)), axis=0)
 
 
 @contextlib.contextmanager

@@ -9,9 +9,9 @@ import ml_collections
 from flax import linen as nn
 
 from dynsel_jax import data, models, options, selectors
-from dynsel_jax.data import gather
+from dynsel_jax.data import gather, stream
 from dynsel_jax.selectors import ranking, wrapping
-from dynsel_jax.training import factor_columns, optimizers, parallel, schedules, score_file, signals, state, steps
+from dynsel_jax.training import factor_columns, feed, optimizers, parallel, schedules, score_file, signals, state, steps
 from dynsel_jax.training.timing import Timers
 from dynsel_jax.types import SampleTable, Selection, Selector
 
@@ -29,8 +29,13 @@ class Run(NamedTuple):
   recipe: steps.Recipe
   programs: parallel.Programs
   devices: parallel.Devices
-  fixed: steps.Fixed
+  feed: feed.Feed
   initial: state.RunState
+
+  @property
+  def fixed(self) -> steps.Fixed:
+    """The arrays that no step changes; of a streamed set the inputs are padding."""
+    return self.feed.fixed
 
 
 def _named(config: ml_collections.ConfigDict, section: str) -> tuple[str, dict[str, Any]]:
@@ -175,7 +180,9 @@ def build(
   schedule = schedules.create(schedule_name, config.learning_rate, **schedule_options)
   optimizer_name, optimizer_options = _named(config, "optimizer")
   tx = optimizers.create(optimizer_name, **optimizer_options)
-  augment = gather.augmentation(config.dataset.augmentations)
+  streamed = isinstance(source.train.inputs, stream.Images)
+  of_host = stream.AUGMENTATIONS if streamed else ()
+  augment = gather.augmentation([name for name in config.dataset.augmentations if name not in of_host])
 
   # What costs minutes comes after everything that can be wrong at once.
   with parallel.first_process_first():
@@ -215,11 +222,23 @@ def build(
     source=source,
     columns=columns,
     recipe=recipe,
-    programs=parallel.create_programs(steps.create(recipe), placed),
+    programs=parallel.create_programs(steps.create(recipe), placed, streamed=streamed),
     devices=placed,
-    fixed=placed.place(steps.Fixed(source.train, source.test, run_key)),
+    feed=_feed(config, source, run_key, placed, streamed=streamed),
     initial=initial,
   )
+
+
+def _feed(
+  config: ml_collections.ConfigDict, source: data.Source, key: jax.Array, devices: parallel.Devices, *, streamed: bool
+) -> feed.Feed:
+  if not streamed:
+    return feed.Resident(devices.place(steps.Fixed(source.train, source.test, key)))
+  sizes = {name: config[name] for name in ("batch_size", "eval_batch_size")}
+  cropped = bool(set(config.dataset.augmentations) & set(stream.AUGMENTATIONS))
+  if cropped and not config.dataset.image_size:
+    raise options.UserError("dataset.augmentations: resized_crop needs dataset.image_size")
+  return feed.Streamed(source, key, devices, cropped=cropped, **sizes)
 
 
 def _model(config: ml_collections.ConfigDict, num_classes: int, num_replicas: int) -> nn.Module:

@@ -56,7 +56,7 @@ class Recipe(NamedTuple):
 
 
 class Fixed(NamedTuple):
-  """Arrays that no step changes."""
+  """Arrays that no step changes. The inputs of a streamed set are the `gather.Rows` of one step on one device."""
 
   train: Dataset
   test: Dataset
@@ -130,6 +130,14 @@ def _inputs(recipe: Recipe, fixed: Fixed, epoch: Array, index: Array) -> tuple[A
   inputs, labels = gather.gather(fixed.train, index)
   key = jax.random.fold_in(jax.random.fold_in(fixed.key, epoch), Purpose.AUGMENT)
   return recipe.normalize(recipe.augment(key, index, inputs)), labels
+
+
+def _at(recipe: Recipe, dataset: Dataset, positions: Array) -> Dataset:
+  """Returns a streamed set with the rows at `positions` of the global batch; a set on the device as it is."""
+  if not isinstance(dataset.inputs, gather.Rows):
+    return dataset
+  rows = _gathered(recipe, dataset.inputs)
+  return dataset._replace(inputs=jax.tree.map(lambda of_batch: of_batch[positions], rows))
 
 
 def _progress(recipe: Recipe, run: RunState, epoch: Array, step: Array) -> Array:
@@ -220,9 +228,11 @@ def create(recipe: Recipe) -> Steps:
   """
   selector, replicas = recipe.selector, recipe.num_replicas
 
-  def batch_of_plan(plan: Selection, step: Array, replica: Array) -> tuple[Array, Array]:
+  def batch_of_plan(plan: Selection, train: Dataset, step: Array, replica: Array) -> tuple[Array, Array]:
     slots = _local_slots(step, replica, recipe.batch_size, replicas)
     index = plan.indices.at[slots].get(mode="fill", fill_value=-1)
+    if isinstance(train.inputs, gather.Rows):  # the plan's, but where another sample stands in for a damaged one
+      index = train.inputs.index
     return index, plan.weights.at[slots].get(mode="fill", fill_value=0.0)
 
   def plan(run: RunState, fixed: Fixed, epoch: Array, replica: Array) -> tuple[RunState, dict[str, Array]]:
@@ -233,14 +243,14 @@ def create(recipe: Recipe) -> Steps:
     return run._replace(plan=cast, meters=empty_meters(recipe.num_classes)), info
 
   def train(run: RunState, fixed: Fixed, epoch: Array, step: Array, replica: Array) -> RunState:
-    index, weights = batch_of_plan(run.plan, step, replica)
+    index, weights = batch_of_plan(run.plan, fixed.train, step, replica)
     new, local, meters = _backward(recipe, run, fixed, epoch, step, index, weights)
     seen = _global_signals(recipe, local)
     return _record(recipe, run, fixed, new, seen, meters, jnp.sum(seen.index >= 0, dtype=jnp.int32))
 
   def train_thinned(run: RunState, fixed: Fixed, epoch: Array, step: Array, replica: Array) -> RunState:
     assert selector.thin is not None
-    index, plan_weights = batch_of_plan(run.plan, step, replica)
+    index, plan_weights = batch_of_plan(run.plan, fixed.train, step, replica)
     inputs, labels = _inputs(recipe, fixed, epoch, index)
     # Batch statistics of the meta-batch: the losses that training on it would have.
     scored = _score(recipe, run, fixed, epoch, inputs, labels, index, running=False)
@@ -249,7 +259,8 @@ def create(recipe: Recipe) -> Steps:
     weights = thin_weights * _gathered(recipe, plan_weights)[positions]
     mine = _local_slots(jnp.int32(0), replica, positions.shape[0], replicas)
     chosen = jnp.where(thin_weights > 0, scored.index[positions], -1)
-    new, _, meters = _backward(recipe, run, fixed, epoch, step, chosen[mine], weights[mine])
+    part = fixed._replace(train=_at(recipe, fixed.train, positions[mine]))
+    new, _, meters = _backward(recipe, run, part, epoch, step, chosen[mine], weights[mine])
     trained = jnp.zeros_like(scored.trained).at[positions].set(chosen >= 0)
     forward = jnp.sum(scored.index >= 0, dtype=jnp.int32) + jnp.sum(trained, dtype=jnp.int32)
     return _record(recipe, run, fixed, new, scored._replace(trained=trained), meters, forward)
@@ -261,15 +272,18 @@ def create(recipe: Recipe) -> Steps:
     return run._replace(plan=jax.tree.map(lambda value, like: jnp.asarray(value, like.dtype), selection, run.plan))
 
   def score(run: RunState, fixed: Fixed, epoch: Array, step: Array, replica: Array) -> RunState:
-    index, _ = batch_of_plan(run.plan, step, replica)
+    index, _ = batch_of_plan(run.plan, fixed.train, step, replica)
     inputs, labels = gather.gather(fixed.train, index)
     seen = _score(recipe, run, fixed, epoch, recipe.normalize(inputs), labels, index, running=True)
     return _record(recipe, run, fixed, run.train, seen, run.meters, jnp.sum(seen.index >= 0, dtype=jnp.int32))
 
   def evaluate(sums: Evaluation, state: TrainState, fixed: Fixed, step: Array, replica: Array) -> Evaluation:
     slots = _local_slots(step, replica, recipe.eval_batch_size, replicas)
-    valid = slots < fixed.test.labels.shape[0]
-    inputs, labels = gather.gather(fixed.test, jnp.where(valid, slots, -1))
+    index = jnp.where(slots < fixed.test.labels.shape[0], slots, -1)
+    if isinstance(fixed.test.inputs, gather.Rows):
+      index = fixed.test.inputs.index
+    valid = index >= 0
+    inputs, labels = gather.gather(fixed.test, index)
     logits = _logits(recipe, state, recipe.normalize(inputs), valid, running=True)
     correct = valid & (jnp.argmax(logits, axis=-1) == labels)
     losses = jnp.where(valid, signals_lib.cross_entropy(logits, labels), 0.0)

@@ -1,0 +1,240 @@
+"""Streamed sets: the rows that are read, damaged files, and runs that equal those of a set on the device."""
+
+import functools
+import shutil
+
+import image_sets
+import jax
+import numpy as np
+import PIL.Image
+import pytest
+import runs
+
+from dynsel_jax import data, options
+from dynsel_jax.data import stream, views
+from dynsel_jax.training import feed, loop, parallel
+
+SIZES = {"train": 300, "test": 70}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+  """Digits as a folder of PNG files."""
+  folder = tmp_path_factory.mktemp("digits")
+  source = data.load("digits")
+  for split, dataset in (("train", source.train), ("test", source.test)):
+    for position in range(SIZES[split]):
+      path = folder / split / str(dataset.labels[position]) / f"{position:04}.png"
+      path.parent.mkdir(parents=True, exist_ok=True)
+      PIL.Image.fromarray(dataset.inputs[position, ..., 0]).save(path)
+  return folder
+
+
+@pytest.fixture(autouse=True)
+def cache_folder(tmp_path, monkeypatch):
+  monkeypatch.setenv("DYNSEL_CACHE", str(tmp_path / "cache"))
+
+
+def _config(root, selector, *, streamed, name="folder", **changes):
+  """Three epochs of at most five steps on the folder, or on a prepared set."""
+  made = runs.config(selector, epochs=3, batch_size=64, eval_batch_size=32, **changes)
+  made.dataset.update(name=name, data_dir=str(root))
+  if streamed:
+    made.dataset.update(stream=True, image_size=0, image_mode="L", threads=2)
+  return made
+
+
+def _assert_same_run(one, other, workdirs):
+  np.testing.assert_array_equal(one.usage.visits, other.usage.visits)
+  np.testing.assert_array_equal(one.plan.indices, other.plan.indices)
+  close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+  jax.tree.map(close, one.train.params, other.train.params)
+  for line, same in zip(*(runs.lines(workdir) for workdir in workdirs), strict=True):
+    assert same.pop("corrupt") == 0
+    for name in line:
+      assert same[name] == pytest.approx(line[name], rel=1e-4), name
+
+
+@pytest.mark.parametrize(
+  ("selector", "num_devices", "changes"),
+  [
+    ("random", 1, {"dataset__augmentations": ("crop", "flip")}),  # those that the device does
+    ("infobatch", 2, {}),
+    ("eswp", 1, {"selector__anneal_first": 0.1}),
+    ("eswp", 2, {"selector__anneal_first": 0.1}),  # a device trains on rows that another one was given
+    ("kakurenbo", 1, {}),
+  ],
+)
+def test_a_streamed_folder_trains_as_one_in_memory(selector, num_devices, changes, root, tmp_path):
+  states = []
+  for streamed in (False, True):
+    made = _config(root, selector, streamed=streamed, **changes)
+    states.append(runs.train(made, tmp_path / str(streamed), num_devices)[1])
+  _assert_same_run(*states, [tmp_path / "False", tmp_path / "True"])
+
+
+def test_a_prepared_set_streams_what_it_holds_in_memory(root, tmp_path):
+  digits = data.load("digits")
+  splits = {
+    split: (dataset.inputs[: SIZES[split]], dataset.labels[: SIZES[split]])
+    for split, dataset in (("train", digits.train), ("test", digits.test))
+  }
+  image_sets.prepare(tmp_path, "tiny_digits", splits, channels=1, num_classes=10)
+  states, sources = [], []
+  for streamed in (False, True):
+    made = _config(tmp_path, "infobatch", streamed=streamed, name="tiny_digits")
+    sources.append(data.prepare(made.dataset.to_dict()))
+    states.append(runs.train(made, tmp_path / str(streamed))[1])
+  _assert_same_run(*states, [tmp_path / "False", tmp_path / "True"])
+  whole, streamed = sources
+  assert isinstance(streamed.train.inputs, stream.Images)
+  for dataset, other in ((whole.train, streamed.train), (whole.test, streamed.test)):
+    np.testing.assert_array_equal(dataset.inputs, other.inputs[:])
+    np.testing.assert_array_equal(dataset.labels, other.labels)
+    assert dataset.inputs.shape == other.inputs.shape
+  assert (whole.mean, whole.std, whole.class_names) == (streamed.mean, streamed.std, streamed.class_names)
+
+
+@pytest.fixture
+def damaged(root, tmp_path):
+  """The folder with two training images and a test image cut off; returns their indices too."""
+  folder = tmp_path / "damaged"
+  shutil.copytree(root, folder)
+  found = {}
+  for split, positions in (("train", (5, 6)), ("test", (3,))):
+    files = sorted((folder / split).rglob("*.png"))
+    for position in positions:
+      files[position].write_bytes(files[position].read_bytes()[:40])
+    found[split] = (list(positions), [files[position] for position in positions])
+  return folder, found
+
+
+def test_a_run_with_crops_and_damaged_files_continues_with_the_same_bits(damaged, tmp_path, monkeypatch):
+  folder, found = damaged
+  made = _config(folder, "infobatch", streamed=True, checkpoint_every_steps=2)
+  made.dataset.update(augmentations=("resized_crop", "flip"), image_size=6, resize=7)
+  summary, state = runs.train(made, tmp_path / "alone")
+  with pytest.MonkeyPatch.context() as patch:
+    runs.interrupted_at(7, patch)  # in the middle of the second epoch
+    with pytest.raises(loop.Interrupted, match="step 7"):
+      runs.train(made, tmp_path / "stopped")
+  continued, same = runs.train(made, tmp_path / "stopped")
+  assert continued["resumed_from"] == [7]
+  runs.same_state(state, same)
+  assert runs.lines(tmp_path / "alone") == runs.lines(tmp_path / "stopped")
+  assert summary["corrupt"] == continued["corrupt"] == 3
+
+  lines = runs.lines(tmp_path / "alone")
+  assert [line["corrupt"] for line in lines] == [3, 3, 3]
+  assert lines[0]["backward_visits"] == SIZES["train"] == lines[0]["size"]  # others stood in
+  indices, _ = found["train"]
+  assert state.usage.visits[indices].sum() == 0
+  assert lines[0]["unique_seen"] == SIZES["train"] - len(indices)
+
+
+def test_one_damaged_file_too_many_stops_the_run_in_one_line(damaged, tmp_path):
+  folder, found = damaged
+  made = _config(folder, "full", streamed=True, dataset__corrupt_limit=1)
+  with pytest.raises(options.UserError, match="more than dataset.corrupt_limit=1") as caught:
+    runs.train(made, tmp_path / "run")
+  assert not (tmp_path / "run" / "summary.json").exists()
+  assert "\n" not in str(caught.value)
+  assert any(str(path) in str(caught.value) for path in found["train"][1])
+
+
+def test_an_image_of_another_size_stops_the_run_in_one_line(root, tmp_path):
+  folder = tmp_path / "sizes"
+  shutil.copytree(root, folder)
+  path = sorted((folder / "train").rglob("*.png"))[-1]
+  PIL.Image.fromarray(np.zeros((9, 8), np.uint8)).save(path)
+  with pytest.raises(options.UserError, match="is 8x9 pixels, the first image 8x8: dataset.image_size"):
+    runs.train(_config(folder, "full", streamed=True), tmp_path / "run")
+
+
+def _numbered(size, damaged=(), limit=100):
+  """Images of 2x2 pixels that are their index."""
+
+  def read(index):
+    if index in damaged:
+      return b"something else"
+    return image_sets.encoded(np.full((2, 2, 1), index, np.uint8)).getvalue()
+
+  return stream.Images(size, read, str, views.View(0, 0, "L"), corrupt_limit=limit, threads=3)
+
+
+def test_rows_come_in_the_order_of_the_plan_with_padding_at_its_end():
+  plan = np.random.default_rng(0).permutation(50).astype(np.int32)[:37]
+  slots = np.arange(40).reshape(5, 8)
+  rows = list(stream.read_ahead(_numbered(50), plan, slots))
+  index, inputs = (np.concatenate(part) for part in zip(*rows, strict=True))
+  np.testing.assert_array_equal(index, [*plan, -1, -1, -1])
+  np.testing.assert_array_equal(inputs[:, 1, 1, 0], [*plan, 0, 0, 0])
+  assert inputs.shape == (40, 2, 2, 1) and inputs.dtype == np.uint8
+  later = list(stream.read_ahead(_numbered(50), plan, slots[3:]))
+  for one, other in zip(rows[3:], later, strict=True):
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def test_the_next_sample_of_the_plan_stands_in_for_a_damaged_one():
+  plan, slots = np.array([4, 2, 7, 9], np.int32), np.arange(4).reshape(2, 2)
+  for replace, expected in ((True, [4, 7, 7, 4]), (False, [4, -1, 7, -1])):
+    images = _numbered(12, damaged=(0, 2, 9))
+    rows = list(stream.read_ahead(images, plan, slots, replace=replace))
+    assert np.concatenate([of_step.index for of_step in rows]).tolist() == expected
+    assert np.flatnonzero(images.corrupt).tolist() == [0, 2, 9]  # the first was read for its shape
+  with pytest.raises(options.UserError, match="none of the selected images"):
+    list(stream.read_ahead(_numbered(12, damaged=(2, 9)), np.array([2, 9], np.int32), slots, replace=True))
+
+
+def test_processes_share_the_slots_of_a_step(root, monkeypatch):
+  source = data.prepare(_config(root, "full", streamed=True).dataset.to_dict())
+  streamed = feed.Streamed(
+    source, jax.random.key(0), parallel.local_devices(jax.devices()[:2]), batch_size=8, eval_batch_size=8, cropped=False
+  )
+  monkeypatch.setattr(jax, "process_count", lambda: 2)
+  parts = []
+  for process in range(2):
+    monkeypatch.setattr(jax, "process_index", lambda process=process: process)
+    parts.append(streamed._slots("train", 21, 1))
+  np.testing.assert_array_equal(np.concatenate(parts, axis=1), np.arange(8, 24).reshape(2, 8))
+
+
+def test_a_crop_depends_on_its_generator_alone_and_covers_what_the_recipe_says():
+  across = np.broadcast_to(np.arange(240, dtype=np.uint8), (200, 240))
+  image = PIL.Image.fromarray(across)
+  shares = []
+  for number in range(200):
+    crop, again = (views.random_resized_crop(np.random.default_rng(number), image, 16) for _ in range(2))
+    np.testing.assert_array_equal(crop, again)
+    assert crop.size == (16, 16)
+    columns = views.pixels(crop)[0, :, 0].astype(float)
+    shares.append((columns[-1] - columns[0]) * 16 / 15 / 240)  # of the width
+  # Areas from 8 % on, and widths to heights from 3/4 to 4/3.
+  assert 0.2 < min(shares) < 0.35 and 0.95 < max(shares) <= 1.01
+  assert views.random_resized_crop(np.random.default_rng(0), image.resize((240, 3)), 16).size == (16, 16)
+
+
+def test_evaluation_sees_the_centre():
+  image = PIL.Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 31, 3), np.uint8))
+  found = views.pixels(views.centre(image, views.View(12, 20, "RGB")))
+  np.testing.assert_array_equal(found, np.asarray(image)[4:16, 10:22])  # (31 - 12) / 2 is rounded to even
+  assert views.centre(image, views.View(12, 16, "RGB")).size == (12, 12)
+  assert views.centre(image, views.View(0, 0, "RGB")) is image
+
+
+@pytest.mark.parametrize(
+  ("changes", "line"),
+  [
+    ({"resize": 5, "image_size": 6}, "dataset.resize=5 must be 0 or at least dataset.image_size=6"),
+    ({"image_mode": "HSV"}, "dataset.image_mode='HSV' is not known"),
+    ({"threads": -1}, "dataset.threads=-1 must be at least 0"),
+    ({"thread": 1}, "dataset 'folder' has no option 'thread'"),
+    ({"augmentations": ("resized_crop",)}, "resized_crop needs dataset.image_size"),
+    ({"augmentations": ("zoom",)}, "augmentations='zoom' is not known"),
+  ],
+)
+def test_a_wrong_option_is_named(root, tmp_path, changes, line):
+  made = _config(root, "full", streamed=True)
+  made.dataset.update(changes)
+  with pytest.raises(options.UserError, match=line):
+    runs.train(made, tmp_path / "run")
