@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from dynsel_jax.report.groups import Group, spread, work_seconds
+from dynsel_jax.report.groups import Group, reference, spread, work_seconds
 from dynsel_jax.report.runs import OFFLINE, Run, num_samples
 from dynsel_jax.report.tables import accuracy, kept_by_class
 
@@ -56,6 +56,11 @@ def _tidy(axes: Axes) -> None:
 def _seeds(groups: Sequence[Group]) -> str:
   counts = sorted({len(group.runs) for group in groups})
   return f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}"
+
+
+def _label(group: Group) -> str:
+  """Returns the group's label, cut where it would take the picture's room; the tables have the whole of it."""
+  return group.label if len(group.label) <= 34 else f"{group.label[:33]}…"
 
 
 def _placed(heights: Sequence[float], gap: float) -> list[float]:
@@ -106,7 +111,7 @@ def _pareto(groups: Sequence[Group], cost: Callable[[Group, Run], float], words:
   for i, height in enumerate(_placed(at, gap)):
     colour = "black" if i in front else "#555555"
     axes.annotate(
-      groups[i].label,
+      _label(groups[i]),
       (costs[i].mean, gains[i].mean),
       xytext=(1.04, height),
       textcoords="axes fraction",
@@ -133,7 +138,7 @@ def _panels(groups: Sequence[Group], *, sharey: bool = True) -> tuple[Figure, It
 
   def panels() -> Iterator[tuple[Group, Axes]]:
     for group, axes in zip(groups, grid.flat, strict=False):
-      axes.set_title(f"{group.label}, n = {len(group.runs)}", fontsize=8, loc="left", pad=3)
+      axes.set_title(f"{_label(group)}, n = {len(group.runs)}", fontsize=8, loc="left", pad=3)
       _tidy(axes)
       yield group, axes
 
@@ -151,10 +156,10 @@ def _over_epochs(group: Group, value: Callable[[Run, dict], float]) -> tuple[np.
 def _curves(groups: Sequence[Group]) -> Figure:
   """Draws test accuracy over epochs, each group beside full training."""
   figure, panels = _panels(groups)
-  whole = [group for group in groups if group.method == "full"]
   drawn = []
   for group, axes in panels:
-    for other, colour in [*((g, GREY) for g in whole if g is not group), (group, BLUE)]:
+    whole = reference(group, groups, "full")
+    for other, colour in [*([(whole, GREY)] if whole else []), (group, BLUE)]:
       epochs, mean, deviation = _over_epochs(other, lambda run, line: 100 * line["test_accuracy"])
       axes.plot(epochs, mean, color=colour, lw=1.3)
       axes.fill_between(epochs, mean - deviation, mean + deviation, color=colour, alpha=0.25, lw=0)
@@ -203,7 +208,7 @@ def _phases(groups: Sequence[Group]) -> Figure:
     if taken.sum() > 0:
       axes.barh(range(len(groups)), taken, left=left, color=colour, label=name, height=0.7)
     left += taken
-  axes.set_yticks(range(len(groups)), [group.label for group in groups])
+  axes.set_yticks(range(len(groups)), [_label(group) for group in groups])
   axes.invert_yaxis()
   _tidy(axes)
   axes.grid(visible=False, axis="y")
@@ -257,7 +262,7 @@ def _classes(groups: Sequence[Group]) -> Figure | None:
     axes.plot(ratio[[0, -1]], [row, row], color=GREY, lw=1)
     axes.plot(ratio, np.full(ratio.size, row), "|", color=BLUE, ms=8, mew=1.1)
   axes.axvline(1.0, color="black", lw=0.8, ls=":")
-  axes.set_yticks(range(len(groups)), [group.label for group in groups])
+  axes.set_yticks(range(len(groups)), [_label(group) for group in groups])
   axes.invert_yaxis()
   _tidy(axes)
   axes.grid(visible=False, axis="y")
@@ -285,8 +290,7 @@ def all_plots(groups: Sequence[Group]) -> Iterator[tuple[str, str, Figure]]:
 
   followed = [g._replace(runs=runs) for g in groups if (runs := tuple(run for run in g.runs if run.metrics))]
   yield "visits", "Accuracy against backward visits", _pareto(groups, visits, "backward visits, thousands")
-  words = "seconds a run, with its offline stage, without loading and compiling"
-  yield "seconds", "Accuracy against seconds", _pareto(groups, work_seconds, words)
+  yield "seconds", "Accuracy against seconds", _pareto(groups, work_seconds, "seconds a run")
   if followed:
     yield "curves", "Learning curves", _curves(followed)
     yield "coverage", "What was kept, and what had been seen", _coverage(followed)
