@@ -180,7 +180,7 @@ def test_prepare_adds_label_noise_and_checks_the_section(tmp_path):
     ("a.jsonl", b'{"text": "x", "label"\n', "line 1 is no JSON"),
     ("a.jsonl", b"[1, 2]\n", "line 1 is no JSON object but '[1, 2]'"),
     ("a.jsonl.gz", b"no gzip", "is no whole gzip file"),
-    ("a.jsonl.gz", gzip.compress(b'{"text": "x", "label": 1}\n' * 99)[:-9], "is no whole gzip file"),
+    ("a.jsonl.gz", gzip.compress(b'{"text": "x", "label": 1}\n' * 99, mtime=0)[:-9], "is no whole gzip file"),
   ],
 )
 def test_a_bad_file_is_named_with_its_line_and_value(tmp_path, name, content, line):
