@@ -92,6 +92,7 @@ def get_config(
       "batch_size": 128,  # over all devices
       "eval_batch_size": 512,  # over all devices
       "epochs": 200,
+      "match_steps": False,  # raises the epochs until a run takes as many steps as full training; see `setup.matched`
       "checkpoint_every_steps": 1000,  # 0 saves at the end alone
       "cache_dir": "",  # of decoded images, features and scores; by default in the user's cache folder
     }

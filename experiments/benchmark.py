@@ -5,6 +5,7 @@
     python -m experiments.benchmark sae           a step of the sparse autoencoder against a matrix product and PyTorch
     python -m experiments.benchmark scoring       both factor scores of 1.28 million samples from stored codes
     python -m experiments.benchmark selecting     one epoch's selection, every method, against numpy
+    python -m experiments.benchmark stream        images/s of a streamed set's loader against the cores' decoding limit
     python -m experiments.benchmark subset        training seconds of `random` at 30 % against `full`, on digits
     python -m experiments.benchmark subset cifar10    the same on CIFAR-10, two epochs of each
 
@@ -32,7 +33,7 @@ from dynsel_jax import data, options, selectors
 from dynsel_jax.training import loop, setup, timing
 from dynsel_jax.training.state import RunState
 from dynsel_jax.types import SampleTable, Signals
-from experiments.benchmarks import factors, in_turn, seconds_of
+from experiments.benchmarks import factors, in_turn, seconds_of, stream
 
 IMAGENET_SIZE = 1_281_167
 
@@ -206,6 +207,7 @@ BENCHMARKS = {
   "scoring": factors.benchmark_scoring,
   "selecting": benchmark_selecting,
   "step": benchmark_step,
+  "stream": stream.benchmark_stream,
   "subset": benchmark_subset,
   "thinned": benchmark_thinned,
 }

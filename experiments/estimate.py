@@ -77,6 +77,8 @@ def measure(config: ml_collections.ConfigDict, num_steps: int) -> Timed:
   name = config.selector.name
   if "keep_fraction" not in config.selector:
     raise options.UserError(f"selector={name} has no keep_fraction; name one that has, as selector=random or rrd")
+  if config.dataset.get("stream"):
+    raise options.UserError("dataset.stream=True: only sets that lie on the device are estimated, without reading")
   timers = timing.Timers()
   with tempfile.TemporaryDirectory() as empty:
     uncached = config.copy_and_resolve_references().unlock()
@@ -109,14 +111,8 @@ def measure(config: ml_collections.ConfigDict, num_steps: int) -> Timed:
     num_samples=run.source.train.labels.shape[0],
     batch_size=config.batch_size,
     epochs=config.epochs,
-    full_share=min(1.0, _full_share(config) + warms_up / config.epochs),
+    full_share=min(1.0, setup.full_share(config) + warms_up / config.epochs),
   )
-
-
-def _full_share(config: ml_collections.ConfigDict) -> float:
-  """Returns the share of the epochs that the config gives to the full data, through RRD's end or `annealed`."""
-  annealed = config.get("wrappers", {}).get("annealed", {})
-  return config.selector.get("refinement", 0.0) + sum(annealed.values())
 
 
 def _evaluating(run: setup.Run, batch_size: int, state: Any) -> float:

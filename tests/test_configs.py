@@ -3,6 +3,7 @@
 import importlib
 import pathlib
 
+import image_sets
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +13,7 @@ from conftest import ROOT
 
 from configs import base
 from dynsel_jax import data, models, options, selectors
-from dynsel_jax.data import sources
+from dynsel_jax.data import gather, sources, stream, views
 from dynsel_jax.selectors import wrapping
 from dynsel_jax.training import factor_columns, optimizers, parallel, schedules, score_file, setup, steps, timing
 
@@ -38,6 +39,12 @@ def _standing_in(section, module):
     split = data.Dataset(np.full((600, section.max_length), 5, np.int32), labels)
     text = sources.Text(("",) * 600, module.sizes.pad_id, module.sizes.vocabulary)
     return data.Source(dataset, split, split, TEXTS[dataset], (), (), "0" * 64, text=text)
+  if section.get("stream"):
+    labels, encoded = (np.arange(600) % 200).astype(np.int32), image_sets.encoded(np.zeros((8, 8, 3), np.uint8))
+    view = views.View(section.image_size, section.resize, section.image_mode)
+    images = stream.Images(600, lambda index: encoded.getvalue(), str, view, corrupt_limit=0)
+    split = data.Dataset(images, labels)
+    return data.Source(dataset, split, split, 200, (0.5,) * 3, (0.2,) * 3, "0" * 64)
   shape, num_classes = SHAPES[dataset]
   generator = np.random.default_rng(0)
   labels = (np.arange(600) % num_classes).astype(np.int32)
@@ -78,7 +85,10 @@ def built(monkeypatch):
 def test_every_size_can_take_a_step(name, size, built):
   run = built(name, f"size={size}")
   step = jax.ShapeDtypeStruct((), jnp.int32)
-  after = jax.eval_shape(steps.create(run.recipe).train, run.initial, run.fixed, step, step, step)
+  fixed = run.fixed
+  if isinstance(fixed.train.inputs, gather.Rows):  # as one device sees it
+    fixed = fixed._replace(train=fixed.train._replace(inputs=jax.tree.map(lambda rows: rows[0], fixed.train.inputs)))
+  after = jax.eval_shape(steps.create(run.recipe).train, run.initial, fixed, step, step, step)
   assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, run.initial)
 
 

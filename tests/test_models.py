@@ -30,6 +30,15 @@ def test_parameter_counts(name, count):
   assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == count
 
 
+@pytest.mark.parametrize(
+  ("name", "count"), [("resnet18", 11_689_512), ("resnet34", 21_797_672), ("resnet50", 25_557_032)]
+)
+def test_the_stem_for_imagenet_is_torchvisions(name, count):
+  variables, (_, stages) = _shapes(models.create(name, 1000, imagenet_stem=True), size=224)
+  assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == count
+  assert [stages[f"stage_{stage}"].shape[1] for stage in (1, 2, 3, 4)] == [56, 28, 14, 7]
+
+
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("name", sorted(models.MODELS))
 def test_every_model_keeps_the_contract(name, dtype):
@@ -135,7 +144,7 @@ def test_wrong_names_and_values_are_refused():
     models.defaults("vgg")
   with pytest.raises(UserError, match="model 'mlp' has no option 'width'; its options: hidden"):
     models.create("mlp", 10, width=8)
-  with pytest.raises(UserError, match="model 'resnet18' has no option 'width'; its options: none"):
+  with pytest.raises(UserError, match="model 'resnet18' has no option 'width'; its options: imagenet_stem"):
     models.create("resnet18", 10, width=8)
   for options in ({"width": 0}, {"stages": 0}, {"stem_stride": 5}):
     ((field, value),) = options.items()

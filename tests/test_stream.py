@@ -10,9 +10,10 @@ import PIL.Image
 import pytest
 import runs
 
+from configs import imagenet
 from dynsel_jax import data, options
 from dynsel_jax.data import stream, views
-from dynsel_jax.training import feed, loop, parallel
+from dynsel_jax.training import feed, loop, parallel, setup
 
 SIZES = {"train": 300, "test": 70}
 
@@ -132,6 +133,25 @@ def test_a_run_with_crops_and_damaged_files_continues_with_the_same_bits(damaged
   assert lines[0]["unique_seen"] == SIZES["train"] - len(indices)
 
 
+def test_nothing_is_traced_or_compiled_once_the_programs_are(root, tmp_path, monkeypatch):
+  seen, marks, compile_programs = [], [], loop._Trainer.compile
+
+  def marking(self):
+    compile_programs(self)
+    marks.append(len(seen))
+
+  def listener(event, seconds, **details):
+    del seconds
+    if "trace" in event or "compile" in event:
+      seen.append((event, details))
+
+  monkeypatch.setattr(loop._Trainer, "compile", marking)
+  jax.monitoring.register_event_duration_secs_listener(listener)
+  runs.train(_config(root, "kakurenbo", streamed=True), tmp_path, 2)
+  jax.monitoring.unregister_event_duration_listener(listener)
+  assert marks[0] > 0 and seen[marks[0] :] == []
+
+
 def test_one_damaged_file_too_many_stops_the_run_in_one_line(damaged, tmp_path):
   folder, found = damaged
   made = _config(folder, "full", streamed=True, dataset__corrupt_limit=1)
@@ -238,3 +258,27 @@ def test_a_wrong_option_is_named(root, tmp_path, changes, line):
   made.dataset.update(changes)
   with pytest.raises(options.UserError, match=line):
     runs.train(made, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+  ("selector", "changes", "epochs"),
+  [
+    ("full", {}, 90),
+    ("random", {"selector__keep_fraction": 0.3}, 300),
+    ("rrd", {"selector__keep_fraction": 0.3, "selector__refinement": 0.1}, 243),  # 90 / (0.1 + 0.9 * 0.3)
+  ],
+)
+def test_matched_steps_raise_the_epochs_by_what_is_left_out(selector, changes, epochs):
+  made = imagenet.get_config(f"selector={selector}")
+  made.match_steps = True
+  made.update_from_flattened_dict({name.replace("__", "."): value for name, value in changes.items()})
+  raised = setup.matched(made.lock())
+  assert raised.epochs == epochs == setup.matched(raised).epochs
+  assert made.epochs == 90
+
+
+def test_a_run_with_matched_steps_takes_those_of_full_training(tmp_path):
+  summary, _ = runs.train(runs.config("random", epochs=3, match_steps=True, selector__keep_fraction=0.5), tmp_path)
+  assert summary["epochs"] == 6 and summary["backward_visits"] == 3 * 1442
+  with pytest.raises(options.UserError, match="match_steps=True needs a selector.keep_fraction; selector=infobatch"):
+    runs.train(runs.config("infobatch", match_steps=True), tmp_path / "other")

@@ -1,6 +1,7 @@
 """Residual networks (He et al., arXiv 1512.03385) for small images: the CIFAR form and one that a CPU can train.
 
-The CIFAR form is torchvision's with a 3x3 stem of stride 1 and no max-pooling. `B` is the batch size.
+The CIFAR form is torchvision's with a 3x3 stem of stride 1 and no max-pooling; `imagenet_stem` gives torchvision's own.
+`B` is the batch size.
 """
 
 import math
@@ -99,6 +100,7 @@ class ResNet(nn.Module):
   bottleneck: bool = False
   stem_kernel: int = 3
   stem_stride: int = 1
+  stem_pooling: bool = False  # 3x3 maxima of stride 2
   dtype: Any = jnp.float32
   axis_name: str | None = None
 
@@ -107,6 +109,8 @@ class ResNet(nn.Module):
     """Maps inputs `[B, H, W, C]` to logits `[B, num_classes]` and the stages: "stem", "stage_1", ..., "features"."""
     stem = ConvNorm(self.width, self.stem_kernel, self.stem_stride, self.dtype, self.axis_name, name="stem")
     x = nn.relu(stem(inputs.astype(self.dtype), valid, train=train))
+    if self.stem_pooling:
+      x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
     intermediates = {"stem": x}
     for stage, size in enumerate(self.stage_sizes):
       for block in range(size):
@@ -121,19 +125,24 @@ class ResNet(nn.Module):
     return nn.Dense(self.num_classes, kernel_init=TORCH_LINEAR, name="head")(features), intermediates
 
 
-def resnet18(num_classes: int, dtype: Any, axis_name: str | None) -> ResNet:
+def _stem(imagenet: bool) -> dict[str, Any]:
+  """Returns the stem's fields: for images of 224x224 it shrinks them to a quarter before the first block."""
+  return {"stem_kernel": 7, "stem_stride": 2, "stem_pooling": True} if imagenet else {}
+
+
+def resnet18(num_classes: int, dtype: Any, axis_name: str | None, *, imagenet_stem: bool = False) -> ResNet:
   """Returns ResNet-18 for 32x32 images: 11,173,962 parameters at 10 classes."""
-  return ResNet(num_classes, (2, 2, 2, 2), dtype=dtype, axis_name=axis_name)
+  return ResNet(num_classes, (2, 2, 2, 2), dtype=dtype, axis_name=axis_name, **_stem(imagenet_stem))
 
 
-def resnet34(num_classes: int, dtype: Any, axis_name: str | None) -> ResNet:
+def resnet34(num_classes: int, dtype: Any, axis_name: str | None, *, imagenet_stem: bool = False) -> ResNet:
   """Returns ResNet-34 for 32x32 images: 21,282,122 parameters at 10 classes."""
-  return ResNet(num_classes, (3, 4, 6, 3), dtype=dtype, axis_name=axis_name)
+  return ResNet(num_classes, (3, 4, 6, 3), dtype=dtype, axis_name=axis_name, **_stem(imagenet_stem))
 
 
-def resnet50(num_classes: int, dtype: Any, axis_name: str | None) -> ResNet:
+def resnet50(num_classes: int, dtype: Any, axis_name: str | None, *, imagenet_stem: bool = False) -> ResNet:
   """Returns ResNet-50 for 32x32 images: 23,520,842 parameters at 10 classes."""
-  return ResNet(num_classes, (3, 4, 6, 3), bottleneck=True, dtype=dtype, axis_name=axis_name)
+  return ResNet(num_classes, (3, 4, 6, 3), bottleneck=True, dtype=dtype, axis_name=axis_name, **_stem(imagenet_stem))
 
 
 def resnet_patch(

@@ -145,10 +145,8 @@ class _Trainer:
     with contextlib.closing(self.run.feed.training(self.state.plan, position.epoch, position.step)) as fed:
       while position.step < num_steps:
         count = min(programs.steps_per_call, num_steps - position.step, every - position.steps % every)
-        with self.timers.phase("loading"):
-          fixed = next(fed)
         with self.timers.phase("training"):
-          self.state = train(self.state, fixed, position.epoch, position.step, count)
+          self.state = train(self.state, next(fed), position.epoch, position.step, count)
           bad = int(parallel.fetch(self.state.meters.non_finite_step))
         if bad >= 0:
           raise NonFiniteError(f"step {bad}: the loss or a gradient is not finite; {self._last_good()}")
@@ -316,12 +314,13 @@ def train_and_evaluate(
   with contextlib.nullcontext(stop) if stop else stop_requests() as stop:
     with timers.phase("loading"), parallel.first_process_first():
       source = prepare(config.dataset.to_dict(), config.cache_dir)
-    identity = {"config": config.to_dict(), "data_fingerprint": source.fingerprint}
+    given, config = config.to_dict(), setup.matched(config)
+    identity = {"config": given, "data_fingerprint": source.fingerprint}
     parallel.check_same_on_every_process(cache.digest(identity), "config or data")
     folder.check_same_run(identity)
     run = setup.build(config, source, timers, devices)
     columns = cache.checksum({name: np.asarray(column) for name, column in run.columns.items()})
-    made = provenance(config.to_dict(), source.fingerprint, columns, run.devices.local[0], run.devices.num_replicas)
+    made = provenance(given, source.fingerprint, columns, run.devices.local[0], run.devices.num_replicas)
     folder.check_same_run(made)
     folder.begin(made)
     if source.true_labels is not None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from dynsel_jax import cache, data
 from dynsel_jax.coresets import d2, dynamics, geometry, greedy
-from dynsel_jax.options import check_choice
+from dynsel_jax.options import UserError, check_choice
 from dynsel_jax.selectors import ranking, static
 from dynsel_jax.selectors.rho_loss import COLUMN as IRREDUCIBLE_LOSS
 from dynsel_jax.training import loop, recording
@@ -64,6 +64,8 @@ def score(
   """
   for name in scores:
     check_choice("scores", name, SCORES)
+  if config.dataset.get("stream"):
+    raise UserError("dataset.stream=True: scores are recorded of sets that lie on the device alone")
   workdir = pathlib.Path(workdir)
   columns: cache.Arrays = {}
   if any(name != IRREDUCIBLE_LOSS for name in scores):

@@ -15,7 +15,7 @@ from dynsel_jax.training import factor_columns, feed, optimizers, parallel, sche
 from dynsel_jax.training.timing import Timers
 from dynsel_jax.types import SampleTable, Selection, Selector
 
-__all__ = ["Run", "build", "description"]
+__all__ = ["Run", "build", "description", "full_share", "matched"]
 
 WEIGHTINGS = ("mean_one", "sum_to_n")
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -166,6 +166,7 @@ def build(
   Raises:
     UserError: a name, an option or a value is wrong; the message names the field and the value.
   """
+  config = matched(config)
   placed = parallel.local_devices(devices)
   num_samples = source.train.labels.shape[0]
   selector_name, selector_options = _named(config, "selector")
@@ -227,6 +228,37 @@ def build(
     feed=_feed(config, source, run_key, placed, streamed=streamed),
     initial=initial,
   )
+
+
+def full_share(config: ml_collections.ConfigDict) -> float:
+  """Returns the share of the epochs that a config gives to the full data: annealing, and RRD's last epochs."""
+  selector = config.selector
+  annealed = config.get("wrappers", {}).get("annealed", {})
+  own = (selector.get(name, 0.0) for name in ("refinement", "anneal_first", "anneal_last"))
+  return min(1.0, sum(own) + sum(annealed.values()))
+
+
+def matched(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+  """Returns a config that carries out its `match_steps`: with the epochs that take as many steps as full training.
+
+  Nominally: of `keep_fraction` of the samples in all epochs but those of `full_share`. As in RRD (arXiv 2603.04981),
+  Table 2, epochs grow in proportion as less is kept.
+
+  Raises:
+    UserError: the selector's `keep_fraction` is not a share, or there is none.
+  """
+  if not config.match_steps or config.selector.name == "full":
+    return config
+  if "keep_fraction" not in config.selector:
+    raise options.UserError(
+      f"match_steps=True needs a selector.keep_fraction; selector={config.selector.name} has none"
+    )
+  options.check_fraction("selector.keep_fraction", config.selector.keep_fraction)
+  full = full_share(config)
+  raised = config.copy_and_resolve_references()
+  raised.epochs = round(config.epochs / (full + (1 - full) * config.selector.keep_fraction))
+  raised.match_steps = False  # it is done
+  return raised
 
 
 def _feed(
