@@ -29,12 +29,16 @@ def column_of(table: SampleTable, name: str, field: str) -> Array:
   """Returns the column `name` of the table, `[N]` float32.
 
   Raises:
-    UserError: there is no such column, with those that there are; `field` is what the user set.
+    UserError: there is no such column, with those that there are, or no value in it is finite; `field` is what the
+      user set.
   """
   if name not in table.columns:
     known = ", ".join(sorted(table.columns)) or "none"
     raise UserError(f"{field}={name!r} is no column of the training set; config.scores.path gave: {known}")
-  return jnp.asarray(table.columns[name], jnp.float32)
+  column = jnp.asarray(table.columns[name], jnp.float32)
+  if not jnp.isfinite(column).any():
+    raise UserError(f"{field}={name!r} has no value that is finite")
+  return column
 
 
 def counts_and_groups(
