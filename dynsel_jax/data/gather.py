@@ -27,21 +27,22 @@ __all__ = [
 
 
 class Rows(NamedTuple):
-  """The rows of one step of a streamed set, which stand where the inputs of a whole set do."""
+  """What the places of one step hold in a streamed set; stands where the inputs of a whole set do."""
 
-  index: Any  # [b] int32, the samples; -1 on padding
   inputs: Any  # [b, H, W, C] uint8
+  labels: Any  # [b] int32; -1 on padding, and where no image could be read
 
 
 def gather(dataset: Dataset, index: Array) -> tuple[Array, Array]:
   """Returns the inputs, `[b, H, W, C]` uint8 or `[b, L]` int32, and labels `[b]` int32 at `index` `[b]` int32.
 
-  Padding, index -1, reads sample 0: its input is real, and the caller leaves the row out. Of a streamed set the
-  inputs are `Rows`, those of `index` already.
+  Padding, index -1, reads sample 0: its input is real, and the caller leaves the row out. A streamed set
+  holds what belongs to `index` already.
   """
+  if isinstance(dataset.inputs, Rows):
+    return dataset.inputs.inputs, dataset.inputs.labels
   row = jnp.maximum(index, 0)
-  inputs = dataset.inputs.inputs if isinstance(dataset.inputs, Rows) else dataset.inputs[row]
-  return inputs, dataset.labels[row]
+  return dataset.inputs[row], dataset.labels[row]
 
 
 def normalize(inputs: Array, mean: Any, std: Any) -> Array:

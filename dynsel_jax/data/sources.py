@@ -5,6 +5,7 @@ Host-side. `N` is the number of samples, `H`, `W`, `C` are height, width and cha
 
 import hashlib
 import pathlib
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +15,17 @@ from dynsel_jax import options
 from dynsel_jax.data import folders, tfds_images
 from dynsel_jax.options import UserError
 
-__all__ = ["Dataset", "Source", "Text", "channel_statistics", "check_classes", "defaults", "fingerprint", "load"]
+__all__ = [
+  "Dataset",
+  "Source",
+  "Text",
+  "channel_statistics",
+  "check_classes",
+  "defaults",
+  "fingerprint",
+  "load",
+  "statistics_of_chunks",
+]
 
 _CHUNK = 4096  # images whose statistics are taken at a time
 
@@ -106,11 +117,15 @@ def channel_statistics(inputs: np.ndarray) -> tuple[tuple[float, ...], tuple[flo
 
   The pixels are counted by value, so that the result is exact and the images are never held as floats.
   """
-  channels = inputs.shape[-1]
-  counts = np.zeros((channels, 256), np.int64)
-  for start in range(0, len(inputs), _CHUNK):
-    for channel in range(channels):
-      counts[channel] += np.bincount(inputs[start : start + _CHUNK, ..., channel].ravel(), minlength=256)
+  return statistics_of_chunks(inputs[start : start + _CHUNK] for start in range(0, len(inputs), _CHUNK))
+
+
+def statistics_of_chunks(chunks: Iterable[np.ndarray]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+  """Returns `channel_statistics` of images that come a few at a time."""
+  counts: Any = 0
+  for chunk in chunks:
+    by_channel = np.moveaxis(chunk, -1, 0)
+    counts = counts + np.stack([np.bincount(of_channel.ravel(), minlength=256) for of_channel in by_channel])
   values = np.arange(256) / 255
   share = counts / counts.sum(axis=1, keepdims=True)
   mean = share @ values

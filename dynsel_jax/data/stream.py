@@ -17,6 +17,7 @@ from absl import logging
 
 from dynsel_jax.data import views
 from dynsel_jax.data.gather import Rows
+from dynsel_jax.data.sources import Dataset
 from dynsel_jax.options import UserError
 
 __all__ = ["AUGMENTATIONS", "Images", "read_ahead"]
@@ -129,45 +130,49 @@ class Images:
 
 
 def read_ahead(
-  images: Images,
+  dataset: Dataset,
   plan: np.ndarray,
   slots: np.ndarray,
   *,
   generators: Callable[[int], np.random.Generator] | None = None,
   replace: bool = False,
 ) -> Generator[Rows]:
-  """Yields the rows of one step after another, `[b]` and `[b, H, W, C]`, read by threads ahead of time.
+  """Yields the rows of one step after another, read by threads ahead of time.
+
+  With `replace`, the next sample of the plan that can be read stands in for a damaged one, image and label; to the
+  selector it is the one that it stands in for, which so is seen when its turn has come.
 
   Args:
-    images: of the split.
+    dataset: its inputs are `Images`.
     plan: `[n]` int32, the samples in visiting order.
     slots: `[steps, b]` int, for each step this process's places in the plan; a place behind its end is padding.
     generators: gives the generator of a sample's random crop; None reads evaluation's view.
-    replace: whether the next sample of the plan that can be read stands in for a damaged one; otherwise its row is
-      padding.
+    replace: whether others stand in for damaged samples; without, their labels are -1.
 
   Raises:
     UserError: while iterating, as `Images.load` does, or if no sample of the plan can be read.
   """
   import grain  # takes a second, and only streamed sets need it
 
-  def row(slot: Any) -> tuple[np.int32, np.ndarray]:
+  images = dataset.inputs
+
+  def row(slot: Any) -> tuple[np.ndarray, np.int32]:
     if slot >= len(plan):
-      return np.int32(-1), images.blank()
+      return images.blank(), np.int32(-1)
     for further in range(len(plan) if replace else 1):
       index = int(plan[(slot + further) % len(plan)])
       image = images.load(index, generators(index) if generators else None)
       if image is not None:
-        return np.int32(index), image
+        return image, np.int32(dataset.labels[index])
     if replace:
       raise UserError("none of the selected images can be decoded")
-    return np.int32(-1), images.blank()
+    return images.blank(), np.int32(-1)
 
-  rows = slots.shape[1]
-  reading = grain.ReadOptions(num_threads=images.threads, prefetch_buffer_size=max(_AHEAD * rows, images.threads))
+  rows, threads = slots.shape[1], images.threads
+  reading = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(_AHEAD * rows, threads))
   iterator = iter(grain.MapDataset.source(slots.reshape(-1)).map(row).to_iter_dataset(reading).batch(rows))
   try:
-    for index, inputs in iterator:
-      yield Rows(index, inputs)
+    for inputs, labels in iterator:
+      yield Rows(inputs, labels)
   finally:
     iterator.close()

@@ -9,21 +9,23 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+from tqdm import tqdm
 
 from dynsel_jax import cache, options
 from dynsel_jax.data import folders, sources, tfds_images, views
-from dynsel_jax.data.stream import Images
+from dynsel_jax.data.stream import Images, read_ahead
 
 __all__ = ["defaults", "load"]
 
 _MEASURED = 4096  # images, at most, that give mean and deviation of the channels
 _CHUNK = 1000  # records fetched at a time
+_ROWS = 64  # images measured at a time
 
 
 class _Opened(NamedTuple):
   """A set before its images are read; mappings are by split."""
 
-  files: list[Any]  # what changes when a file does; JSON can hold it
+  files: str  # a digest of the files' names and sizes
   labels: Mapping[str, np.ndarray]
   read: Mapping[str, Callable[[int], bytes]]
   name: Mapping[str, Callable[[int], str]]
@@ -86,7 +88,7 @@ def load(
     return Images(size, read, named, view, corrupt_limit=corrupt_limit, threads=threads)
 
   train, test = (sources.Dataset(images(split), opened.labels[split]) for split in ("train", "test"))
-  measured = cache.cached("statistics", key, lambda: _statistics(train.inputs), cache_dir)
+  measured = cache.cached("statistics", key, lambda: _statistics(train), cache_dir)
   return sources.Source(
     name=name,
     train=train,
@@ -105,21 +107,24 @@ def defaults() -> dict[str, Any]:
   return {name: value for name, value in known.items() if name not in ("data_dir", "cache_dir")}
 
 
-def _statistics(images: Images) -> cache.Arrays:
-  read = (images.load(index) for index in range(0, len(images), -(-len(images) // _MEASURED)))
-  mean, std = sources.channel_statistics(np.stack([image for image in read if image is not None]))
+def _statistics(train: sources.Dataset) -> cache.Arrays:
+  chosen = np.arange(0, len(train.inputs), -(-len(train.inputs) // _MEASURED), dtype=np.int32)
+  slots = np.arange(-(-len(chosen) // _ROWS) * _ROWS).reshape(-1, _ROWS)
+  rows = read_ahead(train, chosen, slots)
+  mean, std = sources.statistics_of_chunks(inputs[labels >= 0] for inputs, labels in rows)
   return {"mean": np.array(mean), "std": np.array(std)}
 
 
 def _folder(data_dir: str | None, test_folder: str, mode: str) -> _Opened:
   listed, class_names = folders.listing(data_dir, test_folder)
   root = pathlib.Path(data_dir or "").absolute()
-  paths = {split: [path for path, _ in files] for split, files in listed.items()}
+  sizes = [(str(path.relative_to(root)), path.stat().st_size) for files in listed.values() for path, _ in files]
+  paths = {split: [str(path) for path, _ in files] for split, files in listed.items()}  # a third of what Paths take
   return _Opened(
-    files=[(str(path.relative_to(root)), path.stat().st_size) for split in paths.values() for path in split],
+    files=cache.digest({"files": sizes}),
     labels={split: np.array([label for _, label in files], np.int32) for split, files in listed.items()},
-    read={split: lambda index, of=of: of[index].read_bytes() for split, of in paths.items()},  # type: ignore[misc]
-    name={split: lambda index, of=of: str(of[index]) for split, of in paths.items()},  # type: ignore[misc]
+    read={split: lambda index, of=of: pathlib.Path(of[index]).read_bytes() for split, of in paths.items()},  # type: ignore[misc]
+    name={split: of.__getitem__ for split, of in paths.items()},
     mode=mode,
     class_names=class_names,
   )
@@ -127,7 +132,8 @@ def _folder(data_dir: str | None, test_folder: str, mode: str) -> _Opened:
 
 def _prepared(name: str, data_dir: str | None, cache_dir: str) -> _Opened:
   found = tfds_images.prepared(name, data_dir)
-  files = [(os.path.basename(path), os.stat(path).st_size) for paths in found.files.values() for path in paths]
+  sizes = [(os.path.basename(path), os.stat(path).st_size) for paths in found.files.values() for path in paths]
+  files = cache.digest({"set": found.full_name, "files": sizes})
 
   def labels() -> cache.Arrays:
     return {split: _labels(records, found) for split, records in found.records.items()}
@@ -139,8 +145,8 @@ def _prepared(name: str, data_dir: str | None, cache_dir: str) -> _Opened:
     return lambda index: f"{found.full_name} {split}[{index}]"
 
   return _Opened(
-    files=[found.full_name, *files],
-    labels=cache.cached("labels", {"set": found.full_name, "files": files, "key": found.label_key}, labels, cache_dir),
+    files=files,
+    labels=cache.cached("labels", {"files": files, "key": found.label_key}, labels, cache_dir),
     read={split: read(split) for split in found.records},
     name={split: named(split) for split in found.records},
     mode=found.mode,
@@ -149,6 +155,6 @@ def _prepared(name: str, data_dir: str | None, cache_dir: str) -> _Opened:
 
 
 def _labels(records: Any, found: tfds_images.Prepared) -> np.ndarray:
-  starts = range(0, len(records), _CHUNK)
+  starts = tqdm(range(0, len(records), _CHUNK), desc="labels", unit=" records", unit_scale=_CHUNK, disable=None)
   chunks = (records.__getitems__(range(start, min(start + _CHUNK, len(records)))) for start in starts)
   return np.array([tfds_images.example(record, found)[1] for chunk in chunks for record in chunk], np.int32)

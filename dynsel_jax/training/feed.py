@@ -104,13 +104,11 @@ class Streamed:
     """
     self._devices, self._cropped = devices, cropped
     self._sizes = {"train": batch_size, "test": eval_batch_size}
-    self._images: dict[str, stream.Images] = {"train": source.train.inputs, "test": source.test.inputs}
-    for images in self._images.values():
-      images.corrupt[:] = False  # what is counted is what this run meets
+    self._datasets = {"train": source.train, "test": source.test}
+    for dataset in self._datasets.values():
+      dataset.inputs.corrupt[:] = False  # what is counted is what this run meets
     self._words = np.asarray(jax.random.key_data(key)).tolist()
-    blank = {split: devices.share(self._blank(split)) for split in self._images}
-    labels = {"train": source.train.labels, "test": source.test.labels}
-    train, test = (data.Dataset(blank[split], devices.place(labels[split])) for split in ("train", "test"))
+    train, test = (self._blank(split) for split in ("train", "test"))
     self.fixed = Fixed(train, test, devices.place(key))
 
   def training(self, plan: Selection, epoch: int, first: int) -> Generator[Fixed]:
@@ -119,37 +117,37 @@ class Streamed:
     def generator(index: int) -> np.random.Generator:
       return np.random.default_rng([*self._words, epoch, index])
 
-    return self._train(plan, first, generators=generator if self._cropped else None, replace=True)
+    return self._train(plan, first, generator if self._cropped else None)
 
   def scoring(self, plan: Selection) -> Generator[Fixed]:
     """See `Feed`."""
     return self._train(plan, 0)
 
-  def _train(self, plan: Selection, first: int, **how: Any) -> Generator[Fixed]:
+  def _train(self, plan: Selection, first: int, generators: Any = None) -> Generator[Fixed]:
     # Once an epoch the host gets to know the plan.
     indices, size = parallel.fetch((plan.indices, plan.size))
-    for rows in self._rows("train", indices[:size], first, **how):
+    for rows in self._rows("train", indices[:size], first, generators=generators, replace=True):
       yield self.fixed._replace(train=self.fixed.train._replace(inputs=rows))
 
   def testing(self, fixed: Fixed) -> Generator[Fixed]:
     """See `Feed`."""
-    for rows in self._rows("test", np.arange(len(self._images["test"]), dtype=np.int32), 0):
+    for rows in self._rows("test", np.arange(len(self._datasets["test"].labels), dtype=np.int32), 0):
       yield fixed._replace(test=fixed.test._replace(inputs=rows))
 
   def corrupt(self) -> dict[str, list[int]]:
     """See `Feed`."""
-    masks = {split: parallel.any_of_processes(images.corrupt) for split, images in self._images.items()}
+    masks = {split: parallel.any_of_processes(dataset.inputs.corrupt) for split, dataset in self._datasets.items()}
     return {split: np.flatnonzero(mask).tolist() for split, mask in masks.items()}
 
   def restore(self, corrupt: Mapping[str, list[int]]) -> None:
     """See `Feed`."""
     for split, indices in corrupt.items():
-      self._images[split].corrupt[indices] = True
+      self._datasets[split].inputs.corrupt[indices] = True
 
   def _rows(self, split: str, plan: np.ndarray, first: int, **how: Any) -> Iterator[Rows]:
     """Yields placed rows; those of the next step are on their way while one is taken."""
     slots = self._slots(split, len(plan), first)
-    with contextlib.closing(stream.read_ahead(self._images[split], plan, slots, **how)) as rows:
+    with contextlib.closing(stream.read_ahead(self._datasets[split], plan, slots, **how)) as rows:
       placed: collections.deque[Rows] = collections.deque()
       for of_step in rows:
         placed.append(self._devices.share(of_step))
@@ -164,7 +162,7 @@ class Streamed:
     starts = np.arange(first, -(-size // batch_size)) * batch_size + jax.process_index() * rows
     return starts[:, None] + np.arange(rows)
 
-  def _blank(self, split: str) -> Rows:
-    rows = self._sizes[split] // jax.process_count()
-    image = self._images[split].blank()
-    return Rows(np.full(rows, -1, np.int32), np.broadcast_to(image, (rows, *image.shape)).copy())
+  def _blank(self, split: str) -> data.Dataset:
+    dataset, rows = self._datasets[split], self._sizes[split] // jax.process_count()
+    blank = Rows(np.stack([dataset.inputs.blank()] * rows), np.full(rows, -1, np.int32))
+    return data.Dataset(self._devices.share(blank), self._devices.place(dataset.labels))

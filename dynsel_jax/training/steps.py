@@ -228,11 +228,9 @@ def create(recipe: Recipe) -> Steps:
   """
   selector, replicas = recipe.selector, recipe.num_replicas
 
-  def batch_of_plan(plan: Selection, train: Dataset, step: Array, replica: Array) -> tuple[Array, Array]:
+  def batch_of_plan(plan: Selection, step: Array, replica: Array) -> tuple[Array, Array]:
     slots = _local_slots(step, replica, recipe.batch_size, replicas)
     index = plan.indices.at[slots].get(mode="fill", fill_value=-1)
-    if isinstance(train.inputs, gather.Rows):  # the plan's, but where another sample stands in for a damaged one
-      index = train.inputs.index
     return index, plan.weights.at[slots].get(mode="fill", fill_value=0.0)
 
   def plan(run: RunState, fixed: Fixed, epoch: Array, replica: Array) -> tuple[RunState, dict[str, Array]]:
@@ -243,14 +241,14 @@ def create(recipe: Recipe) -> Steps:
     return run._replace(plan=cast, meters=empty_meters(recipe.num_classes)), info
 
   def train(run: RunState, fixed: Fixed, epoch: Array, step: Array, replica: Array) -> RunState:
-    index, weights = batch_of_plan(run.plan, fixed.train, step, replica)
+    index, weights = batch_of_plan(run.plan, step, replica)
     new, local, meters = _backward(recipe, run, fixed, epoch, step, index, weights)
     seen = _global_signals(recipe, local)
     return _record(recipe, run, fixed, new, seen, meters, jnp.sum(seen.index >= 0, dtype=jnp.int32))
 
   def train_thinned(run: RunState, fixed: Fixed, epoch: Array, step: Array, replica: Array) -> RunState:
     assert selector.thin is not None
-    index, plan_weights = batch_of_plan(run.plan, fixed.train, step, replica)
+    index, plan_weights = batch_of_plan(run.plan, step, replica)
     inputs, labels = _inputs(recipe, fixed, epoch, index)
     # Batch statistics of the meta-batch: the losses that training on it would have.
     scored = _score(recipe, run, fixed, epoch, inputs, labels, index, running=False)
@@ -272,18 +270,16 @@ def create(recipe: Recipe) -> Steps:
     return run._replace(plan=jax.tree.map(lambda value, like: jnp.asarray(value, like.dtype), selection, run.plan))
 
   def score(run: RunState, fixed: Fixed, epoch: Array, step: Array, replica: Array) -> RunState:
-    index, _ = batch_of_plan(run.plan, fixed.train, step, replica)
+    index, _ = batch_of_plan(run.plan, step, replica)
     inputs, labels = gather.gather(fixed.train, index)
     seen = _score(recipe, run, fixed, epoch, recipe.normalize(inputs), labels, index, running=True)
     return _record(recipe, run, fixed, run.train, seen, run.meters, jnp.sum(seen.index >= 0, dtype=jnp.int32))
 
   def evaluate(sums: Evaluation, state: TrainState, fixed: Fixed, step: Array, replica: Array) -> Evaluation:
     slots = _local_slots(step, replica, recipe.eval_batch_size, replicas)
-    index = jnp.where(slots < fixed.test.labels.shape[0], slots, -1)
-    if isinstance(fixed.test.inputs, gather.Rows):
-      index = fixed.test.inputs.index
-    valid = index >= 0
-    inputs, labels = gather.gather(fixed.test, index)
+    valid = slots < fixed.test.labels.shape[0]
+    inputs, labels = gather.gather(fixed.test, jnp.where(valid, slots, -1))
+    valid &= labels >= 0  # an image that cannot be read counts nowhere
     logits = _logits(recipe, state, recipe.normalize(inputs), valid, running=True)
     correct = valid & (jnp.argmax(logits, axis=-1) == labels)
     losses = jnp.where(valid, signals_lib.cross_entropy(logits, labels), 0.0)

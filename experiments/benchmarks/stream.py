@@ -33,7 +33,7 @@ def benchmark_stream(num_images: str = "1024") -> None:
     with concurrent.futures.ProcessPoolExecutor(cores, mp_context=spawned) as pool:
 
       def ours() -> None:
-        for _ in stream.read_ahead(source.train.inputs, plan, slots, generators=np.random.default_rng):
+        for _ in stream.read_ahead(source.train, plan, slots, generators=np.random.default_rng):
           pass
 
       def limit() -> None:
