@@ -5,6 +5,7 @@ import shutil
 
 import image_sets
 import jax
+import jax.numpy as jnp
 import numpy as np
 import PIL.Image
 import pytest
@@ -14,6 +15,7 @@ from configs import imagenet
 from dynsel_jax import data, options
 from dynsel_jax.data import stream, views
 from dynsel_jax.training import feed, loop, parallel, setup
+from dynsel_jax.types import Selection
 
 SIZES = {"train": 300, "test": 70}
 
@@ -223,6 +225,30 @@ def test_processes_share_the_slots_of_a_step(root, monkeypatch):
   np.testing.assert_array_equal(np.concatenate(parts, axis=1), np.arange(8, 24).reshape(2, 8))
 
 
+def test_a_crop_depends_on_epoch_and_sample_and_not_on_where_it_stands(root):
+  made = _config(root, "full", streamed=True)
+  made.dataset.update(image_size=6, resize=7)
+  streamed = feed.Streamed(
+    data.prepare(made.dataset.to_dict()),
+    jax.random.key(0),
+    parallel.local_devices(jax.devices()[:2]),
+    batch_size=8,
+    eval_batch_size=8,
+    cropped=True,
+  )
+
+  def crops(indices, epoch, first=0):
+    plan = Selection(jnp.asarray([*indices, -1, -1], jnp.int32), jnp.ones(12), jnp.int32(10))
+    inputs = [np.asarray(fixed.train.inputs.inputs) for fixed in streamed.training(plan, epoch, first)]
+    return np.concatenate([of_step.reshape(8, 6, 6, 1) for of_step in inputs])[: 10 - 8 * first]
+
+  samples = np.arange(100, 110)
+  in_order = crops(samples, epoch=0)
+  np.testing.assert_array_equal(in_order, crops(samples[::-1], epoch=0)[::-1])
+  np.testing.assert_array_equal(in_order[8:], crops(samples, epoch=0, first=1))
+  assert not np.array_equal(in_order, crops(samples, epoch=1))
+
+
 def test_a_crop_depends_on_its_generator_alone_and_covers_what_the_recipe_says():
   across = np.broadcast_to(np.arange(240, dtype=np.uint8), (200, 240))
   image = PIL.Image.fromarray(across)
@@ -262,6 +288,11 @@ def test_a_wrong_option_is_named(root, tmp_path, changes, line):
   made.dataset.update(changes)
   with pytest.raises(options.UserError, match=line):
     runs.train(made, tmp_path / "run")
+
+
+def test_principal_components_of_pixels_are_not_taken_from_a_stream(root, tmp_path):
+  with pytest.raises(options.UserError, match="features.name=pixels needs all images in memory"):
+    runs.train(_config(root, "rrd", streamed=True), tmp_path / "run")
 
 
 @pytest.mark.parametrize(

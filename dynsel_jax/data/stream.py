@@ -10,6 +10,7 @@ there.
 import os
 import threading
 from collections.abc import Callable, Generator
+from concurrent import futures
 from typing import Any
 
 import numpy as np
@@ -83,8 +84,9 @@ class Images:
 
   def __getitem__(self, rows: Any) -> np.ndarray:
     """Returns the images at `rows`, a slice or an array of indices."""
-    loaded = (self.load(int(index)) for index in np.arange(len(self))[rows])
-    return np.stack([self.blank() if image is None else image for image in loaded])
+    with futures.ThreadPoolExecutor(self.threads) as pool:
+      loaded = pool.map(self.load, np.arange(len(self))[rows].tolist())
+      return np.stack([self.blank() if image is None else image for image in loaded])
 
   def blank(self) -> np.ndarray:
     """Returns a black image, `[H, W, C]` uint8."""

@@ -3,9 +3,10 @@
 Host-side. The result is a `Source` whose `inputs` are `stream.Images`; labels are in memory.
 """
 
+import functools
 import os
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -123,11 +124,15 @@ def _folder(data_dir: str | None, test_folder: str, mode: str) -> _Opened:
   return _Opened(
     files=cache.digest({"files": sizes}),
     labels={split: np.array([label for _, label in files], np.int32) for split, files in listed.items()},
-    read={split: lambda index, of=of: pathlib.Path(of[index]).read_bytes() for split, of in paths.items()},  # type: ignore[misc]
+    read={split: functools.partial(_content, of) for split, of in paths.items()},
     name={split: of.__getitem__ for split, of in paths.items()},
     mode=mode,
     class_names=class_names,
   )
+
+
+def _content(paths: Sequence[str], index: int) -> bytes:
+  return pathlib.Path(paths[index]).read_bytes()
 
 
 def _prepared(name: str, data_dir: str | None, cache_dir: str) -> _Opened:
