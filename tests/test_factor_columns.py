@@ -1,5 +1,7 @@
 """The offline stage: a run of `rrd` makes its columns once and finds them again; another setting makes others."""
 
+import shutil
+
 import jax
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ import runs
 
 from configs import digits
 from dynsel_jax import data, options
-from dynsel_jax.training import factor_columns, timing
+from dynsel_jax.training import factor_columns, loop, timing, workdir
 
 
 @pytest.fixture(autouse=True)
@@ -30,6 +32,29 @@ def test_a_run_counts_the_stages_seconds_and_the_next_one_finds_it_in_the_cache(
   assert first["seconds"]["factors"] > 0
   assert again["seconds"]["features"] == again["seconds"]["factors"] == 0
   runs.same_state(state, same)
+
+
+def test_a_run_goes_on_with_the_columns_that_it_began_with(tmp_path, monkeypatch):
+  _, expected = runs.train(_config(tmp_path), tmp_path / "whole")
+  with monkeypatch.context() as patched:
+    runs.interrupted_at(5, patched)
+    with pytest.raises(loop.Interrupted):
+      runs.train(_config(tmp_path), tmp_path / "run")
+  shutil.rmtree(tmp_path / "cache")
+  made = _config(tmp_path)
+
+  def elsewhere(*arguments):
+    raise AssertionError("the columns are made again, and on another machine come out with other bits")
+
+  with monkeypatch.context() as patched:
+    patched.setattr(factor_columns, "factor_columns", elsewhere)
+    _, continued = runs.train(made, tmp_path / "run")
+  runs.same_state(continued, expected)
+
+  columns = tmp_path / "run" / "columns.npz"
+  columns.write_bytes(columns.read_bytes()[:-100])
+  assert workdir.Workdir(str(tmp_path / "run")).read_columns() is None
+  runs.train(made, tmp_path / "run")  # made again, and the same here
 
 
 def test_columns_depend_on_settings_and_lie_between_0_and_1(tmp_path):

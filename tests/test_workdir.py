@@ -17,7 +17,7 @@ def _metrics(epoch):
 
 def test_rewind_drops_later_and_torn_lines(tmp_path):
   folder = workdir.Workdir(str(tmp_path))
-  folder.begin(MADE)
+  folder.begin(MADE, {})
   folder.rewind(0)
   for epoch in (1, 2, 3):
     folder.write_epoch(_metrics(epoch), np.ones(4, np.int32))
@@ -34,7 +34,7 @@ def test_rewind_drops_later_and_torn_lines(tmp_path):
 def test_the_same_config_is_the_same_run_after_a_round_trip_through_json(tmp_path):
   folder = workdir.Workdir(str(tmp_path))
   folder.check_same_run(MADE)  # nothing there yet
-  folder.begin(MADE)
+  folder.begin(MADE, {})
   folder.check_same_run(MADE)
 
 
@@ -49,7 +49,7 @@ def test_the_same_config_is_the_same_run_after_a_round_trip_through_json(tmp_pat
 )
 def test_another_config_or_other_data_is_refused(tmp_path, made, line):
   folder = workdir.Workdir(str(tmp_path))
-  folder.begin(MADE)
+  folder.begin(MADE, {})
   with pytest.raises(options.UserError) as error:
     folder.check_same_run(made)
   assert line in str(error.value)

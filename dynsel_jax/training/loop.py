@@ -318,11 +318,12 @@ def train_and_evaluate(
     identity = {"config": given, "data_fingerprint": source.fingerprint}
     parallel.check_same_on_every_process(cache.digest(identity), "config or data")
     folder.check_same_run(identity)
-    run = setup.build(config, source, timers, devices)
-    columns = cache.checksum({name: np.asarray(column) for name, column in run.columns.items()})
-    made = provenance(given, source.fingerprint, columns, run.devices.local[0], run.devices.num_replicas)
+    run = setup.build(config, source, timers, devices, folder.read_columns())
+    columns = {name: np.asarray(column) for name, column in run.columns.items()}
+    device, count = run.devices.local[0], run.devices.num_replicas
+    made = provenance(given, source.fingerprint, cache.checksum(columns), device, count)
     folder.check_same_run(made)
-    folder.begin(made)
+    folder.begin(made, columns)
     if source.true_labels is not None:
       folder.write_noise(source.train.labels, source.true_labels)
     trainer = _Trainer(run, config, folder, timers)

@@ -153,7 +153,11 @@ def _signals_like(batch_size: int) -> Any:
 
 
 def build(
-  config: ml_collections.ConfigDict, source: data.Source, timers: Timers, devices: Sequence[Any] | None = None
+  config: ml_collections.ConfigDict,
+  source: data.Source,
+  timers: Timers,
+  devices: Sequence[Any] | None = None,
+  columns: Mapping[str, Any] | None = None,
 ) -> Run:
   """Builds model, selector, steps and initial state.
 
@@ -162,6 +166,7 @@ def build(
     source: the data, as `data.prepare` gives it for `config.dataset`.
     timers: get the seconds of features and factors, where the selector reads them.
     devices: the devices to train on, by default all of this process.
+    columns: of the `SampleTable`, `[N]` float32 each, where the run has begun with them; made by default.
 
   Raises:
     UserError: a name, an option or a value is wrong; the message names the field and the value.
@@ -187,9 +192,9 @@ def build(
 
   # What costs minutes comes after everything that can be wrong at once.
   with parallel.first_process_first():
-    columns = score_file.read_columns(config.scores.path, source) if "scores" in config else {}
-    if "features" in config:
-      columns = {**columns, **factor_columns.factor_columns(config, source, timers)}
+    if columns is None:
+      columns = _columns(config, source, timers)
+  columns = {name: jnp.asarray(column) for name, column in columns.items()}
   table = SampleTable(jnp.asarray(source.train.labels), source.num_classes, columns)
   selector = selectors.create(selector_name, table, config.epochs, wrapped_in, **selector_options)
   _check_selector(selector_name, selector, num_samples, config.batch_size, placed.num_replicas)
@@ -271,6 +276,14 @@ def _feed(
   if cropped and not config.dataset.image_size:
     raise options.UserError("dataset.augmentations: resized_crop needs dataset.image_size")
   return feed.Streamed(source, key, devices, cropped=cropped, **sizes)
+
+
+def _columns(config: ml_collections.ConfigDict, source: data.Source, timers: Timers) -> dict[str, jax.Array]:
+  """Makes what the selector reads of each sample, from a score file and from the factors."""
+  columns = score_file.read_columns(config.scores.path, source) if "scores" in config else {}
+  if "features" in config:
+    columns = {**columns, **factor_columns.factor_columns(config, source, timers)}
+  return columns
 
 
 def _model(config: ml_collections.ConfigDict, num_classes: int, num_replicas: int) -> nn.Module:

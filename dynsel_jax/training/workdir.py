@@ -1,7 +1,7 @@
 """The files that a run leaves behind: the contract that reports and people rely on. Host-side input and output.
 
-`config.json`, `metrics.jsonl`, `summary.json`, `usage.npz`, `noise.npz` and TensorBoard event files; `checkpoint`
-writes the rest.
+`config.json`, `columns.npz`, `metrics.jsonl`, `summary.json`, `usage.npz`, `noise.npz` and TensorBoard event files;
+`checkpoint` writes the rest.
 """
 
 import functools
@@ -10,13 +10,15 @@ import json
 import os
 import pathlib
 import platform
+import zipfile
+import zlib
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from tensorboardX import SummaryWriter
 
-from dynsel_jax import options
+from dynsel_jax import cache, options
 
 __all__ = ["Workdir", "check_writable", "flatten", "provenance"]
 
@@ -122,11 +124,29 @@ class Workdir:
       raise options.UserError(f"workdir={self.path} belongs to a different run: {', '.join(differing)}")
 
   @_if_writing
-  def begin(self, made: dict[str, Any]) -> None:
-    """Makes the folder and writes `config.json`, unless it is there from an earlier part of the run."""
+  def begin(self, made: dict[str, Any], columns: cache.Arrays) -> None:
+    """Makes the folder and writes `columns.npz` and `config.json`, unless it has one from an earlier part of the run.
+
+    Args:
+      made: as `provenance` returns it.
+      columns: of the `SampleTable`, kept so that a run goes on with them wherever it is continued.
+    """
     self.path.mkdir(parents=True, exist_ok=True)
     if not (self.path / "config.json").exists():
+      if columns:
+        self._write_arrays("columns", columns)
       _write(self.path / "config.json", json.dumps(made, indent=2) + "\n")
+
+  def read_columns(self) -> cache.Arrays | None:
+    """Returns the columns that the run began with, or None if there are none or they are not what was written."""
+    try:
+      held = json.loads((self.path / "config.json").read_text())
+      # Opened here, since numpy leaves a damaged file open.
+      with (self.path / "columns.npz").open("rb") as raw, np.load(raw) as file:
+        columns = dict(file)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
+      return None
+    return columns if cache.checksum(columns) == held["columns_fingerprint"] else None
 
   @_if_writing
   def rewind(self, epoch: int) -> None:
