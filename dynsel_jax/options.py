@@ -13,6 +13,7 @@ __all__ = [
   "check_choice",
   "check_fraction",
   "check_positive",
+  "check_present",
   "check_settings",
   "keyword_defaults",
   "named_or_imported",
@@ -39,6 +40,13 @@ def check_positive(field: str, value: float, *, zero: bool = False) -> None:
   """Raises `UserError` unless `value` is finite and above 0, or at least 0 with `zero`."""
   if not (math.isfinite(value) and (value > 0 or (zero and value == 0))):
     raise UserError(f"{field}={value} must be {'at least' if zero else 'greater than'} 0")
+
+
+def check_present(section: str, settings: Mapping[str, Any], names: Collection[str]) -> None:
+  """Raises `UserError` unless a config's section has all of `names`: a flag `--config.SECTION={}` wipes it silently."""
+  for name in names:
+    if name not in settings:
+      raise UserError(f"{section}={dict(settings)} has no {name}")
 
 
 def keyword_defaults(function: Callable[..., Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import pytest
 import runs
 from conftest import ROOT
 
+from configs import digits
 from dynsel_jax import options
 
 
@@ -44,12 +45,28 @@ def test_one_line_names_the_field_and_the_value(changes, line, tmp_path):
   assert not workdir.exists()
 
 
-@pytest.mark.parametrize("section", ["dataset", "optimizer"])
-def test_a_section_that_has_been_wiped(section, tmp_path):
-  made = runs.config()
+@pytest.mark.parametrize(
+  ("section", "missing"),
+  [
+    ("dataset", "name"),
+    ("factors", "sae"),
+    ("features", "name"),
+    ("model", "name"),
+    ("optimizer", "name"),
+    ("schedule", "name"),
+    ("scores", "path"),
+    ("selector", "name"),
+    ("wrappers", "names"),
+  ],
+)
+@pytest.mark.parametrize("features", ["pixels", "backbone"])
+def test_a_section_that_has_been_wiped(section, missing, features, tmp_path):
+  made = digits.get_config(f"size=smoke,selector=rrd,wrap=annealed,features={features}")
+  made.match_steps = section == "selector"
   made[section] = {}
-  with pytest.raises(options.UserError, match=rf"{section}=\{{\}} has no name"):
+  with pytest.raises(options.UserError, match=rf"^{section}=\{{\}} has no {missing}$"):
     runs.train(made, tmp_path / "run")
+  assert not (tmp_path / "run").exists()
 
 
 def test_a_batch_that_the_devices_cannot_share(tmp_path):

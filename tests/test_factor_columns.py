@@ -8,7 +8,7 @@ import pytest
 import runs
 
 from configs import digits
-from dynsel_jax import data, options
+from dynsel_jax import data, features, options
 from dynsel_jax.training import factor_columns, loop, timing, workdir
 
 
@@ -85,10 +85,17 @@ def test_the_sections_are_there_for_the_methods_that_read_them():
   [
     ({"factors__expansion_factor": 0}, "factors.expansion_factor=0"),
     ({"factors__common_fraction": 0.0}, "factors.common_fraction=0.0"),
+    ({"factors__k": 0}, "factors.k=0 must be greater than 0"),
+    ({"factors__topk": "largest"}, "factors.topk='largest' is not known; known: absolute, value"),
+    ({"factors__epochs": 0}, "factors.epochs=0 must be greater than 0"),
+    ({"factors__batch_size": -1}, "factors.batch_size=-1 must be greater than 0"),
+    ({"factors__learning_rate": 0.0}, "factors.learning_rate=0.0 must be greater than 0"),
+    ({"factors__sae": "sae.npz", "factors__orient": True}, "factors.orient=True is of a fit, and factors.sae=sae.npz"),
     ({"features__name": "file", "features__components": 3}, "features 'file' has no option 'components'"),
   ],
 )
-def test_wrong_values_are_named(tmp_path, changes, line):
+def test_wrong_values_are_named_before_the_features_are_made(tmp_path, monkeypatch, changes, line):
+  monkeypatch.setattr(features, "extract", None)
   with pytest.raises(options.UserError) as error:
     runs.train(_config(tmp_path, **changes), tmp_path / "run")
   assert line in str(error.value)

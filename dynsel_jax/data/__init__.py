@@ -22,8 +22,7 @@ def prepare(section: Mapping[str, Any], cache_dir: str = "") -> Source:
   Raises:
     UserError: the set cannot be loaded, or a value of the section is wrong.
   """
-  if "name" not in section:
-    raise options.UserError(f"dataset={dict(section)} has no name")
+  options.check_present("dataset", section, ("name",))
   settings = {name: value for name, value in section.items() if name not in _OF_EVERY_SET}
   label_noise = dict(section.get("label_noise", {}))
   noise.check(label_noise)

@@ -16,7 +16,7 @@ from jax import Array
 
 from dynsel_jax import cache, factors, features, options
 from dynsel_jax.data import Source
-from dynsel_jax.factors import files, quality, statistics
+from dynsel_jax.factors import files, quality, sae, statistics
 from dynsel_jax.training import spaces
 from dynsel_jax.training.timing import Timers
 
@@ -28,7 +28,9 @@ COLUMNS = ("representativeness", "rarity")  # what this stage makes, for `Sample
 def defaults() -> dict[str, Any]:
   """Returns the options of a config's section `factors`."""
   return {
-    "sae": "",  # an autoencoder that `experiments.fit_factors` wrote, for this data's features; empty fits one here
+    # An autoencoder that `experiments.fit_factors` wrote, for this data's features; empty fits one here. With a file
+    # `expansion_factor`, `orient`, `epochs`, `batch_size` and `learning_rate` do nothing.
+    "sae": "",
     "seed": 0,  # of its own, so that runs of different seeds share the stage
     "expansion_factor": 8,  # latents for each dimension of the features
     "k": 32,  # latents kept of each sample
@@ -55,6 +57,18 @@ def factor_columns(config: ml_collections.ConfigDict, source: Source, timers: Ti
   return Stage(config, source, timers).columns
 
 
+def _check(settings: dict[str, Any]) -> None:
+  """Raises `UserError` if a value of the section `factors` is wrong, whatever the features will be."""
+  options.check_present("factors", settings, defaults())
+  options.check_settings("factors", "sae", settings, defaults())
+  for name in ("expansion_factor", "k", "epochs", "batch_size", "learning_rate"):
+    options.check_positive(f"factors.{name}", settings[name])
+  options.check_choice("factors.topk", settings["topk"], sae.TOPK)
+  options.check_fraction("factors.common_fraction", settings["common_fraction"])
+  if settings["sae"] and settings["orient"]:
+    raise options.UserError(f"factors.orient=True is of a fit, and factors.sae={settings['sae']} is fitted already")
+
+
 class Stage:
   """The offline stage, part by part: a part that is asked for is read from the cache, or made from those before it.
 
@@ -74,11 +88,10 @@ class Stage:
       UserError: a value of those sections is wrong.
     """
     self._source, self._timers, self._directory = source, timers, config.cache_dir
-    self._space_name, self._space = spaces.create(config)
     self._settings = config.factors.to_dict()
+    _check(self._settings)
     path, self._common_fraction = self._settings.pop("sae"), self._settings.pop("common_fraction")
-    options.check_positive("factors.expansion_factor", self._settings["expansion_factor"])
-    options.check_fraction("factors.common_fraction", self._common_fraction)
+    self._space_name, self._space = spaces.create(config)
     self._coding = {name: self._settings[name] for name in ("k", "topk")}  # what codes depend on beside the autoencoder
     self._file = files.read_sae(path) if path else None
     if self._file is not None:

@@ -41,8 +41,7 @@ class Run(NamedTuple):
 def _named(config: ml_collections.ConfigDict, section: str) -> tuple[str, dict[str, Any]]:
   """Splits a config's section into its name and the options beside it."""
   settings = config[section].to_dict()
-  if "name" not in settings:
-    raise options.UserError(f"{section}={settings} has no name")
+  options.check_present(section, settings, ("name",))
   return settings.pop("name"), settings
 
 
@@ -51,6 +50,7 @@ def _wrappers(config: ml_collections.ConfigDict) -> dict[str, dict[str, Any]]:
   if "wrappers" not in config:
     return {}
   sections = config.wrappers.to_dict()
+  options.check_present("wrappers", sections, ("names",))
   return {name: sections.get(wrapping.section(name), {}) for name in sections["names"]}
 
 
@@ -252,12 +252,10 @@ def matched(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   Raises:
     UserError: the selector's `keep_fraction` is not a share, or there is none.
   """
-  if not config.match_steps or config.selector.name == "full":
+  if not config.match_steps or (name := _named(config, "selector")[0]) == "full":
     return config
   if "keep_fraction" not in config.selector:
-    raise options.UserError(
-      f"match_steps=True needs a selector.keep_fraction; selector={config.selector.name} has none"
-    )
+    raise options.UserError(f"match_steps=True needs a selector.keep_fraction; selector={name} has none")
   options.check_fraction("selector.keep_fraction", config.selector.keep_fraction)
   full = full_share(config)
   raised = config.copy_and_resolve_references()
@@ -280,7 +278,10 @@ def _feed(
 
 def _columns(config: ml_collections.ConfigDict, source: data.Source, timers: Timers) -> dict[str, jax.Array]:
   """Makes what the selector reads of each sample, from a score file and from the factors."""
-  columns = score_file.read_columns(config.scores.path, source) if "scores" in config else {}
+  columns = {}
+  if "scores" in config:
+    options.check_present("scores", config.scores.to_dict(), score_file.defaults())
+    columns = score_file.read_columns(config.scores.path, source)
   if "features" in config:
     columns = {**columns, **factor_columns.factor_columns(config, source, timers)}
   return columns

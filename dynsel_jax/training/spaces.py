@@ -8,7 +8,7 @@ from typing import Any
 
 import ml_collections
 
-from dynsel_jax import features
+from dynsel_jax import features, options
 from dynsel_jax.training import backbone
 
 __all__ = ["create", "defaults"]
@@ -30,5 +30,6 @@ def create(config: ml_collections.ConfigDict) -> tuple[str, features.FeatureSpac
     UserError: the name or an option is not known, or a value is wrong.
   """
   settings = config.features.to_dict()
+  options.check_present("features", settings, ("name",))
   name = settings.pop("name")
   return name, features.create(name, spaces=_offered(config), **settings)
