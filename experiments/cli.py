@@ -1,4 +1,7 @@
-"""What every entry point shares: one clear line for a wrong flag or value, and exit status 2."""
+"""What every entry point shares: one clear line, and an exit status, for what ends a program early.
+
+A wrong flag or value ends it with 2, a loss or gradient that is not finite with 1, and a signal during a run with 0.
+"""
 
 import os
 import sys
@@ -9,6 +12,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from dynsel_jax import options
+from dynsel_jax.training import loop
 
 __all__ = ["run", "run_on_config"]
 
@@ -23,9 +27,9 @@ def _parse(arguments: Sequence[str]) -> list[str]:
     raise SystemExit(_fail(" ".join(str(text).rpartition("UserError: ")[2].split()))) from None
 
 
-def _fail(text: str) -> int:
+def _fail(text: str, status: int = 2) -> int:
   print(f"error: {text}", file=sys.stderr)
-  return 2
+  return status
 
 
 def run(main: Callable[[], Any]) -> None:
@@ -39,6 +43,13 @@ def run(main: Callable[[], Any]) -> None:
       return main() or 0
     except options.UserError as error:
       return _fail(str(error))
+    except loop.NonFiniteError as error:
+      return _fail(str(error), status=1)
+    except loop.Interrupted as stopped:
+      # A note says what the same command does where it does not continue, see `backbone`.
+      then = getattr(stopped, "__notes__", ["the same command continues it"])
+      print("; ".join([str(stopped), *then]), file=sys.stderr)
+      return 0
 
   app.run(guarded, flags_parser=_parse)
 

@@ -9,13 +9,12 @@ same workdir continues it, and gives the same file.
 """
 
 import pathlib
-import sys
 
 import ml_collections
 from absl import flags
 
 from dynsel_jax import data
-from dynsel_jax.training import loop, parallel, score_file, scoring
+from dynsel_jax.training import parallel, score_file, scoring
 from experiments import cli
 
 _SCORES = flags.DEFINE_list("scores", list(scoring.DEFAULT_SCORES), f"Which, of {', '.join(scoring.SCORES)}.")
@@ -23,24 +22,16 @@ _WINDOW = flags.DEFINE_integer("window", 10, "Epochs of the sliding window of du
 _EARLY_EPOCHS = flags.DEFINE_integer("early_epochs", 10, "Over how many first epochs el2n and grand are averaged.")
 
 
-def main(config: ml_collections.ConfigDict, workdir: str) -> int:
+def main(config: ml_collections.ConfigDict, workdir: str) -> None:
   """Scores, and says where the file is."""
   source = data.prepare(config.dataset.to_dict(), config.cache_dir)
   recipe = scoring.proxy_config(config, "full").to_dict()
   settings = {"scores": _SCORES.value, "window": _WINDOW.value, "early_epochs": _EARLY_EPOCHS.value}
-  try:
-    columns = scoring.score(config, workdir, **settings, prepare=lambda *_: source)
-  except loop.Interrupted as stopped:
-    print(f"{stopped}; the same command continues it", file=sys.stderr)
-    return 0
-  except loop.NonFiniteError as error:
-    print(f"error: {error}", file=sys.stderr)
-    return 1
+  columns = scoring.score(config, workdir, **settings, prepare=lambda *_: source)
   if parallel.is_first_process():
     path = pathlib.Path(workdir, "scores.npz")
     score_file.write(path, columns, source.fingerprint, {"config": recipe, **settings})
     print(f"{path}: {', '.join(columns)} of {source.train.labels.shape[0]:,} samples")
-  return 0
 
 
 if __name__ == "__main__":

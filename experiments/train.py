@@ -4,8 +4,6 @@
         [--config.FIELD=VALUE ...]
 """
 
-import sys
-
 import jax
 import ml_collections
 from absl import flags
@@ -32,20 +30,12 @@ def _join_processes() -> None:
     jax.distributed.initialize()
 
 
-def main(config: ml_collections.ConfigDict, workdir: str) -> int:
+def main(config: ml_collections.ConfigDict, workdir: str) -> None:
   """Runs, and prints the closing summary."""
   _join_processes()
-  try:
-    result = loop.train_and_evaluate(config, workdir)
-  except loop.Interrupted as stopped:
-    print(f"{stopped}; the same command continues it", file=sys.stderr)
-    return 0
-  except loop.NonFiniteError as error:
-    print(f"error: {error}", file=sys.stderr)
-    return 1
+  result = loop.train_and_evaluate(config, workdir)
   if parallel.is_first_process():
     print(console.closing_lines(result.summary, workdir))
-  return 0
 
 
 if __name__ == "__main__":

@@ -92,8 +92,9 @@ def test_what_the_warm_up_run_depends_on_is_its_settings():
 
 def test_a_signal_during_the_warm_up_run_is_said(digits, tmp_path, monkeypatch):
   runs.interrupted_at(3, monkeypatch, signal.SIGTERM)
-  with pytest.raises(loop.Interrupted, match="stopped while the model of features.name=backbone was trained"):
+  with pytest.raises(loop.Interrupted, match="stopped while the model of features.name=backbone") as stopped:
     factor_columns.Stage(_config(cache_dir=str(tmp_path)), digits, timing.Timers()).features  # noqa: B018
+  assert stopped.value.__notes__ == ["the same command trains it anew"]  # its folder is gone
 
 
 def test_wrong_folders_and_values_are_named(finished, digits, tmp_path):

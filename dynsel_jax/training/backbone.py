@@ -97,7 +97,9 @@ def _trained(config: ml_collections.ConfigDict, source: Source) -> Variables:
     try:
       state = loop.train_and_evaluate(config, workdir, prepare=lambda *_: source).state.train
     except loop.Interrupted:
-      raise loop.Interrupted("stopped while the model of features.name=backbone was trained") from None
+      stopped = loop.Interrupted("stopped while the model of features.name=backbone was trained")
+      stopped.add_note("the same command trains it anew")
+      raise stopped from None
   return jax.tree.map(np.asarray, {"params": state.params, "batch_stats": state.batch_stats})
 
 
