@@ -15,6 +15,7 @@ __all__ = [
   "check_positive",
   "check_present",
   "check_settings",
+  "flatten",
   "keyword_defaults",
   "named_or_imported",
 ]
@@ -47,6 +48,14 @@ def check_present(section: str, settings: Mapping[str, Any], names: Collection[s
   for name in names:
     if name not in settings:
       raise UserError(f"{section}={dict(settings)} has no {name}")
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+  """Turns nested dicts into one with dotted names; lists and values are leaves."""
+  flat: dict[str, Any] = {}
+  for name, value in tree.items():
+    flat.update(flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value})
+  return flat
 
 
 def keyword_defaults(function: Callable[..., Any]) -> dict[str, Any]:

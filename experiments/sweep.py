@@ -24,8 +24,7 @@ import ml_collections
 from absl import flags
 
 from configs.sweeps import base
-from dynsel_jax import data, options
-from dynsel_jax.features import cache
+from dynsel_jax import cache, data, options
 from dynsel_jax.training import loop
 from dynsel_jax.training.workdir import Workdir, check_writable
 from experiments import cli

@@ -122,6 +122,16 @@ def test_a_wrapped_method_is_another_one_and_is_compared_with_the_unwrapped_full
   assert groups.reference(members[3], members, "random") is members[1]
 
 
+def test_runs_on_a_score_file_for_each_seed_are_one_group_and_compared_with_runs_without_scores(tmp_path):
+  for seed in (0, 1):
+    run_folders.write(tmp_path / f"full{seed}", "full", seed)
+    scores = {"path": f"runs/scores{seed}/scores.npz"}
+    run_folders.write(tmp_path / f"top{seed}", "top", seed, scores=scores)
+  members, left_out = _groups(tmp_path)
+  assert [(group.label, len(group.runs)) for group in members] == [("full", 2), ("top", 2)] and not left_out
+  assert groups.reference(members[1], members, "full") is members[0]
+
+
 def test_what_a_folder_lacks_is_said_and_the_rest_is_reported(folder, tmp_path):
   for name, seed in (("whole", 0), ("no_usage", 1), ("no_metrics", 2), ("torn", 3), ("only_config", 4), ("no_run", 5)):
     run_folders.write(tmp_path / name, "random", seed)

@@ -16,6 +16,7 @@ from dynsel_jax import data, options
 from dynsel_jax.data import stream, views
 from dynsel_jax.training import feed, loop, parallel, setup
 from dynsel_jax.types import Selection
+from experiments import fit_factors
 
 SIZES = {"train": 300, "test": 70}
 
@@ -96,6 +97,24 @@ def test_a_prepared_set_streams_what_it_holds_in_memory(root, tmp_path):
     np.testing.assert_array_equal(dataset.labels, other.labels)
     assert dataset.inputs.shape == other.inputs.shape
   assert (whole.mean, whole.std, whole.class_names) == (streamed.mean, streamed.std, streamed.class_names)
+
+
+def test_indices_of_any_shape_give_images_in_that_shape(root):
+  images = data.prepare(_config(root, "random", streamed=True).dataset.to_dict()).train.inputs
+  whole = images[:]
+  for rows in ([[3, 0, 299], [-1, 7, 7]], [[[4]]], np.zeros((2, 0), int), slice(5, 5), 11):
+    np.testing.assert_array_equal(images[np.array(rows) if isinstance(rows, list) else rows], whole[rows])
+
+
+def test_the_examples_of_a_streamed_set_are_those_of_a_set_in_memory(root):
+  streamed = data.prepare(_config(root, "random", streamed=True).dataset.to_dict())
+  dataset = streamed.train
+  whole = streamed._replace(train=data.Dataset(dataset.inputs[:], dataset.labels))
+  columns = {"rarity": np.random.default_rng(0).random(SIZES["train"])}
+  found, wanted = (fit_factors._sample_examples(columns, source) for source in (streamed, whole))
+  assert found["class_rarity_images"].shape[:2] == found["class_rarity_samples"].shape == (10, fit_factors.NUM_BEST)
+  for name, array in wanted.items():
+    np.testing.assert_array_equal(found[name], array)
 
 
 @pytest.fixture

@@ -83,10 +83,14 @@ class Images:
     return self.corrupt.size
 
   def __getitem__(self, rows: Any) -> np.ndarray:
-    """Returns the images at `rows`, a slice or an array of indices."""
+    """Returns the images at `rows`, a slice or an array of indices of any shape: `[..., H, W, C]` uint8."""
+    chosen = np.arange(len(self))[rows]
+    found = np.zeros((chosen.size, *self._shape), np.uint8)
     with futures.ThreadPoolExecutor(self.threads) as pool:
-      loaded = pool.map(self.load, np.arange(len(self))[rows].tolist())
-      return np.stack([self.blank() if image is None else image for image in loaded])
+      for position, image in enumerate(pool.map(self.load, chosen.reshape(-1).tolist())):
+        if image is not None:
+          found[position] = image
+    return found.reshape(*chosen.shape, *self._shape)
 
   def blank(self) -> np.ndarray:
     """Returns a black image, `[H, W, C]` uint8."""

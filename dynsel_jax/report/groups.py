@@ -12,14 +12,23 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
+from dynsel_jax import options
 from dynsel_jax.report import runs as runs_lib
 from dynsel_jax.report.runs import Run
 
 __all__ = ["Difference", "Group", "Spread", "collect", "difference", "reference", "spread", "work_seconds"]
 
 # What may differ between runs that are compared: where things lie, and how often a run is saved.
-_IGNORED = ("seed", "cache_dir", "checkpoint_every_steps", "eval_batch_size", "dataset.data_dir", "selector.name")
-_OF_METHOD = ("selector", "wrappers", "features", "factors")  # sections that belong to the method
+_IGNORED = (
+  "seed",
+  "cache_dir",
+  "checkpoint_every_steps",
+  "eval_batch_size",
+  "dataset.data_dir",
+  "scores.path",  # often a file for each seed
+  "selector.name",
+)
+_OF_METHOD = ("selector", "wrappers", "features", "factors", "scores")  # sections that belong to the method
 
 
 class Spread(NamedTuple):
@@ -77,13 +86,6 @@ def _summary(run: Run) -> dict[str, Any]:
   return run.summary
 
 
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-  flat: dict[str, Any] = {}
-  for name, value in tree.items():
-    flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-  return flat
-
-
 def collect(found: Iterable[Run]) -> tuple[list[Group], list[str]]:
   """Groups the finished runs; returns the groups and, in words, which runs were left out and why."""
   left_out: list[str] = []
@@ -107,7 +109,9 @@ def _of_dataset(dataset: str, members: Sequence[Run], left_out: list[str]) -> li
   def section(name: str) -> bool:
     return name.partition(".")[0] in _OF_METHOD
 
-  fields = {run.path: {k: _hashable(v) for k, v in _flat(run.config).items() if k not in _IGNORED} for run in members}
+  fields = {
+    run.path: {k: _hashable(v) for k, v in options.flatten(run.config).items() if k not in _IGNORED} for run in members
+  }
   recipe = _differing([{k: v for k, v in fields[run.path].items() if not section(k)} for run in members])
   own = {
     method: _differing(

@@ -20,7 +20,7 @@ from tensorboardX import SummaryWriter
 
 from dynsel_jax import cache, options
 
-__all__ = ["Workdir", "check_writable", "flatten", "provenance"]
+__all__ = ["Workdir", "check_writable", "provenance"]
 
 IDENTITY = ("config", "data_fingerprint", "columns_fingerprint")  # what must be the same for a run to continue
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy", "ml_collections")
@@ -63,14 +63,6 @@ def provenance(config: dict[str, Any], data: str, columns: str, device: Any, num
   }
 
 
-def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-  """Turns nested dicts into one with dotted names; lists and values are leaves."""
-  flat: dict[str, Any] = {}
-  for name, value in tree.items():
-    flat.update(flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value})
-  return flat
-
-
 def _write(path: pathlib.Path, text: str) -> None:
   """Replaces a file in one move, so that a reader or a kill never meets half of it."""
   partial = path.with_suffix(path.suffix + ".partial")
@@ -108,13 +100,13 @@ class Workdir:
     """
     try:
       held = json.loads((self.path / "config.json").read_text())
-      old = flatten({name: held[name] for name in made if name in IDENTITY})
+      old = options.flatten({name: held[name] for name in made if name in IDENTITY})
     except FileNotFoundError:
       return
     except (ValueError, KeyError, TypeError):
       raise options.UserError(f"workdir={self.path} has a config.json that is no run's") from None
     # Through JSON, since a tuple comes back as a list.
-    new = flatten(json.loads(json.dumps({name: made[name] for name in made if name in IDENTITY})))
+    new = options.flatten(json.loads(json.dumps({name: made[name] for name in made if name in IDENTITY})))
     differing = [
       f"{name.removeprefix('config.')} ({old.get(name, 'absent')!r} there, {new.get(name, 'absent')!r} here)"
       for name in sorted(old.keys() | new.keys())
@@ -165,7 +157,7 @@ class Workdir:
       file.write(json.dumps(metrics) + "\n")
       file.flush()
       os.fsync(file.fileno())
-    for name, value in flatten(metrics).items():
+    for name, value in options.flatten(metrics).items():
       if isinstance(value, int | float):
         self._events.add_scalar(name.replace(".", "/"), value, metrics["epoch"])
     self._events.add_histogram("usage/visits", visits, metrics["epoch"])
