@@ -77,6 +77,8 @@ def measure(config: ml_collections.ConfigDict, num_steps: int) -> Timed:
   name = config.selector.name
   if "keep_fraction" not in config.selector:
     raise options.UserError(f"selector={name} has no keep_fraction; name one that has, as selector=random or rrd")
+  if config.match_steps:
+    raise options.UserError("match_steps=True: the estimates are of runs with as many epochs as full training has")
   if config.dataset.get("stream"):
     raise options.UserError("dataset.stream=True: only sets that lie on the device are estimated, without reading")
   timers = timing.Timers()

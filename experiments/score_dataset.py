@@ -24,6 +24,7 @@ _EARLY_EPOCHS = flags.DEFINE_integer("early_epochs", 10, "Over how many first ep
 
 def main(config: ml_collections.ConfigDict, workdir: str) -> None:
   """Scores, and says where the file is."""
+  scoring.check(config, _SCORES.value, _WINDOW.value)
   source = data.prepare(config.dataset.to_dict(), config.cache_dir)
   recipe = scoring.proxy_config(config, "full").to_dict()
   settings = {"scores": _SCORES.value, "window": _WINDOW.value, "early_epochs": _EARLY_EPOCHS.value}

@@ -82,6 +82,7 @@ def test_what_the_warm_up_run_depends_on_is_its_settings():
 
   plain = settings()
   same = ({"seed": 3}, {"epochs": 9}, {"selector__keep_fraction": 0.9}, {"cache_dir": "x"}, {"features__batch_size": 7})
+  same += ({"match_steps": True},)  # a run gives its config with that carried out, `fit_factors` as it is
   assert all(settings(**change) == plain for change in same)
   other = ({"features__epochs": 3}, {"factors__seed": 1}, {"learning_rate": 0.5}, {"model__hidden": (4, 4)})
   assert len({plain, *(settings(**change) for change in other)}) == 5

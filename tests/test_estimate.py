@@ -68,5 +68,12 @@ def test_a_selector_without_a_fixed_share_is_refused(selector, line):
     estimate.measure(digits.get_config(f"selector={selector}"), 3)
 
 
+def test_matched_steps_are_refused():
+  config = digits.get_config("selector=random")
+  config.match_steps = True
+  with pytest.raises(options.UserError, match="match_steps=True: the estimates are of runs with as many epochs"):
+    estimate.measure(config, 3)
+
+
 def test_readme_has_the_command():
   assert "python -m experiments.estimate --config=configs/" in (ROOT / "README.md").read_text()

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -11,7 +12,8 @@ from conftest import ROOT
 
 from configs import digits
 from dynsel_jax import data, options
-from dynsel_jax.training import loop, recording, score_file, scoring
+from dynsel_jax.training import loop, recording, score_file, scoring, setup
+from experiments import score_dataset
 
 EPOCHS, WINDOW, EARLY = 5, 3, 2
 
@@ -195,12 +197,38 @@ def test_wrong_files_are_named(scored, tmp_path):
 
 @pytest.mark.parametrize(
   ("scores", "window", "line"),
-  [(("el2m",), 3, "scores='el2m' is not known"), (("tdds",), 2, "window=2"), (("dual",), 6, "epochs=5")],
+  [
+    (("el2m",), 3, "scores='el2m' is not known"),
+    ((), 3, "scores= names none; known: aum, "),
+    (("tdds",), 2, "window=2"),
+    (("dual",), 6, "epochs=5"),
+  ],
 )
 def test_wrong_settings_are_named(scores, window, line, tmp_path):
   with pytest.raises(options.UserError, match=line):
     scoring.score(_config(), tmp_path / "run", scores, window=window)
   assert not (tmp_path / "run").exists()
+
+
+def test_what_is_wrong_is_said_before_the_data_are_read(tmp_path, monkeypatch):
+  monkeypatch.setattr(data, "prepare", None)
+  for scores, window, stream, line in (
+    ([], 3, False, "scores= names none"),
+    (["el2m"], 3, False, "scores='el2m' is not known"),
+    (["tdds"], 2, False, "window=2"),
+    (["el2n"], 3, True, "dataset.stream=True"),
+  ):
+    made = _config()
+    made.dataset.stream = stream
+    monkeypatch.setattr(score_dataset, "_SCORES", SimpleNamespace(value=scores))
+    monkeypatch.setattr(score_dataset, "_WINDOW", SimpleNamespace(value=window))
+    with pytest.raises(options.UserError, match=line):
+      score_dataset.main(made, str(tmp_path))
+
+
+def test_a_proxy_run_has_the_epochs_of_its_config():
+  proxy = scoring.proxy_config(_config(match_steps=True), "full")
+  assert not proxy.match_steps and setup.matched(proxy).epochs == EPOCHS
 
 
 def test_the_command_leaves_a_file(tmp_path):

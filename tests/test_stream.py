@@ -331,6 +331,22 @@ def test_matched_steps_raise_the_epochs_by_what_is_left_out(selector, changes, e
   assert made.epochs == 90
 
 
+@pytest.mark.parametrize(
+  ("selector", "own", "wrapper", "share"),
+  [
+    ("rrd", {"refinement": 0.15}, {"first": 0.0, "last": 0.15}, 0.15),
+    ("rrd", {"refinement": 0.15}, {"first": 0.1, "last": 0.25}, 0.35),
+    ("rrd", {"refinement": 0.8}, {"first": 0.6, "last": 0.0}, 1.0),
+    ("eswp", {"anneal_first": 0.2, "anneal_last": 0.05}, {"first": 0.1, "last": 0.1}, 0.3),
+  ],
+)
+def test_full_epochs_of_a_selector_and_of_its_wrapper_are_joined(selector, own, wrapper, share):
+  made = imagenet.get_config(f"selector={selector},wrap=annealed")
+  made.selector.update(own)
+  made.wrappers.annealed.update(wrapper)
+  assert setup.full_share(made) == pytest.approx(share)
+
+
 def test_a_run_with_matched_steps_takes_those_of_full_training(tmp_path):
   summary, _ = runs.train(runs.config("random", epochs=3, match_steps=True, selector__keep_fraction=0.5), tmp_path)
   assert summary["epochs"] == 6 and summary["backward_visits"] == 3 * 1442

@@ -82,9 +82,8 @@ def _warm_up(config: ml_collections.ConfigDict, epochs: int) -> ml_collections.C
   left_out = ("features", "factors", "scores", "wrappers")
   made = {name: value for name, value in config.to_dict().items() if name not in left_out}
   made["selector"] = {"name": "full", **selectors.defaults("full")}
-  return ml_collections.ConfigDict(
-    {**made, "weighting": "", "epochs": epochs, "seed": config.factors.seed, "checkpoint_every_steps": 0}
-  )
+  made |= {"weighting": "", "epochs": epochs, "seed": config.factors.seed}
+  return ml_collections.ConfigDict(made | {"checkpoint_every_steps": 0, "match_steps": False})
 
 
 def _trained(config: ml_collections.ConfigDict, source: Source) -> Variables:

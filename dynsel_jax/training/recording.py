@@ -63,6 +63,12 @@ def _label_probability(seen: Seen) -> Array:
 
 
 @functools.cache
+def check_window(score: str, window: int, epochs: int) -> None:
+  """Raises `UserError` if the window is too short for the score, or longer than the run."""
+  if score in WINDOWED and not WINDOWED[score] <= window <= epochs:
+    raise UserError(f"window={window} must lie in [{WINDOWED[score]}, epochs={epochs}] for the score {score}")
+
+
 def create(num_classes: int, epochs: int, *, scores: tuple[str, ...], window: int, early_epochs: int) -> Recording:
   """Returns the recording of the named scores, the same object for the same arguments: it is compiled once.
 
@@ -79,8 +85,7 @@ def create(num_classes: int, epochs: int, *, scores: tuple[str, ...], window: in
   check_positive("early_epochs", early_epochs)
   for name in scores:
     check_choice("scores", name, RECORDED)
-    if name in WINDOWED and not WINDOWED[name] <= window <= epochs:
-      raise UserError(f"window={window} must lie in [{WINDOWED[name]}, epochs={epochs}] for the score {name}")
+    check_window(name, window, epochs)
   average = dynamics.average()
   makers: dict[str, Callable[[], Stream]] = {
     "aum": lambda: Stream(average, lambda seen: dynamics.margin(seen.probabilities, seen.labels)),

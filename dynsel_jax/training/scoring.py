@@ -22,7 +22,7 @@ from dynsel_jax.selectors.rho_loss import COLUMN as IRREDUCIBLE_LOSS
 from dynsel_jax.training import loop, recording
 from dynsel_jax.types import SampleTable, Selector
 
-__all__ = ["DEFAULT_SCORES", "SCORES", "half", "order_column", "proxy_config", "score"]
+__all__ = ["DEFAULT_SCORES", "SCORES", "check", "half", "order_column", "proxy_config", "score"]
 
 FINAL = ("entropy", "margin")  # of the trained model
 FROM_FEATURES = ("d2", "herding", "k_center", "moderate", "prototypes")
@@ -62,10 +62,7 @@ def score(
     UserError: a name or a value is wrong.
     Interrupted, NonFiniteError: as `loop.train_and_evaluate`.
   """
-  for name in scores:
-    check_choice("scores", name, SCORES)
-  if config.dataset.get("stream"):
-    raise UserError("dataset.stream=True: scores are recorded of sets that lie on the device alone")
+  check(config, scores, window)
   workdir = pathlib.Path(workdir)
   columns: cache.Arrays = {}
   if any(name != IRREDUCIBLE_LOSS for name in scores):
@@ -75,14 +72,27 @@ def score(
   return {name: np.asarray(columns[name], np.float32) for name in sorted(scores)}
 
 
+def check(config: ml_collections.ConfigDict, scores: Sequence[str], window: int) -> None:
+  """Raises `UserError`, without any data, if `score` cannot make these scores with this config and window."""
+  if not scores:
+    raise UserError(f"scores= names none; known: {', '.join(SCORES)}")
+  for name in scores:
+    check_choice("scores", name, SCORES)
+    if name in recording.RECORDED:
+      recording.check_window(name, window, config.epochs)
+  if config.dataset.get("stream"):
+    raise UserError("dataset.stream=True: scores are recorded of sets that lie on the device alone")
+
+
 def proxy_config(config: ml_collections.ConfigDict, selector: str, **options: Any) -> ml_collections.ConfigDict:
-  """Returns a copy of `config` with another selector, and without the sections that belong to the old one."""
+  """Returns a copy of `config` with another selector, and without what belongs to the old one."""
   proxy = config.copy_and_resolve_references()
   with proxy.unlocked():
     for section in _SECTIONS:
       if section in proxy:
         del proxy[section]
     proxy.selector = ml_collections.ConfigDict({"name": selector, **options})
+    proxy.match_steps = False
   return proxy
 
 

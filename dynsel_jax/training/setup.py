@@ -236,11 +236,14 @@ def build(
 
 
 def full_share(config: ml_collections.ConfigDict) -> float:
-  """Returns the share of the epochs that a config gives to the full data: annealing, and RRD's last epochs."""
-  selector = config.selector
-  annealed = config.get("wrappers", {}).get("annealed", {})
-  own = (selector.get(name, 0.0) for name in ("refinement", "anneal_first", "anneal_last"))
-  return min(1.0, sum(own) + sum(annealed.values()))
+  """Returns the share of the epochs that a config gives to the full data: annealing, and RRD's last epochs.
+
+  Of the selector's own and the wrapper's, the longer counts at either end: they are the same epochs.
+  """
+  selector, annealed = config.selector, config.get("wrappers", {}).get("annealed", {})
+  first = max(selector.get("anneal_first", 0.0), annealed.get("first", 0.0))
+  last = max(*(selector.get(name, 0.0) for name in ("refinement", "anneal_last")), annealed.get("last", 0.0))
+  return min(1.0, first + last)
 
 
 def matched(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
