@@ -145,6 +145,17 @@ def test_rho_loss_takes_the_largest_reducible_losses(order, num_padded, seed):
   np.testing.assert_array_equal(chosen, np.sort(np.argsort(-score)[: min(2, 8 - num_padded)]))
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_rho_loss_takes_what_is_not_finite_last_and_counts_it(value):
+  irreducible = np.where(np.arange(simulation.NUM_SAMPLES) < 6, value, 0.0).astype(np.float32)
+  table = simulation.table()._replace(columns={"irreducible_loss": irreducible})
+  selector = selectors.create("rho_loss", table, 8, batch_fraction=0.25)
+  positions, _ = selector.thin(jax.random.key(0), (), simulation.signals(np.arange(8), loss=1.0))
+  np.testing.assert_array_equal(positions, [6, 7])
+  _, info = selector.select(jax.random.key(0), (), jnp.int32(0))
+  assert int(info["non_finite"]) == 6
+
+
 def test_rho_loss_says_where_its_column_comes_from():
   with pytest.raises(UserError, match="needs the column 'irreducible_loss'.*trained on other data"):
     selectors.create("rho_loss", simulation.table()._replace(columns={}), 8)

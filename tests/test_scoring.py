@@ -185,8 +185,8 @@ def test_wrong_files_are_named(scored, tmp_path):
     "cut.npz": "is no score file, or a damaged one",
     "short.npz": "column 'el2n' has shape (1441,), not a value for each of 1442 samples",
     "noise.npz": "belongs to other data: fingerprint 000000000000 there",
-    "aum.npz": "selector.column='el2n' is no column of the training set; config.scores.path gave: aum",
-    "": "selector.column='el2n' is no column of the training set; config.scores.path gave: none",
+    "aum.npz": "selector.column='el2n' is no column of the training set; the columns there are: aum",
+    "": "selector.column='el2n' is no column of the training set; the columns there are: none",
   }.items():
     with pytest.raises(options.UserError) as error:
       runs.train(_config("top", scores__path=str(tmp_path / name) if name else ""), tmp_path / "run")

@@ -105,9 +105,47 @@ def test_dual_draws_no_sample_without_a_weight(value):
   assert found.min() >= 20
 
 
+@pytest.mark.parametrize(
+  ("name", "options"),
+  [
+    ("top", {"largest": True}),
+    ("top", {"largest": False}),
+    ("top", {"class_balanced": True}),
+    ("central", {}),
+    ("strata", {"hard_fraction": 0.0}),
+    ("strata", {"hard_fraction": 0.0, "largest_is_hardest": True}),
+    ("dual", {"column": "dual"}),
+    ("dual", {"column": "label_probability"}),
+  ],
+)
+def test_what_is_not_finite_is_kept_last_and_counted(name, options):
+  planted = np.flatnonzero(LABELS == 0)[:6]
+  score = SCORE.copy()
+  score[planted] = [np.inf, -np.inf, np.nan] * 2
+  columns = {column: SCORE for column in ("dual", "label_probability")} if name == "dual" else {}
+  table = TABLE._replace(columns={**columns, options.get("column", "score"): score})
+  options = {"keep_fraction": 0.5} if name == "dual" else {"keep_fraction": 0.5, "column": "score", **options}
+  selector = selectors.create(name, table, 8, **options)
+  selection, info = selector.select(jax.random.key(1), selector.init(jax.random.key(0)), jnp.int32(0))
+  found = np.asarray(selection.indices)[: int(selection.size)]
+  assert len(found) >= 24
+  assert not set(found) & set(planted)
+  assert int(info["non_finite"]) == 6
+
+
+def test_dual_begins_at_the_highest_scores_whose_probability_is_known():
+  rng = np.random.default_rng(0)
+  score, probability = rng.random(40).astype(np.float32), rng.uniform(0.05, 0.95, 40).astype(np.float32)
+  wanted = np.asarray(dual.log_weights(jnp.asarray(score[1:]), jnp.asarray(probability[1:]), 0.3, 4.0))
+  score[0], probability[0] = 2.0, np.nan
+  found = np.asarray(dual.log_weights(jnp.asarray(score), jnp.asarray(probability), 0.3, 4.0))
+  assert found[0] == -np.inf
+  np.testing.assert_allclose(found[1:], wanted, rtol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["top", "central", "strata"])
 def test_a_column_that_is_not_there_is_named_with_those_that_are(name):
-  with pytest.raises(UserError, match=r"selector.column='eln' is no column .* gave: score$"):
+  with pytest.raises(UserError, match=r"selector.column='eln' is no column .* the columns there are: score$"):
     selectors.create(name, table_with(SCORE), 8, column="eln")
 
 

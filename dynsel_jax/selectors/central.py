@@ -14,7 +14,7 @@ __all__ = ["central"]
 
 
 def central(table: SampleTable, epochs: int, *, keep_fraction: float = 0.3, column: str = "moderate") -> Selector:
-  """Trains in every epoch on the samples in the middle of the order of a score; one that is NaN comes last.
+  """Trains in every epoch on the samples in the middle of the order of a score; one not finite comes last.
 
   Args:
     table: the training set, N samples, with the column.
@@ -28,4 +28,4 @@ def central(table: SampleTable, epochs: int, *, keep_fraction: float = 0.3, colu
   del epochs
   counts, _ = static.counts_and_groups(table, keep_fraction, class_balanced=False)
   score = static.column_of(table, column, "selector.column")
-  return static.fixed_subset(lambda key: subsets.central(key, score, counts))
+  return static.fixed_subset(lambda key: subsets.central(key, score, counts), score)

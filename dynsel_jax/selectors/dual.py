@@ -37,9 +37,9 @@ def log_weights(score: Array, probability: Array, keep_fraction: float, difficul
     keep_fraction: 1 - r.
     difficulty: c.
   """
-  score, _ = ranking.guard(score)
-  _, anchors = jax.lax.top_k(score, min(_ANCHORS, score.shape[0]))
-  anchor = jnp.mean(jnp.clip(probability[anchors], 0.0, 1.0))
+  score, _ = ranking.guard(jnp.where(jnp.isfinite(probability), score, jnp.nan))
+  highest, anchors = jax.lax.top_k(score, min(_ANCHORS, score.shape[0]))
+  anchor = jnp.mean(jnp.clip(probability[anchors], 0.0, 1.0), where=jnp.isfinite(highest))
   b = jnp.maximum(_LARGEST_B * (1.0 - anchor) * (1.0 - (1.0 - keep_fraction) ** difficulty), _EPSILON)
   density = jax.scipy.stats.beta.logpdf(jnp.clip(probability, _EPSILON, 1.0 - _EPSILON), _CONCENTRATION - b, b)
   weight = density + jnp.log(jnp.maximum(score, 0.0))
@@ -64,4 +64,4 @@ def dual(table: SampleTable, epochs: int, *, keep_fraction: float = 0.3, difficu
   count, _ = static.counts_and_groups(table, keep_fraction, class_balanced=False)
   score, probability = (static.column_of(table, name, "selector dual: column") for name in COLUMNS)
   weights = log_weights(score, probability, keep_fraction, difficulty)
-  return static.fixed_subset(lambda key: ranking.weighted_subset(key, weights, count))
+  return static.fixed_subset(lambda key: ranking.weighted_subset(key, weights, count), score, probability)

@@ -7,12 +7,11 @@ model trained on other data.
 `N` is the number of training samples, `B` the global batch size, `b` the number of samples a thinned batch trains on.
 """
 
-import jax.numpy as jnp
 from jax import Array
 
 from dynsel_jax import options
 from dynsel_jax.options import UserError
-from dynsel_jax.selectors import memory, ranking, thinning
+from dynsel_jax.selectors import memory, ranking, static, thinning
 from dynsel_jax.selectors.memory import EmptyState
 from dynsel_jax.types import SampleTable, Selector, Signals
 
@@ -24,7 +23,8 @@ COLUMN = "irreducible_loss"
 def rho_loss(table: SampleTable, epochs: int, *, batch_fraction: float = 0.125) -> Selector:
   """Trains on the b samples of each meta-batch with the largest reducible loss.
 
-  A reducible loss that is not finite is the smallest. The paper trains on 32 of 320 samples.
+  A reducible loss that is not finite is the smallest; how many irreducible ones are not is reported. The paper trains
+  on 32 of 320 samples.
 
   Args:
     table: the training set, N samples, with the column "irreducible_loss" in nats.
@@ -32,7 +32,8 @@ def rho_loss(table: SampleTable, epochs: int, *, batch_fraction: float = 0.125) 
     batch_fraction: b / B, in (0, 1]; b must be whole.
 
   Raises:
-    UserError: the column is missing, or the fraction lies outside its range; from `thin`, b is no whole number.
+    UserError: the column is missing or has no finite value, or the fraction lies outside its range; from `thin`, b is
+      no whole number.
   """
   del epochs
   options.check_fraction("batch_fraction", batch_fraction)
@@ -41,7 +42,7 @@ def rho_loss(table: SampleTable, epochs: int, *, batch_fraction: float = 0.125) 
       f"selector rho_loss needs the column {COLUMN!r}, each sample's loss in nats under a model that was trained on"
       " other data: config.scores.path names the file, experiments.score_dataset makes it"
     )
-  irreducible_loss = jnp.asarray(table.columns[COLUMN], jnp.float32)
+  irreducible_loss = static.column_of(table, COLUMN, "selector rho_loss: column")
 
   def thin(key: Array, state: EmptyState, signals: Signals) -> tuple[Array, Array]:
     del state
@@ -49,4 +50,4 @@ def rho_loss(table: SampleTable, epochs: int, *, batch_fraction: float = 0.125) 
     reducible_loss, _ = ranking.guard(signals.loss - memory.read(irreducible_loss, signals))
     return thinning.highest(key, reducible_loss, signals, budget)
 
-  return thinning.memoryless(table.labels.shape[0], thin)
+  return thinning.memoryless(table.labels.shape[0], thin, static.count_missing(irreducible_loss))

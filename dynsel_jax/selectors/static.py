@@ -16,7 +16,7 @@ from dynsel_jax.options import UserError
 from dynsel_jax.selectors import ranking
 from dynsel_jax.types import SampleTable, Selection, Selector, Signals
 
-__all__ = ["SubsetState", "column_of", "counts_and_groups", "fixed_subset"]
+__all__ = ["SubsetState", "column_of", "count_missing", "counts_and_groups", "fixed_subset"]
 
 
 class SubsetState(NamedTuple):
@@ -26,7 +26,7 @@ class SubsetState(NamedTuple):
 
 
 def column_of(table: SampleTable, name: str, field: str) -> Array:
-  """Returns the column `name` of the table, `[N]` float32.
+  """Returns the column `name` of the table, `[N]` float32, with NaN for what is not finite: the choices keep it last.
 
   Raises:
     UserError: there is no such column, with those that there are, or no value in it is finite; `field` is what the
@@ -34,11 +34,12 @@ def column_of(table: SampleTable, name: str, field: str) -> Array:
   """
   if name not in table.columns:
     known = ", ".join(sorted(table.columns)) or "none"
-    raise UserError(f"{field}={name!r} is no column of the training set; config.scores.path gave: {known}")
+    raise UserError(f"{field}={name!r} is no column of the training set; the columns there are: {known}")
   column = jnp.asarray(table.columns[name], jnp.float32)
-  if not jnp.isfinite(column).any():
+  finite = jnp.isfinite(column)
+  if not finite.any():
     raise UserError(f"{field}={name!r} has no value that is finite")
-  return column
+  return jnp.where(finite, column, jnp.nan)
 
 
 def counts_and_groups(
@@ -64,12 +65,20 @@ def counts_and_groups(
   return ranking.class_budgets(keep_fraction, layout), layout.labels
 
 
-def fixed_subset(choose: Callable[[Array], Array]) -> Selector:
+def count_missing(*columns: Array) -> dict[str, Array]:
+  """Returns the info of `select` that says how many samples are NaN in one of the columns, `[N]` float32 each."""
+  missing = jnp.any(jnp.isnan(jnp.stack(columns)), axis=0)
+  return {"non_finite": jnp.sum(missing, dtype=jnp.int32)}
+
+
+def fixed_subset(choose: Callable[[Array], Array], *columns: Array) -> Selector:
   """Returns the selector that trains on one subset in every epoch.
 
   Args:
     choose: maps a key to the samples that are kept, `[N]` bool. Pure; called once, before training.
+    *columns: from `column_of`, those that it reads.
   """
+  info = count_missing(*columns) if columns else {}
 
   def init(key: Array) -> SubsetState:
     return SubsetState(keep=choose(key))
@@ -77,7 +86,7 @@ def fixed_subset(choose: Callable[[Array], Array]) -> Selector:
   def select(key: Array, state: SubsetState, epoch: Array) -> tuple[Selection, dict[str, Array]]:
     del epoch
     _, order_key = jax.random.split(key)
-    return ranking.visiting_order(order_key, state.keep), {}
+    return ranking.visiting_order(order_key, state.keep), info
 
   def observe(state: SubsetState, signals: Signals) -> SubsetState:
     del signals

@@ -49,4 +49,4 @@ def strata(
   score = -score if largest_is_hardest else score
   num_samples = table.labels.shape[0]
   cut = min(ranking.budget(hard_fraction, num_samples, least=0), num_samples - int(count))
-  return static.fixed_subset(lambda key: subsets.strata(key, score, count, cut, num_strata=num_strata))
+  return static.fixed_subset(lambda key: subsets.strata(key, score, count, cut, num_strata=num_strata), score)

@@ -6,6 +6,7 @@ nothing. Padding is chosen only when fewer than b rows are valid, and then with 
 `N` is the number of training samples, `B` the global batch size, `b` the number of rows to train on.
 """
 
+from collections.abc import Mapping
 from fractions import Fraction
 
 import jax
@@ -125,8 +126,14 @@ def drawn(key: Array, log_weights: Array, signals: Signals, count: int, *, weigh
   return positions, jnp.where(valid[positions], inverse[positions], 0.0)
 
 
-def memoryless(num_samples: int, thin: ThinFn) -> Selector:
-  """Returns the selector that visits every sample in every epoch, thins each meta-batch, and remembers nothing."""
+def memoryless(num_samples: int, thin: ThinFn, info: Mapping[str, Array] = {}) -> Selector:
+  """Returns the selector that visits every sample in every epoch, thins each meta-batch, and remembers nothing.
+
+  Args:
+    num_samples: N.
+    thin: the selector's.
+    info: what `select` reports of every epoch.
+  """
 
   def init(key: Array) -> EmptyState:
     del key
@@ -135,7 +142,7 @@ def memoryless(num_samples: int, thin: ThinFn) -> Selector:
   def select(key: Array, state: EmptyState, epoch: Array) -> tuple[Selection, dict[str, Array]]:
     del state, epoch
     _, order_key = jax.random.split(key)
-    return ranking.visiting_order(order_key, jnp.ones(num_samples, bool)), {}
+    return ranking.visiting_order(order_key, jnp.ones(num_samples, bool)), dict(info)
 
   def observe(state: EmptyState, signals: Signals) -> EmptyState:
     del signals

@@ -23,7 +23,7 @@ def top(
   largest: bool = True,
   class_balanced: bool = False,
 ) -> Selector:
-  """Trains in every epoch on the samples at one end of a score; one that is NaN comes last.
+  """Trains in every epoch on the samples at one end of a score; one that is not finite comes last.
 
   Args:
     table: the training set, N samples, with the column.
@@ -40,4 +40,4 @@ def top(
   counts, groups = static.counts_and_groups(table, keep_fraction, class_balanced)
   score = static.column_of(table, column, "selector.column")
   score = score if largest else -score
-  return static.fixed_subset(lambda key: subsets.top(key, score, counts, groups))
+  return static.fixed_subset(lambda key: subsets.top(key, score, counts, groups), score)
