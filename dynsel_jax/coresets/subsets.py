@@ -120,8 +120,9 @@ def members(order: Array, n: int) -> Array:
 def _grouped(score: Array, counts: Array | int, groups: Array | None) -> tuple[Array, Array]:
   counts = jnp.asarray(counts, jnp.int32)
   if groups is None:
-    return counts.reshape(1), jnp.zeros(score.shape, jnp.int32)
-  return counts, groups.astype(jnp.int32)
+    counts, groups = counts.reshape(1), jnp.zeros(score.shape, jnp.int32)
+  # Without it XLA counts groups that are constants while it compiles, seconds for a million samples.
+  return counts, jax.lax.optimization_barrier(groups.astype(jnp.int32))
 
 
 def _ranked(key: Array, score: Array, counts: Array | int, groups: Array | None) -> tuple[Array, Array, Array]:

@@ -55,6 +55,7 @@ def rarity(codes: Codes, statistics: FactorStatistics) -> Array:
   return jax.vmap(sample_score, in_axes=(0, None))(codes, weight)
 
 
+@jax.jit
 def min_max(score: Array) -> Array:
   """Maps a score `[N]` to [0, 1] over the whole data set; a constant score to 0."""
   low = jnp.min(score)
@@ -62,7 +63,6 @@ def min_max(score: Array) -> Array:
   return jnp.where(span > 0, (score - low) / jnp.where(span > 0, span, 1), 0)
 
 
-@functools.partial(jax.jit, static_argnames=("num_classes", "num_latents", "common_fraction"))
 def columns(
   codes: Codes,
   labels: Array,
