@@ -69,9 +69,8 @@ def get_config(
 ) -> ml_collections.ConfigDict:
   """Returns RRD's CIFAR recipe (arXiv 2603.04981, App. C) on `dataset`, for the benchmark's file to change.
 
-  The sections `features` and `factors` are there if `features` is named or the selector reads factor scores, `scores`
-  if it reads columns that only a score file has, and `wrappers`, with the options of each by its name, if `wrap` names
-  any.
+  The sections `features` and `factors` are there if `features` is named or the selector reads factor scores, and
+  `wrappers`, with the options of each by its name, if `wrap` names any.
   """
   config = ml_collections.ConfigDict(
     {
@@ -86,6 +85,7 @@ def get_config(
       "selector": _choice(selector, selectors.defaults(selector)),
       "optimizer": _choice(optimizer, optimizers.defaults(optimizer)),
       "schedule": _choice(schedule, schedules.defaults(schedule)),
+      "scores": score_file.defaults(),
       "learning_rate": 0.1,  # the schedule's largest
       "label_smoothing": 0.0,
       "weighting": "",  # "mean_one", "sum_to_n", or the method's own where empty
@@ -99,8 +99,6 @@ def get_config(
   )
   if not features and set(selectors.columns(selector)) & set(factor_columns.COLUMNS):
     features = "sentence" if of_texts else "pixels"
-  if set(selectors.columns(selector)) - set(factor_columns.COLUMNS):
-    config.scores = score_file.defaults()
   if features:
     config.features = _choice(features, spaces.defaults(features))
     config.factors = factor_columns.defaults()

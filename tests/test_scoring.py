@@ -167,6 +167,26 @@ def test_a_score_file_comes_back_as_it_was_written(scored):
   assert again.read_bytes() == (folder / "scores.npz").read_bytes()
 
 
+OWN = """
+from dynsel_jax.selectors import static
+
+def easiest(table, epochs):
+  el2n = static.column_of(table, "el2n", "easiest: column")
+  return static.fixed_subset(lambda key: el2n < 0.5)
+"""
+
+
+def test_a_users_own_selector_reads_the_columns_of_a_score_file(tmp_path, monkeypatch):
+  (tmp_path / "own_easiest.py").write_text(OWN)
+  monkeypatch.syspath_prepend(tmp_path)
+  column = (np.arange(1442) % 3).astype(np.float32)
+  score_file.write(tmp_path / "scores.npz", {"el2n": column}, data.load("digits").fingerprint, {})
+  made = runs.config("own_easiest:easiest", scores__path=str(tmp_path / "scores.npz"), epochs=1)
+  runs.train(made, tmp_path / "run")
+  with np.load(tmp_path / "run" / "usage.npz") as usage:
+    np.testing.assert_array_equal(usage["visits"] > 0, column == 0)
+
+
 def test_wrong_files_are_named(scored, tmp_path):
   fingerprint, column = _source().fingerprint, np.ones(1442, np.float32)
   (tmp_path / "text.npz").write_text("no scores")
