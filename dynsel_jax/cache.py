@@ -8,15 +8,21 @@ import hashlib
 import json
 import os
 import pathlib
+import tokenize
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from absl import logging
 
-__all__ = ["Arrays", "cached", "checksum", "default_directory", "digest"]
+__all__ = ["UNREADABLE", "Arrays", "cached", "checksum", "default_directory", "digest"]
 
 Arrays = dict[str, np.ndarray]
+
+# What numpy raises for a file that is no `.npy` or `.npz`, is empty, cut off or altered.
+UNREADABLE = (ValueError, OSError, EOFError, RuntimeError, tokenize.TokenError, zipfile.BadZipFile, zlib.error)
 
 _CHECKSUM = "checksum"
 

@@ -4,12 +4,12 @@ The file is an `.npz` of `W_enc`, `b_enc`, `b_dec`, `mean`, `scale`, and the cod
 """
 
 import pathlib
-import zipfile
 from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
+from dynsel_jax import cache
 from dynsel_jax.factors.fit import SAE
 from dynsel_jax.factors.sae import TOPK, Normalizer, SAEParams
 from dynsel_jax.options import UserError
@@ -56,7 +56,7 @@ def read_sae(path: str) -> SAEFile:
   try:
     with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
       arrays = dict(file.items())
-  except (ValueError, OSError, EOFError, TypeError, zipfile.BadZipFile) as error:  # TypeError: a single array
+  except (*cache.UNREADABLE, TypeError) as error:  # TypeError: a single array
     raise UserError(f"factors.sae={path} is no array file: {error}") from None
   if missing := sorted({*_RANKS, "k", "topk"} - set(arrays)):
     raise UserError(f"factors.sae={path} holds no autoencoder: it has no {', '.join(missing)}")

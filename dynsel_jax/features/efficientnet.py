@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from dynsel_jax import options
+from dynsel_jax import cache, options
 from dynsel_jax.data import Source
 from dynsel_jax.features import images
 
@@ -146,7 +146,7 @@ def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
   try:
     with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
       arrays = {name: file[name].astype(np.float32) for name in file if name not in _IDLE}
-  except (ValueError, OSError, zipfile.BadZipFile) as error:
+  except cache.UNREADABLE as error:
     raise options.UserError(f"{where} cannot be read: {error}") from None
   for name in sorted(expected.keys() ^ arrays.keys()):
     words = "has no array" if name in expected else "has an array that EfficientNet-Lite0 does not:"

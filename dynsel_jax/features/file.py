@@ -6,12 +6,11 @@ A `.npy` file holds `[N, D]`; of an `.npz` file one array does, "train" by defau
 
 import hashlib
 import pathlib
-import zipfile
 from typing import Any
 
 import numpy as np
 
-from dynsel_jax import options
+from dynsel_jax import cache, options
 from dynsel_jax.data import Source
 
 __all__ = ["File", "file"]
@@ -56,7 +55,7 @@ class File:
         return read[self._key].astype(np.float32) * scale
     except options.UserError:
       raise
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
+    except cache.UNREADABLE as error:
       raise options.UserError(f"features.path={self._path} is no array file: {error}") from None
 
 

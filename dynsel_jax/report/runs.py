@@ -5,13 +5,12 @@
 
 import json
 import pathlib
-import zipfile
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from dynsel_jax import options
+from dynsel_jax import cache, options
 
 __all__ = ["OFFLINE", "UNCOUNTED", "Run", "find", "num_samples", "read", "seconds_without_offline"]
 
@@ -101,7 +100,7 @@ def _visits(path: pathlib.Path, missing: list[str]) -> np.ndarray | None:
   try:
     with (path / "usage.npz").open("rb") as raw, np.load(raw, allow_pickle=False) as file:
       return file["visits"]
-  except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+  except (*cache.UNREADABLE, KeyError):
     missing.append("usage.npz")
     return None
 

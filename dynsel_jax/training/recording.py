@@ -27,7 +27,7 @@ from dynsel_jax.training import parallel, setup, signals, steps
 from dynsel_jax.training.state import RunState, TrainState
 from dynsel_jax.types import SampleTable, Selector
 
-__all__ = ["RECORDED", "Recording", "Stream", "columns", "create", "outputs", "record", "recorder"]
+__all__ = ["RECORDED", "Recording", "Stream", "check_window", "columns", "create", "outputs", "record", "recorder"]
 
 WINDOWED = {"dual": 2, "dyn_unc": 2, "tdds": 3}  # the shortest window of each
 RECORDED = ("aum", "el2n", "forgetting", "grand", "label_probability", "moso", *WINDOWED)

@@ -7,7 +7,6 @@ section `scores` names the one that a selector reads.
 
 import json
 import pathlib
-import zipfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -66,7 +65,7 @@ def read(path: pathlib.Path) -> tuple[cache.Arrays, dict[str, str]]:
     with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
       columns = dict(file.items())
     about = {name: str(columns.pop(name)) for name in _ABOUT}
-  except (ValueError, OSError, AttributeError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+  except (*cache.UNREADABLE, KeyError, TypeError):  # TypeError: a single array
     raise UserError(f"scores.path={path} is no score file, or a damaged one") from None
   if about["checksum"] != cache.checksum(columns):
     raise UserError(f"scores.path={path} is damaged: its checksum is wrong")
