@@ -14,11 +14,12 @@ Seconds are medians of repeated, awaited calls; a ratio is the median over pairs
 
 import contextlib
 import functools
+import inspect
 import io
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -202,7 +203,7 @@ def benchmark_subset(name: str = "digits") -> None:
 
 
 SUBSETS = {"cifar10": (cifar10.get_config, 2, 1), "digits": (digits.get_config, 30, 5)}  # epochs, pairs of runs
-BENCHMARKS = {
+BENCHMARKS: dict[str, Callable[..., None]] = {
   "sae": factors.benchmark_sae,
   "scoring": factors.benchmark_scoring,
   "selecting": benchmark_selecting,
@@ -213,7 +214,20 @@ BENCHMARKS = {
 }
 
 
+def main(arguments: Sequence[str]) -> int:
+  """Runs the benchmark that the first argument names, with the others; returns the exit status."""
+  try:
+    name, *given = arguments or [""]
+    options.check_choice("benchmark", name, BENCHMARKS)
+    most = len(inspect.signature(BENCHMARKS[name]).parameters)
+    if len(given) > most:
+      raise options.UserError(f"unexpected argument {given[most]!r} of the benchmark {name}")
+    BENCHMARKS[name](*given)
+  except options.UserError as error:
+    print(f"error: {error}", file=sys.stderr)
+    return 2
+  return 0
+
+
 if __name__ == "__main__":
-  if len(sys.argv) < 2 or sys.argv[1] not in BENCHMARKS:
-    sys.exit(f"error: name one of {', '.join(sorted(BENCHMARKS))}")
-  BENCHMARKS[sys.argv[1]](*sys.argv[2:])
+  sys.exit(main(sys.argv[1:]))

@@ -10,6 +10,7 @@ from conftest import ROOT
 
 from configs import digits
 from dynsel_jax import options
+from experiments import benchmark
 
 
 @pytest.mark.parametrize(
@@ -141,6 +142,24 @@ def test_a_workdir_without_permission(tmp_path):
   tmp_path.chmod(0o500)
   with pytest.raises(options.UserError, match="cannot be written"):
     runs.train(runs.config(), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+  ("arguments", "line"),
+  [
+    ([], "benchmark='' is not known; known: sae, "),
+    (["spet"], "benchmark='spet' is not known; known: sae, "),
+    (["sae", "x"], "unexpected argument 'x' of the benchmark sae"),
+    (["step", "nomodel"], "'nomodel' is not known"),
+    (["stream", "abc"], "images=abc must be a whole number"),
+    (["stream", "0"], "images=0 must be a whole number, at least 2"),
+    (["subset", "cifar100"], "data set='cifar100' is not known; known: cifar10, digits"),
+  ],
+)
+def test_a_wrong_word_for_the_benchmarks_is_one_line_and_status_2(arguments, line, capsys):
+  assert benchmark.main(arguments) == 2
+  (only,) = capsys.readouterr().err.splitlines()
+  assert only.startswith("error: ") and line in only
 
 
 @pytest.mark.parametrize(

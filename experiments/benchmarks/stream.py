@@ -11,6 +11,7 @@ import numpy as np
 import PIL.Image
 
 from dynsel_jax.data import stream, stream_sets, views
+from dynsel_jax.options import UserError
 from experiments.benchmarks import in_turn
 
 __all__ = ["benchmark_stream"]
@@ -21,6 +22,8 @@ IMAGE_SIZE, BATCH_SIZE, PAIRS = 224, 64, 5
 
 def benchmark_stream(num_images: str = "1024") -> None:
   """Prints the loader's images a second and its share of the limit: a process a core that reads, decodes and crops."""
+  if not num_images.isdecimal() or int(num_images) < 2:
+    raise UserError(f"images={num_images} must be a whole number, at least 2: one of each class")
   count = int(num_images)
   with tempfile.TemporaryDirectory() as folder:
     _write(pathlib.Path(folder), count)
