@@ -86,7 +86,7 @@ def _synthetic_cifar() -> data.Source:
   def dataset(size: int) -> data.Dataset:
     return data.Dataset(rng.integers(0, 256, (size, 32, 32, 3), np.uint8), rng.integers(0, 10, size).astype(np.int32))
 
-  return data.Source("synthetic", dataset(12_800), dataset(500), 10, (0.5,) * 3, (0.25,) * 3, "synthetic")
+  return data.Source("synthetic", dataset(12_800), dataset(500), 10, (0.5,) * 3, (0.25,) * 3, "synthetic", "synthetic")
 
 
 def benchmark_step(model: str = "resnet_patch") -> None:

@@ -10,7 +10,7 @@ import pytest
 import runs
 
 from dynsel_jax import data, features, models, options
-from dynsel_jax.data import gather
+from dynsel_jax.data import gather, noise
 from dynsel_jax.training import factor_columns, loop, spaces, timing
 
 
@@ -89,6 +89,13 @@ def test_what_the_warm_up_run_depends_on_is_its_settings():
   wrapped = _config()
   wrapped.wrappers = {"names": ("annealed",), "annealed": {"last": 0.1}}
   assert json.dumps(spaces.create(wrapped)[1].settings(), sort_keys=True) == plain
+
+
+def test_labels_are_part_of_the_identity_of_a_warm_up_run_and_not_of_a_runs_parameters(finished, digits):
+  noisy = noise.apply(digits, {"rate": 0.4})
+  for path, same in (("", False), (str(finished[1]), True)):
+    name, space = spaces.create(_config(features__path=path))
+    assert (features.identity(name, space, digits) == features.identity(name, space, noisy)) == same
 
 
 def test_a_signal_during_the_warm_up_run_is_said(digits, tmp_path, monkeypatch):

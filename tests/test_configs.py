@@ -38,19 +38,19 @@ def _standing_in(section, module):
     labels = (np.arange(600) % TEXTS[dataset]).astype(np.int32)
     split = data.Dataset(np.full((600, section.max_length), 5, np.int32), labels)
     text = sources.Text(("",) * 600, module.sizes.pad_id, module.sizes.vocabulary)
-    return data.Source(dataset, split, split, TEXTS[dataset], (), (), "0" * 64, text=text)
+    return data.Source(dataset, split, split, TEXTS[dataset], (), (), "0" * 64, "0" * 64, text=text)
   if section.get("stream"):
     labels, encoded = (np.arange(600) % 200).astype(np.int32), image_sets.encoded(np.zeros((8, 8, 3), np.uint8))
     view = views.View(section.image_size, section.resize, section.image_mode)
     images = stream.Images(600, lambda index: encoded.getvalue(), str, view, corrupt_limit=0)
     split = data.Dataset(images, labels)
-    return data.Source(dataset, split, split, 200, (0.5,) * 3, (0.2,) * 3, "0" * 64)
+    return data.Source(dataset, split, split, 200, (0.5,) * 3, (0.2,) * 3, "0" * 64, "0" * 64)
   shape, num_classes = SHAPES[dataset]
   generator = np.random.default_rng(0)
   labels = (np.arange(600) % num_classes).astype(np.int32)
   split = data.Dataset(generator.integers(0, 256, (600, *shape), np.uint8), labels)
   channels = shape[-1]
-  return data.Source(dataset, split, split, num_classes, (0.5,) * channels, (0.2,) * channels, "0" * 64)
+  return data.Source(dataset, split, split, num_classes, (0.5,) * channels, (0.2,) * channels, "0" * 64, "0" * 64)
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,8 @@ import pytest
 import runs
 
 from configs import digits
-from dynsel_jax import data, features, options
+from dynsel_jax import data, factors, features, options
+from dynsel_jax.data import noise
 from dynsel_jax.training import factor_columns, loop, timing, workdir
 
 
@@ -71,6 +72,18 @@ def test_columns_depend_on_settings_and_lie_between_0_and_1(tmp_path):
       assert float(column.max()) == 1
   for other in columns[1:]:
     assert not np.array_equal(columns[0]["rarity"], other["rarity"])
+
+
+def test_other_labels_score_anew_without_another_fit(tmp_path, monkeypatch):
+  source = data.load("digits")
+  clean = factor_columns.factor_columns(_config(tmp_path), source, timing.Timers())
+  monkeypatch.setattr(factors, "fit_sae", None)  # a fit would fail
+  noisy = noise.apply(source, {"rate": 0.4})
+  found = factor_columns.factor_columns(_config(tmp_path), noisy, timing.Timers())
+  assert not np.array_equal(clean["representativeness"], found["representativeness"])
+  again = factor_columns.factor_columns(_config(tmp_path), source, timing.Timers())
+  for name, column in clean.items():
+    np.testing.assert_array_equal(again[name], column)
 
 
 def test_the_sections_are_there_for_the_methods_that_read_them():

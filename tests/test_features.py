@@ -69,5 +69,5 @@ def test_features_change_place_with_data_and_settings(digits, tmp_path):
   np.testing.assert_array_equal(once, features.extract("pixels", space, digits, str(tmp_path)))
   assert len(list(tmp_path.iterdir())) == 1
   features.extract("pixels", features.create("pixels", components=5), digits, str(tmp_path))
-  features.extract("pixels", space, digits._replace(fingerprint="other"), str(tmp_path))
+  features.extract("pixels", space, digits._replace(inputs_fingerprint="other"), str(tmp_path))
   assert len(list(tmp_path.iterdir())) == 3

@@ -164,7 +164,8 @@ def test_an_autoencoder_of_digits_scores_shifted_digits_without_a_fit(transferre
   path, own = transferred
   source = data.load("digits")
   images = np.roll(source.train.inputs, 1, axis=2)
-  shifted = source._replace(train=source.train._replace(inputs=images), fingerprint="shifted")
+  prints = {"fingerprint": "shifted", "inputs_fingerprint": "shifted"}
+  shifted = source._replace(train=source.train._replace(inputs=images), **prints)
   monkeypatch.setattr(factors, "fit_sae", None)  # a fit would fail
   columns = _from_file(tmp_path, _pixels(images), shifted, sae=path)
   (params, normalizer), k, topk = files.read_sae(path)

@@ -55,6 +55,7 @@ class Source(NamedTuple):
   mean: tuple[float, ...]  # by channel, of the training images divided by 255; empty for texts
   std: tuple[float, ...]  # likewise; 1 for a channel that never changes, so that one can divide by it
   fingerprint: str  # 64 hexadecimal digits, a hash of all inputs and labels
+  inputs_fingerprint: str  # likewise, of the training inputs alone: the same whatever noise the labels have
   class_names: tuple[str, ...] = ()  # in the order of the labels; empty where they have no names
   true_labels: np.ndarray | None = None  # [N] int32 of the training samples, where `train.labels` has noise
   validation: Dataset | None = None  # where there is one beside the test set
@@ -102,7 +103,8 @@ def load(name: str, *, data_dir: str | None = None, cache_dir: str = "", **setti
       f"dataset={name!r} has training images of {train.inputs.shape[1:]} and test images of {test.inputs.shape[1:]}"
     )
   mean, std = channel_statistics(train.inputs)
-  return Source(name, train, test, num_classes, mean, std, fingerprint(train, test), class_names)
+  prints = fingerprint(*train, *test), fingerprint(train.inputs)
+  return Source(name, train, test, num_classes, mean, std, *prints, class_names)
 
 
 def check_classes(name: str, labels: np.ndarray, num_classes: int) -> None:
@@ -158,11 +160,10 @@ def _checked(name: str, split: str, dataset: Dataset, num_classes: int) -> Datas
   return dataset
 
 
-def fingerprint(*datasets: Dataset) -> str:
-  """Returns 64 hexadecimal digits that change with any input or label."""
+def fingerprint(*arrays: np.ndarray) -> str:
+  """Returns 64 hexadecimal digits that change with any value of the arrays, such as inputs and labels."""
   digest = hashlib.sha256()
-  for dataset in datasets:
-    for array in dataset:
-      digest.update(repr((array.shape, array.dtype.str)).encode())
-      digest.update(np.ascontiguousarray(array).data)
+  for array in arrays:
+    digest.update(repr((array.shape, array.dtype.str)).encode())
+    digest.update(np.ascontiguousarray(array).data)
   return digest.hexdigest()

@@ -98,6 +98,7 @@ def load(
     mean=tuple(measured["mean"].tolist()),
     std=tuple(measured["std"].tolist()),
     fingerprint=cache.digest(key),
+    inputs_fingerprint=cache.digest({"files": opened.files, "view": view}),
     class_names=opened.class_names,
   )
 

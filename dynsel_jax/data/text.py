@@ -4,6 +4,7 @@
 """
 
 import hashlib
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -73,6 +74,10 @@ def load(
     sets["validation"], sets["test"] = halves(sets["test"], split_seed)
   texts = tuple(rows["train"].texts)
   print_of_texts = hashlib.sha256("\0".join(texts).encode()).hexdigest()
+
+  def with_texts(*arrays: np.ndarray) -> str:
+    return hashlib.sha256((fingerprint(*arrays) + print_of_texts).encode()).hexdigest()
+
   return Source(
     name=name,
     train=sets["train"],
@@ -80,7 +85,8 @@ def load(
     num_classes=len(classes),
     mean=(),
     std=(),
-    fingerprint=hashlib.sha256((fingerprint(*sets.values()) + print_of_texts).encode()).hexdigest(),
+    fingerprint=with_texts(*itertools.chain(*sets.values())),
+    inputs_fingerprint=with_texts(sets["train"].inputs),
     class_names=classes,
     validation=sets.get("validation"),
     text=Text(texts, pad, tokenize.get_vocab_size()),

@@ -1,7 +1,8 @@
 """Feature spaces: from a training set to a vector for each sample, for the factors to be found in. Host-side.
 
-A feature space is an object with `settings()`, what its features depend on beside the data, and `extract(source)`,
-the features `[N, D]` float32. What has been extracted is kept on disk; see `cache`.
+A feature space is an object with `reads_labels`, whether its features depend on more of the data than the training
+inputs, `settings()`, what they depend on beside the data, and `extract(source)`, the features `[N, D]` float32. What
+has been extracted is kept on disk; see `cache`.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,6 +20,8 @@ __all__ = ["SPACES", "FeatureSpace", "Spaces", "create", "defaults", "extract", 
 
 class FeatureSpace(Protocol):
   """What a feature space offers."""
+
+  reads_labels: bool
 
   def settings(self) -> dict[str, Any]: ...
 
@@ -54,7 +57,8 @@ def create(name: str, *, spaces: Spaces = SPACES, **options: Any) -> FeatureSpac
 
 def identity(name: str, space: FeatureSpace, source: Source) -> dict[str, Any]:
   """Returns everything that the features of `source` depend on, as a cache's key."""
-  return {"data": source.fingerprint, "features": name, **space.settings()}
+  data = source.fingerprint if space.reads_labels else source.inputs_fingerprint
+  return {"data": data, "features": name, **space.settings()}
 
 
 def extract(name: str, space: FeatureSpace, source: Source, directory: str = "") -> np.ndarray:

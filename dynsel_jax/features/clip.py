@@ -41,6 +41,8 @@ def encoder(sizes: vit.Sizes, side: int) -> Callable[[dict[str, Any], Array], Ar
 class Clip:
   """The feature space; see `clip`."""
 
+  reads_labels = False
+
   def __init__(self, weights: Weights, batch_size: int):
     self._weights, self._batch_size = weights, batch_size
     self._sizes, self._side = vit_weights.clip_sizes(weights)

@@ -116,6 +116,8 @@ def encoder(params: dict[str, Array], inputs: Array) -> Array:
 class EfficientNet:
   """The feature space; see `efficientnet`."""
 
+  reads_labels = False
+
   def __init__(self, path: pathlib.Path, batch_size: int):
     self._params, self._batch_size = _read(path), batch_size
     self._content = hashlib.sha256(path.read_bytes()).hexdigest()

@@ -19,6 +19,8 @@ __all__ = ["File", "file"]
 class File:
   """The feature space; see `file`."""
 
+  reads_labels = False
+
   def __init__(self, path: str, key: str):
     self._path, self._key = pathlib.Path(path), key
 

@@ -14,6 +14,8 @@ __all__ = ["Pixels", "pixels"]
 class Pixels:
   """The feature space; see `pixels`."""
 
+  reads_labels = False
+
   def __init__(self, components: int):
     self._components = components
 

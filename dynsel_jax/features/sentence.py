@@ -39,6 +39,8 @@ def buckets(lengths: Sequence[int], batch_size: int) -> Iterator[tuple[int, np.n
 class Sentence:
   """The feature space; see `sentence`."""
 
+  reads_labels = False
+
   def __init__(self, path: pathlib.Path, max_length: int, batch_size: int):
     """Reads the tokenizer and the sizes; the weights only when they are needed."""
     self._path, self._batch_size = path, batch_size

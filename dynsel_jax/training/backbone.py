@@ -38,6 +38,7 @@ class Backbone:
     self._batch_size = batch_size
     self._folder = pathlib.Path(path) if path else None
     self._run = _warm_up(config, epochs) if self._folder is None else None
+    self.reads_labels = self._run is not None  # the warm-up run trains on them
     self._model = _model_section(self._folder) if self._folder else config.model.to_dict()
 
   def settings(self) -> dict[str, Any]:

@@ -168,7 +168,8 @@ class Stage:
         )
         return {name: np.asarray(value) for name, value in {**counted._asdict(), **scores}.items()}
 
-    key = {"sae": self._sae_key, **self._coding, "common_fraction": self._common_fraction}
+    labelled = {"data": self._source.fingerprint}  # features and codes may depend on the inputs alone
+    key = {**labelled, "sae": self._sae_key, **self._coding, "common_fraction": self._common_fraction}
     return self._cached("factors", key, build)
 
   @property
