@@ -11,8 +11,10 @@ import time
 
 import jax
 import numpy as np
+import PIL.Image
 
-from configs import digits
+from configs import digits, imagenet
+from dynsel_jax import data
 from tests.runs import lines, train
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -27,11 +29,13 @@ def free_port():
     return found.getsockname()[1]
 
 
-def start(workdir, *flags, of_one=()):
+DIGITS = (f"--config={CONFIG}", f"--config.epochs={EPOCHS}", "--config.batch_size=128")
+
+
+def start(workdir, *flags, of_one=(), config=(*DIGITS, "--config.selector.anneal_first=0.2")):
   """Starts both processes; `of_one` are flags of the second alone."""
   environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "2"}
-  command = [sys.executable, "-m", "experiments.train", f"--config={CONFIG}", f"--config.epochs={EPOCHS}"]
-  shared = [*command, "--config.batch_size=128", "--config.selector.anneal_first=0.2", f"--workdir={workdir}", *flags]
+  shared = [sys.executable, "-m", "experiments.train", *config, f"--workdir={workdir}", *flags]
   shared += [f"--coordinator=localhost:{free_port()}", "--processes=2"]
   return [
     subprocess.Popen(
@@ -89,6 +93,39 @@ def test_two_processes_stopped_and_continued_give_the_run_that_was_not_and_that_
   for line, other in zip(lines(workdir), lines(tmp_path / "one"), strict=True):
     assert [line[count] for count in COUNTS] == [other[count] for count in COUNTS]
     np.testing.assert_allclose(line["train_loss"], other["train_loss"], rtol=1e-3)
+
+
+def test_two_processes_read_what_their_devices_train_on(tmp_path):
+  folder, digits_set = tmp_path / "digits", data.load("digits")
+  for split, dataset, size in (("train", digits_set.train, 300), ("test", digits_set.test, 70)):
+    for position in range(size):
+      path = folder / split / str(dataset.labels[position]) / f"{position:04}.png"
+      path.parent.mkdir(parents=True, exist_ok=True)
+      PIL.Image.fromarray(dataset.inputs[position, ..., 0]).save(path)
+  for position in (3, 150, 299):
+    (path,) = (folder / "train").rglob(f"{position:04}.png")
+    path.write_bytes(b"no image")
+  fields = {"dataset.data_dir": str(folder), "dataset.image_mode": "L", "dataset.image_size": 7, "dataset.resize": 8}
+  fields |= {"batch_size": 64, "eval_batch_size": 32, "epochs": EPOCHS, "checkpoint_every_steps": 4}
+  variants = "size=smoke,selector=infobatch,model=mlp"
+  flags = [f"--config={ROOT}/configs/imagenet.py:{variants}", *(f"--config.{k}={v}" for k, v in fields.items())]
+
+  workdir = tmp_path / "stopped"
+  processes = start(workdir, config=flags)
+  wait_for(workdir / "metrics.jsonl", processes)
+  processes[0].send_signal(signal.SIGTERM)
+  assert ended(processes)[0] == [0, 0]
+  assert ended(start(workdir, config=flags))[0] == [0, 0]
+  assert ended(start(tmp_path / "whole", config=flags))[0] == [0, 0]
+  assert lines(workdir) == lines(tmp_path / "whole")
+
+  made = imagenet.get_config(variants)
+  made.update_from_flattened_dict(fields)
+  train(made, tmp_path / "one", num_devices=4)
+  for line, other in zip(lines(workdir), lines(tmp_path / "one"), strict=True):
+    assert line["corrupt"] == other["corrupt"]
+    np.testing.assert_allclose(line["train_loss"], other["train_loss"], rtol=5e-3)
+  assert line["corrupt"] == 3
 
 
 def test_processes_with_different_configs_are_refused(tmp_path):
