@@ -10,8 +10,6 @@ import json
 import os
 import pathlib
 import platform
-import zipfile
-import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -136,7 +134,7 @@ class Workdir:
       # Opened here, since numpy leaves a damaged file open.
       with (self.path / "columns.npz").open("rb") as raw, np.load(raw) as file:
         columns = dict(file)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
+    except cache.UNREADABLE:
       return None
     return columns if cache.checksum(columns) == held["columns_fingerprint"] else None
 
