@@ -126,6 +126,7 @@ def texts(dataset: str, variants: str) -> ml_collections.ConfigDict:
 
   The paper names no schedule and no decay: these are the usual ones of fine-tuning. size=cpu is MiniLM-L6 at 5e-5 and
   batch 32; size=smoke is an epoch of a tiny BERT with random weights and words for tokens, which needs no weights.
+  Batches hold texts of similar length, unlike the paper's, which are drawn from all: `dataset.length_buckets=1`.
   """
   chosen = parse(variants, ("cpu", "smoke"))
   size = chosen.pop("size")

@@ -37,7 +37,8 @@ def _standing_in(section, module):
   if dataset in TEXTS:
     labels = (np.arange(600) % TEXTS[dataset]).astype(np.int32)
     split = data.Dataset(np.full((600, section.max_length), 5, np.int32), labels)
-    text = sources.Text(("",) * 600, module.sizes.pad_id, module.sizes.vocabulary)
+    lengths = (section.max_length // 2, section.max_length)
+    text = sources.Text(("",) * 600, module.sizes.pad_id, module.sizes.vocabulary, lengths)
     return data.Source(dataset, split, split, TEXTS[dataset], (), (), "0" * 64, "0" * 64, text=text)
   if section.get("stream"):
     labels, encoded = (np.arange(600) % 200).astype(np.int32), image_sets.encoded(np.zeros((8, 8, 3), np.uint8))

@@ -35,7 +35,7 @@ def _load(tmp_path, train=TRAIN, test=TEST, **options):
   return text.load("tiny", train=_csv(tmp_path / "train.csv", train), test=_csv(tmp_path / "test.csv", test), **options)
 
 
-def test_a_set_is_its_files_in_their_order(tmp_path):
+def test_a_set_is_its_files(tmp_path):
   source = _load(tmp_path)
   assert source.class_names == ("news", "pet") and source.num_classes == 2
   np.testing.assert_array_equal(source.train.labels, [1, 1, 0, 0])
@@ -149,6 +149,26 @@ def test_the_fingerprint_covers_texts_that_no_token_tells(tmp_path):
   assert before != _load(tmp_path, test=[TEST[1], TEST[0]]).fingerprint
 
 
+def test_lengths_are_quantiles_of_the_training_texts_and_the_longest_of_all(tmp_path):
+  counts = [3, 3, 3, 3, 4, 4, 7, 8]  # with both special tokens
+  train = [(" ".join(["word"] * (count - 2)), "pet") for count in counts]
+  test = [(" ".join(["word"] * (count - 2)), "pet") for count in (10, 4, 9, 3)]
+  for number, lengths in ((1, (10,)), (2, (3, 10)), (4, (3, 4, 10)), (100, (3, 4, 7, 8, 10))):
+    assert _load(tmp_path, train, test, length_buckets=number).text.lengths == lengths
+
+
+def test_test_rows_are_sorted_by_length_and_the_fingerprint_is_of_the_files(tmp_path):
+  test = [("the vote fell", "news"), ("a cat", "pet"), ("stocks fell dog", "news"), ("the dog", "news")]
+  plain, sorted_by_length = (_load(tmp_path, test=test, length_buckets=number) for number in (1, 4))
+  np.testing.assert_array_equal(plain.test.labels, [0, 1, 0, 0])
+  assert plain.text.lengths == (5,) and sorted_by_length.text.lengths == (4, 5)
+  np.testing.assert_array_equal(sorted_by_length.test.inputs, plain.test.inputs[[1, 3, 0, 2]])
+  np.testing.assert_array_equal(sorted_by_length.test.labels, [1, 0, 0, 0])
+  assert plain.fingerprint == sorted_by_length.fingerprint
+  for one, other in zip(plain.train, sorted_by_length.train, strict=True):
+    np.testing.assert_array_equal(one, other)
+
+
 def test_prepare_adds_label_noise_and_checks_the_section(tmp_path):
   train, test = _csv(tmp_path / "train.csv", TRAIN * 10), _csv(tmp_path / "test.csv", TEST)
   section = {"name": "tiny", "augmentations": (), **text.defaults(), "train": train, "test": test}
@@ -198,6 +218,8 @@ def test_wrong_paths_labels_and_options_are_named(tmp_path):
     _load(tmp_path, test=[TEST[0], ("goal", "sport")])
   with pytest.raises(UserError, match="dataset.max_length=2 must be at least 3"):
     _load(tmp_path, max_length=2)
+  with pytest.raises(UserError, match="dataset.length_buckets=0 must be greater than 0"):
+    _load(tmp_path, length_buckets=0)
   with pytest.raises(UserError, match="dataset.tokenizer='nowhere' is no folder"):
     _load(tmp_path, tokenizer="nowhere")
   (tmp_path / "tokenizer.json").write_text("{}")

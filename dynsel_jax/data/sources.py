@@ -43,6 +43,7 @@ class Text(NamedTuple):
   train: tuple[str, ...]  # the training samples' texts
   pad_id: int  # the id that fills a row up to the set's L tokens
   vocabulary: int  # ids lie in [0, vocabulary)
+  lengths: tuple[int, ...]  # that a batch may be cut to, ascending; the last is L
 
 
 class Source(NamedTuple):

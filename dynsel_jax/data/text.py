@@ -31,6 +31,7 @@ def load(
   label_column: str = "label",
   tokenizer: str = "",
   max_length: int = 128,
+  length_buckets: int = 4,
 ) -> Source:
   """Returns the set of the given files, whose inputs are token ids `[N, L]` int32.
 
@@ -47,12 +48,16 @@ def load(
     tokenizer: file `tokenizer.json`, the folder it lies in, or a name that `models.weights.folder` knows. "" is one by
       words, learned on the training texts.
     max_length: the largest L; a longer text is cut, which is reported once.
+    length_buckets: how many lengths a batch may be cut to: that many quantiles of the training texts' tokens, equal
+      ones taken once, and L in place of the last. Batches then hold texts of similar length, and test and validation
+      rows are sorted by it. 1 pads every batch to L.
 
   Raises:
     UserError: a file or one of its rows is wrong, a label has no training row, or an option is wrong.
   """
   if max_length < 3:
     raise UserError(f"dataset.max_length={max_length} must be at least 3")
+  options.check_positive("dataset.length_buckets", length_buckets)
   if validation and split_test:
     raise UserError(f"dataset.validation={validation!r} and dataset.split_test=True give two validation sets")
   if tokenizer:  # before the files, which may be long
@@ -78,6 +83,10 @@ def load(
   def with_texts(*arrays: np.ndarray) -> str:
     return hashlib.sha256((fingerprint(*arrays) + print_of_texts).encode()).hexdigest()
 
+  prints = with_texts(*itertools.chain(*sets.values())), with_texts(sets["train"].inputs)
+  lengths = _lengths([len(row) for row in ids["train"]], length_buckets, length)
+  # The order of these rows means nothing, so they need no plan to be evaluated by length.
+  sets |= {split: _by_length(sets[split], lengths, pad) for split in sets if split != "train"}
   return Source(
     name=name,
     train=sets["train"],
@@ -85,11 +94,11 @@ def load(
     num_classes=len(classes),
     mean=(),
     std=(),
-    fingerprint=with_texts(*itertools.chain(*sets.values())),
-    inputs_fingerprint=with_texts(sets["train"].inputs),
+    fingerprint=prints[0],
+    inputs_fingerprint=prints[1],
     class_names=classes,
     validation=sets.get("validation"),
-    text=Text(texts, pad, tokenize.get_vocab_size()),
+    text=Text(texts, pad, tokenize.get_vocab_size(), lengths),
   )
 
 
@@ -110,6 +119,19 @@ def halves(dataset: Dataset, seed: int) -> tuple[Dataset, Dataset]:
   order = order[np.argsort(dataset.labels[order], kind="stable")]
   first, second = (np.sort(order[start::2]) for start in (0, 1))
   return Dataset(dataset.inputs[first], dataset.labels[first]), Dataset(dataset.inputs[second], dataset.labels[second])
+
+
+def _lengths(counts: Sequence[int], number: int, longest: int) -> tuple[int, ...]:
+  """Returns the quantiles of the counts at 1 / number, 2 / number, ..., each once, and `longest` for the last."""
+  shares = np.arange(1, number) / number
+  return tuple(sorted({*np.quantile(counts, shares, method="inverted_cdf").tolist(), longest}))
+
+
+def _by_length(dataset: Dataset, lengths: Sequence[int], pad: int) -> Dataset:
+  """Sorts a set by the shortest of `lengths` that holds a text; texts of one length stay in their order."""
+  bucket = np.searchsorted(lengths, np.sum(dataset.inputs != pad, axis=1))
+  order = np.argsort(bucket, kind="stable")
+  return Dataset(dataset.inputs[order], dataset.labels[order])
 
 
 def _classes(labels: Sequence[str]) -> tuple[str, ...]:

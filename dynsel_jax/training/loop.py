@@ -112,7 +112,7 @@ class _Trainer:
       if selector.thin is not None:
         state = programs.train_thinned(state, fixed, 0, 0, 1)
       if selector.refresh is not None:
-        state = programs.refresh(programs.score(state, fixed, 0, 0, 1), 0)
+        state = programs.refresh(programs.score(state, fixed, 0, 0, 1), fixed, 0)
       for evaluated in filter(None, (fixed, self.validation)):
         beyond = self._num_evaluations(evaluated)
         jax.block_until_ready(programs.evaluate(self._no_evaluation(), self.state.train, evaluated, beyond, 1))
@@ -176,7 +176,7 @@ class _Trainer:
       return
     programs, epoch = self.run.programs, self.position.epoch
     with self.timers.phase("scoring"):
-      self.state = programs.refresh(self.state, epoch)
+      self.state = programs.refresh(self.state, self.run.fixed, epoch)
       num_steps = -(-int(parallel.fetch(self.state.plan.size)) // self.config.batch_size)
       with contextlib.closing(self.run.feed.scoring(self.state.plan)) as fed:
         for step in range(0, num_steps, programs.steps_per_call):

@@ -95,7 +95,7 @@ class Programs(NamedTuple):
   plan: Callable[[RunState, Fixed, int], tuple[RunState, dict[str, Array]]]
   train: Callable[[RunState, Fixed, int, int, int], RunState]
   train_thinned: Callable[[RunState, Fixed, int, int, int], RunState]
-  refresh: Callable[[RunState, int], RunState]
+  refresh: Callable[[RunState, Fixed, int], RunState]
   score: Callable[[RunState, Fixed, int, int, int], RunState]
   evaluate: Callable[[Evaluation, TrainState, Fixed, int, int], Evaluation]
 
@@ -147,13 +147,13 @@ def create_programs(steps: Steps, devices: Devices, *, looped: bool | None = Non
 
     return call
 
-  plan, refresh = mapped(steps.plan, (None, fixed_axes, None)), mapped(steps.refresh, (None, None))
+  plan, refresh = (mapped(function, (None, fixed_axes, None)) for function in (steps.plan, steps.refresh))
   return Programs(
     steps_per_call=STEPS_PER_CALL if looped else 1,
     plan=lambda run, fixed, epoch: awaited(plan(run, fixed, np.int32(epoch), devices.replica)),
     train=stepping(steps.train, None, fixed_axes, None, None),
     train_thinned=stepping(steps.train_thinned, None, fixed_axes, None, None),
-    refresh=lambda run, epoch: awaited(refresh(run, np.int32(epoch), devices.replica)),
+    refresh=lambda run, fixed, epoch: awaited(refresh(run, fixed, np.int32(epoch), devices.replica)),
     score=stepping(steps.score, None, fixed_axes, None, None),
     evaluate=stepping(steps.evaluate, None, None, fixed_axes, None),
   )

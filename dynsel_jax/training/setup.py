@@ -11,7 +11,18 @@ from flax import linen as nn
 from dynsel_jax import data, models, options, selectors
 from dynsel_jax.data import gather, stream
 from dynsel_jax.selectors import ranking, wrapping
-from dynsel_jax.training import factor_columns, feed, optimizers, parallel, schedules, score_file, signals, state, steps
+from dynsel_jax.training import (
+  buckets,
+  factor_columns,
+  feed,
+  optimizers,
+  parallel,
+  schedules,
+  score_file,
+  signals,
+  state,
+  steps,
+)
 from dynsel_jax.training.timing import Timers
 from dynsel_jax.types import SampleTable, Selection, Selector
 
@@ -212,6 +223,7 @@ def build(
     num_replicas=placed.num_replicas,
     label_smoothing=config.label_smoothing,
     weighting=config.weighting or selectors.weighting(selector_name, wrapped_in),
+    buckets=_buckets(source),
   )
   init_key, run_key = jax.random.split(jax.random.key(config.seed))
   initial = placed.build(
@@ -265,6 +277,12 @@ def matched(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   raised.epochs = round(config.epochs / (full + (1 - full) * config.selector.keep_fraction))
   raised.match_steps = False  # it is done
   return raised
+
+
+def _buckets(source: data.Source) -> buckets.Buckets | None:
+  """Returns the lengths that texts are cut to, where there is more than one."""
+  text = source.text
+  return buckets.Buckets(text.lengths, text.pad_id) if text is not None and len(text.lengths) > 1 else None
 
 
 def _feed(

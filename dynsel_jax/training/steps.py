@@ -3,12 +3,13 @@
 Every function sees the same replicated arrays on every device, takes its own slice of the step's samples by `replica`,
 and reduces over "batch", weighted by the valid samples. Randomness comes from `fold_in` alone:
 run key -> epoch -> purpose -> sample index, so that neither the devices' number nor a restart changes a draw; dropout
-has step and row of the global batch in place of the sample.
+has step and row of the global batch in place of the sample, and the order of an epoch's batches has no sample.
 
 `N` is the number of training samples, `B` the global batch size, `b` the part of it that a thinned step trains on.
 """
 
 import enum
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -19,7 +20,9 @@ from jax import Array
 
 from dynsel_jax.data import gather
 from dynsel_jax.data.sources import Dataset
+from dynsel_jax.training import buckets as buckets_lib
 from dynsel_jax.training import signals as signals_lib
+from dynsel_jax.training.buckets import Buckets, Cut
 from dynsel_jax.training.schedules import Schedule
 from dynsel_jax.training.state import Meters, RunState, TrainState, empty_meters, record_usage
 from dynsel_jax.types import Selection, Selector, Signals
@@ -36,6 +39,7 @@ class Purpose(enum.IntEnum):
   AUGMENT = 1
   THIN = 2
   DROPOUT = 3
+  BATCHES = 4
 
 
 class Recipe(NamedTuple):
@@ -53,6 +57,7 @@ class Recipe(NamedTuple):
   num_replicas: int  # devices over all processes
   label_smoothing: float = 0.0
   weighting: str = "mean_one"  # or "sum_to_n"
+  buckets: Buckets | None = None  # None where all inputs are of one length
 
 
 class Fixed(NamedTuple):
@@ -77,7 +82,7 @@ class Steps(NamedTuple):
   plan: Callable[[RunState, Fixed, Array, Array], tuple[RunState, dict[str, Array]]]
   train: Callable[[RunState, Fixed, Array, Array, Array], RunState]
   train_thinned: Callable[[RunState, Fixed, Array, Array, Array], RunState]
-  refresh: Callable[[RunState, Array, Array], RunState]
+  refresh: Callable[[RunState, Fixed, Array, Array], RunState]
   score: Callable[[RunState, Fixed, Array, Array, Array], RunState]
   evaluate: Callable[[Evaluation, TrainState, Fixed, Array, Array], Evaluation]
 
@@ -119,10 +124,10 @@ def _apply(
   return logits, new.get("batch_stats", train.batch_stats)
 
 
-def _logits(recipe: Recipe, train: TrainState, inputs: Array, valid: Array, *, running: bool) -> Array:
+def _logits(recipe: Recipe, train: TrainState, inputs: Array, valid: Array, cut: Cut, *, running: bool) -> Array:
   """Runs the model without changing or dropping anything; `running` takes the running statistics."""
   variables = {"params": train.params, "batch_stats": train.batch_stats}
-  return recipe.module.apply(variables, inputs, valid, train=not running)[0]
+  return cut(lambda inputs: recipe.module.apply(variables, inputs, valid, train=not running)[0], inputs)
 
 
 def _inputs(recipe: Recipe, fixed: Fixed, epoch: Array, index: Array) -> tuple[Array, Array]:
@@ -148,7 +153,7 @@ def _progress(recipe: Recipe, run: RunState, epoch: Array, step: Array) -> Array
 
 
 def _backward(
-  recipe: Recipe, run: RunState, fixed: Fixed, epoch: Array, step: Array, index: Array, weights: Array
+  recipe: Recipe, run: RunState, fixed: Fixed, epoch: Array, step: Array, index: Array, weights: Array, cut: Cut
 ) -> tuple[TrainState, Signals, Meters]:
   """Takes one optimizer step on this device's samples together with the other devices' samples.
 
@@ -163,13 +168,14 @@ def _backward(
   divisor = _summed(recipe, jnp.sum(weights if recipe.weighting == "mean_one" else valid.astype(jnp.float32)))
   scale = weights / jnp.maximum(divisor, jnp.finfo(jnp.float32).tiny)
 
-  def loss_share(params: Any) -> tuple[Array, tuple[Array, Any]]:
+  def loss_share(params: Any, inputs: Array) -> tuple[Array, tuple[Array, Any]]:
     logits, batch_stats = _apply(recipe, train, params, inputs, valid, dropout)
     losses = signals_lib.cross_entropy(logits, labels, recipe.label_smoothing)
     # A padded row holds a real sample's pixels, so its loss is finite and the zero scale removes it.
     return jnp.sum(losses * scale), (logits, batch_stats)
 
-  (share, (logits, batch_stats)), grads = jax.value_and_grad(loss_share, has_aux=True)(train.params)
+  local = functools.partial(jax.value_and_grad(loss_share, has_aux=True), train.params)
+  (share, (logits, batch_stats)), grads = cut(local, inputs)
   loss, grads = _summed(recipe, (share, grads))
   learning_rate = recipe.schedule(_progress(recipe, run, epoch, step)) * run.plan.learning_rate_multiplier
   new = train.apply_gradients(grads=grads, learning_rate=learning_rate, batch_stats=batch_stats)
@@ -206,10 +212,18 @@ def _record(
 
 
 def _score(
-  recipe: Recipe, run: RunState, fixed: Fixed, epoch: Array, inputs: Array, labels: Array, index: Array, running: bool
+  recipe: Recipe,
+  run: RunState,
+  epoch: Array,
+  inputs: Array,
+  labels: Array,
+  index: Array,
+  cut: Cut,
+  *,
+  running: bool,
 ) -> Signals:
   """Returns the global batch's signals from a forward pass that changes nothing."""
-  logits = _logits(recipe, run.train, inputs, index >= 0, running=running)
+  logits = _logits(recipe, run.train, inputs, index >= 0, cut, running=running)
   local = signals_lib.of_logits(logits, labels, index, jnp.zeros_like(index, bool), epoch)
   return _global_signals(recipe, local)
 
@@ -221,28 +235,44 @@ def create(recipe: Recipe) -> Steps:
   are `[]` int32, counted from 0.
 
   Returns:
-    `plan` begins an epoch: selects and clears the meters. `train` steps on one global batch of the plan;
-    `train_thinned` scores that batch and steps on the part that the selector's `thin` names. `refresh` plans the
-    forward passes after an epoch and `score` takes one of them, on unaugmented samples with running statistics.
+    `plan` begins an epoch: selects, groups texts by length, and clears the meters. `train` steps on one global batch of
+    the plan; `train_thinned` scores that batch and steps on the part that the selector's `thin` names. `refresh` plans
+    the forward passes after an epoch and `score` takes one of them, on unaugmented samples with running statistics.
     `evaluate` adds one batch of test samples to an `Evaluation`.
   """
   selector, replicas = recipe.selector, recipe.num_replicas
+
+  def cutting(dataset: Dataset, index: Array) -> Cut:
+    return buckets_lib.cutting(recipe.buckets, dataset.inputs, index)
 
   def batch_of_plan(plan: Selection, step: Array, replica: Array) -> tuple[Array, Array]:
     slots = _local_slots(step, replica, recipe.batch_size, replicas)
     index = plan.indices.at[slots].get(mode="fill", fill_value=-1)
     return index, plan.weights.at[slots].get(mode="fill", fill_value=0.0)
 
+  def cut_of_plan(plan: Selection, fixed: Fixed, step: Array) -> Cut:
+    slots = _local_slots(step, jnp.int32(0), recipe.batch_size, 1)  # those of all devices
+    return cutting(fixed.train, plan.indices.at[slots].get(mode="fill", fill_value=-1))
+
+  def planned(run: RunState, fixed: Fixed, selection: Selection) -> Selection:
+    plan = jax.tree.map(lambda value, like: jnp.asarray(value, like.dtype), selection, run.plan)
+    if recipe.buckets is None:
+      return plan
+    return buckets_lib.grouped(plan, buckets_lib.of_rows(recipe.buckets, fixed.train.inputs))
+
   def plan(run: RunState, fixed: Fixed, epoch: Array, replica: Array) -> tuple[RunState, dict[str, Array]]:
     del replica  # every device plans the same epoch
-    key = jax.random.fold_in(jax.random.fold_in(fixed.key, epoch), Purpose.SELECT)
-    selection, info = selector.select(key, run.selector, epoch)
-    cast = jax.tree.map(lambda value, like: jnp.asarray(value, like.dtype), selection, run.plan)
-    return run._replace(plan=cast, meters=empty_meters(recipe.num_classes)), info
+    epoch_key = jax.random.fold_in(fixed.key, epoch)
+    selection, info = selector.select(jax.random.fold_in(epoch_key, Purpose.SELECT), run.selector, epoch)
+    plan = planned(run, fixed, selection)
+    if recipe.buckets is not None:  # or a run would go from the short texts to the long ones in each epoch
+      plan = buckets_lib.shuffled(jax.random.fold_in(epoch_key, Purpose.BATCHES), plan, recipe.batch_size)
+    return run._replace(plan=plan, meters=empty_meters(recipe.num_classes)), info
 
   def train(run: RunState, fixed: Fixed, epoch: Array, step: Array, replica: Array) -> RunState:
     index, weights = batch_of_plan(run.plan, step, replica)
-    new, local, meters = _backward(recipe, run, fixed, epoch, step, index, weights)
+    cut = cut_of_plan(run.plan, fixed, step)
+    new, local, meters = _backward(recipe, run, fixed, epoch, step, index, weights, cut)
     seen = _global_signals(recipe, local)
     return _record(recipe, run, fixed, new, seen, meters, jnp.sum(seen.index >= 0, dtype=jnp.int32))
 
@@ -251,36 +281,42 @@ def create(recipe: Recipe) -> Steps:
     index, plan_weights = batch_of_plan(run.plan, step, replica)
     inputs, labels = _inputs(recipe, fixed, epoch, index)
     # Batch statistics of the meta-batch: the losses that training on it would have.
-    scored = _score(recipe, run, fixed, epoch, inputs, labels, index, running=False)
+    cut = cut_of_plan(run.plan, fixed, step)
+    scored = _score(recipe, run, epoch, inputs, labels, index, cut, running=False)
     key = jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(fixed.key, epoch), Purpose.THIN), step)
     positions, thin_weights = selector.thin(key, run.selector, scored)
     weights = thin_weights * _gathered(recipe, plan_weights)[positions]
     mine = _local_slots(jnp.int32(0), replica, positions.shape[0], replicas)
     chosen = jnp.where(thin_weights > 0, scored.index[positions], -1)
     part = fixed._replace(train=_at(recipe, fixed.train, positions[mine]))
-    new, _, meters = _backward(recipe, run, part, epoch, step, chosen[mine], weights[mine])
+    cut = cutting(fixed.train, chosen)
+    new, _, meters = _backward(recipe, run, part, epoch, step, chosen[mine], weights[mine], cut)
     trained = jnp.zeros_like(scored.trained).at[positions].set(chosen >= 0)
     forward = jnp.sum(scored.index >= 0, dtype=jnp.int32) + jnp.sum(trained, dtype=jnp.int32)
     return _record(recipe, run, fixed, new, scored._replace(trained=trained), meters, forward)
 
-  def refresh(run: RunState, epoch: Array, replica: Array) -> RunState:
+  def refresh(run: RunState, fixed: Fixed, epoch: Array, replica: Array) -> RunState:
     assert selector.refresh is not None
     del replica
-    selection = selector.refresh(run.selector, epoch)
-    return run._replace(plan=jax.tree.map(lambda value, like: jnp.asarray(value, like.dtype), selection, run.plan))
+    return run._replace(plan=planned(run, fixed, selector.refresh(run.selector, epoch)))
 
   def score(run: RunState, fixed: Fixed, epoch: Array, step: Array, replica: Array) -> RunState:
     index, _ = batch_of_plan(run.plan, step, replica)
     inputs, labels = gather.gather(fixed.train, index)
-    seen = _score(recipe, run, fixed, epoch, recipe.normalize(inputs), labels, index, running=True)
+    cut = cut_of_plan(run.plan, fixed, step)
+    seen = _score(recipe, run, epoch, recipe.normalize(inputs), labels, index, cut, running=True)
     return _record(recipe, run, fixed, run.train, seen, run.meters, jnp.sum(seen.index >= 0, dtype=jnp.int32))
 
   def evaluate(sums: Evaluation, state: TrainState, fixed: Fixed, step: Array, replica: Array) -> Evaluation:
-    slots = _local_slots(step, replica, recipe.eval_batch_size, replicas)
-    valid = slots < fixed.test.labels.shape[0]
-    inputs, labels = gather.gather(fixed.test, jnp.where(valid, slots, -1))
-    valid &= labels >= 0  # an image that cannot be read counts nowhere
-    logits = _logits(recipe, state, recipe.normalize(inputs), valid, running=True)
+    def rows(replica: Array, num_replicas: int) -> Array:
+      slots = _local_slots(step, replica, recipe.eval_batch_size, num_replicas)
+      return jnp.where(slots < fixed.test.labels.shape[0], slots, -1)
+
+    index = rows(replica, replicas)
+    inputs, labels = gather.gather(fixed.test, index)
+    valid = (index >= 0) & (labels >= 0)  # an image that cannot be read counts nowhere
+    cut = cutting(fixed.test, rows(jnp.int32(0), 1))
+    logits = _logits(recipe, state, recipe.normalize(inputs), valid, cut, running=True)
     correct = valid & (jnp.argmax(logits, axis=-1) == labels)
     losses = jnp.where(valid, signals_lib.cross_entropy(logits, labels), 0.0)
     seen = Evaluation(jnp.sum(losses), jnp.sum(correct, dtype=jnp.int32), jnp.sum(valid, dtype=jnp.int32))

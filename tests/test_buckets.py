@@ -1,0 +1,162 @@
+"""Length buckets: how a plan is grouped, what a step is cut to, and that cutting changes no number of a run."""
+
+import functools
+
+import hypothesis
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import runs
+from hypothesis import strategies
+
+from configs import rsd15k
+from dynsel_jax import data
+from dynsel_jax.training import buckets, loop, setup, timing
+from dynsel_jax.types import Selection
+
+N = 23
+BUCKETS = buckets.Buckets((3, 5, 9), 0)
+
+
+def _inputs(counts):
+  return np.where(np.arange(9) < np.asarray(counts)[:, None], 7, 0).astype(np.int32)
+
+
+@functools.partial(jax.jit, static_argnums=3)
+def _regrouped(key, plan, bucket, batch_size):
+  return buckets.shuffled(key, buckets.grouped(plan, bucket), batch_size)
+
+
+@hypothesis.settings(deadline=None, max_examples=60)
+@hypothesis.given(
+  order=strategies.permutations(range(N)),
+  bucket=strategies.lists(strategies.integers(0, 3), min_size=N, max_size=N),
+  size=strategies.integers(0, N),
+  batch_size=strategies.sampled_from([1, 4, 23, 30]),
+  seed=strategies.integers(0, 1 << 20),
+)
+def test_batches_are_those_of_the_sorted_order_and_come_in_a_random_one(order, bucket, size, batch_size, seed):
+  bucket = np.array(bucket, np.int32)
+  weight_of = np.random.default_rng(0).random(N).astype(np.float32)
+  taken = np.arange(N) < size
+  indices = np.where(taken, order, -1).astype(np.int32)
+  weights = np.where(taken, weight_of[order], 0).astype(np.float32)
+  plan = Selection(indices, weights, jnp.int32(size), jnp.float32(0.5), jnp.bool_(True))
+  found = jax.tree.map(np.asarray, _regrouped(jax.random.key(seed), plan, bucket, batch_size))
+
+  by_bucket = indices[:size][np.argsort(bucket[indices[:size]], kind="stable")]
+  cut = size // batch_size * batch_size
+  whole, wanted = (rows[:cut].reshape(-1, batch_size).tolist() for rows in (found.indices, by_bucket))
+  assert sorted(whole) == sorted(wanted)
+  np.testing.assert_array_equal(found.indices[cut:size], by_bucket[cut:])
+  np.testing.assert_array_equal(found.indices[size:], -1)
+  np.testing.assert_array_equal(found.weights, np.where(taken, weight_of[found.indices], 0))
+  assert (found.size, found.learning_rate_multiplier, found.thin) == (size, 0.5, True)
+
+
+def test_the_order_of_batches_is_the_keys_and_every_one_comes_first():
+  indices = np.arange(N, dtype=np.int32)
+  plan = Selection(indices, np.ones(N, np.float32), jnp.int32(N), jnp.float32(1), jnp.bool_(True))
+  firsts = [int(_regrouped(jax.random.key(seed), plan, np.zeros(N, np.int32), 4).indices[0]) // 4 for seed in range(60)]
+  assert set(firsts) == set(range(5))
+
+
+def test_a_step_is_cut_to_the_shortest_length_that_holds_its_longest_text():
+  inputs = _inputs([2, 3, 4, 5, 6, 9])
+  assert buckets.of_rows(BUCKETS, jnp.asarray(inputs)).tolist() == [0, 0, 1, 1, 2, 2]
+
+  @jax.jit
+  def seen(index, rows):
+    cut = buckets.cutting(BUCKETS, jnp.asarray(inputs), index)
+    return cut(lambda rows: (jnp.int32(rows.shape[1]), jnp.sum(rows)), rows)
+
+  for batch, length in (([0, 1], 3), ([1, 2], 5), ([3, -1], 5), ([0, 4], 9), ([-1, -1], 3)):
+    index = np.array(batch, np.int32)
+    width, total = seen(index, inputs[np.maximum(index, 0)][:1])  # the first row: a device's share
+    assert width == length
+    assert total == inputs[max(batch[0], 0), :length].sum()
+
+
+@pytest.fixture(autouse=True)
+def _standard_promotion():
+  """optax's Adam mixes a count of steps with floats."""
+  with jax.numpy_dtype_promotion("standard"):
+    yield
+
+
+def _config(tmp_path, selector, dropout=0.0):
+  made = rsd15k.get_config(f"size=smoke,selector={selector}")
+  runs.planted_texts(made, tmp_path)
+  made.update(batch_size=16, eval_batch_size=10, epochs=3, checkpoint_every_steps=0)
+  made.model.update(vocabulary=20, layers=1, dropout=dropout)
+  return made
+
+
+@pytest.mark.parametrize("selector", ["infobatch", "es", "kakurenbo"])  # weights, thinned steps, scoring afterwards
+def test_cutting_changes_no_number(selector, tmp_path, monkeypatch):
+  made = _config(tmp_path, selector)
+  run = setup.build(made, data.prepare(made.dataset.to_dict()), timing.Timers(), jax.devices()[:1])
+  assert len(run.recipe.buckets.lengths) == 4
+  _, state = runs.train(made, tmp_path / "cut")
+  monkeypatch.setattr(buckets, "cutting", lambda *_: lambda function, rows: function(rows))
+  _, whole = runs.train(made, tmp_path / "whole")
+  for one, other in zip(runs.lines(tmp_path / "cut"), runs.lines(tmp_path / "whole"), strict=True):
+    for field in ("train_loss", "test_loss", "weight_sum"):
+      np.testing.assert_allclose(one[field], other[field], rtol=1e-4)
+    assert one["forward_visits"] == other["forward_visits"]
+  np.testing.assert_array_equal(state.usage.visits, whole.usage.visits)
+  np.testing.assert_allclose(state.usage.last_loss, whole.usage.last_loss, rtol=1e-3)
+
+
+def test_thinned_steps_with_dropout_are_the_same_on_two_devices(tmp_path):
+  made = _config(tmp_path, "es", dropout=0.1)
+  made.selector.anneal_first = made.selector.anneal_last = 0.0
+  (_, one), (_, two) = (runs.train(made, tmp_path / str(count), count) for count in (1, 2))
+  np.testing.assert_array_equal(one.usage.visits, two.usage.visits)
+  np.testing.assert_allclose(one.usage.last_loss, two.usage.last_loss, rtol=1e-3)
+
+
+def test_a_run_through_all_lengths_traces_nothing_after_its_programs(tmp_path, monkeypatch):
+  seen, marks = [], []
+  compile_programs = loop._Trainer.compile
+
+  def marking(self):
+    compile_programs(self)
+    marks.append(len(seen))
+
+  def listener(event, seconds, **details):
+    del seconds
+    if "trace" in event or "compile" in event:
+      seen.append((event, details))
+
+  monkeypatch.setattr(loop._Trainer, "compile", marking)
+  jax.monitoring.register_event_duration_secs_listener(listener)
+  runs.train(_config(tmp_path, "kakurenbo"), tmp_path / "run")
+  jax.monitoring.unregister_event_duration_listener(listener)
+  assert marks[0] > 0
+  assert seen[marks[0] :] == []
+
+
+def test_every_step_of_a_plan_holds_texts_of_similar_length(tmp_path):
+  made = _config(tmp_path, "full")
+  run = setup.build(made, data.prepare(made.dataset.to_dict()), timing.Timers(), jax.devices()[:1])
+  indices = []
+  for epoch in (0, 1):
+    state, _ = run.programs.plan(run.devices.copy(run.initial), run.fixed, epoch)
+    indices.append(np.asarray(state.plan.indices))
+    assert sorted(indices[-1]) == list(range(96))
+  assert not np.array_equal(*indices)
+  lengths = np.array(run.recipe.buckets.lengths)
+  of_sample = np.searchsorted(lengths, np.sum(run.source.train.inputs != 0, axis=1))
+  for of_epoch in indices:
+    batches = of_sample[of_epoch].reshape(-1, 16)
+    assert np.all(np.sort(batches.min(axis=1))[1:] >= np.sort(batches.max(axis=1))[:-1])  # ranges that at most touch
+    assert lengths[batches.max(axis=1)].sum() < 0.95 * 6 * lengths[-1]
+    assert batches.max(axis=1).tolist() != sorted(batches.max(axis=1))
+
+
+def test_images_have_no_buckets():
+  made = runs.config("full")
+  run = setup.build(made, data.load("digits"), timing.Timers(), jax.devices()[:1])
+  assert run.recipe.buckets is None
