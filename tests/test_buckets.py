@@ -12,7 +12,7 @@ from hypothesis import strategies
 
 from configs import rsd15k
 from dynsel_jax import data
-from dynsel_jax.training import buckets, loop, setup, timing
+from dynsel_jax.training import buckets, loop, parallel, setup, steps, timing
 from dynsel_jax.types import Selection
 
 N = 23
@@ -154,6 +154,19 @@ def test_every_step_of_a_plan_holds_texts_of_similar_length(tmp_path):
     assert np.all(np.sort(batches.min(axis=1))[1:] >= np.sort(batches.max(axis=1))[:-1])  # ranges that at most touch
     assert lengths[batches.max(axis=1)].sum() < 0.95 * 6 * lengths[-1]
     assert batches.max(axis=1).tolist() != sorted(batches.max(axis=1))
+
+
+def test_steps_of_every_length_in_one_call_are_the_steps_taken_one_by_one(tmp_path):
+  made = _config(tmp_path, "full", dropout=0.1)
+  run = setup.build(made, data.prepare(made.dataset.to_dict()), timing.Timers(), jax.devices()[:2])
+  looped = parallel.create_programs(steps.create(run.recipe), run.devices, looped=True)
+  ends = []
+  for programs, counts in ((run.programs, [1] * 6), (looped, [6])):
+    state, _ = programs.plan(run.devices.copy(run.initial), run.fixed, 0)
+    for step, count in enumerate(counts):
+      state = programs.train(state, run.fixed, 0, step, count)
+    ends.append(parallel.fetch(state))
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), ends[0].train, ends[1].train)
 
 
 def test_images_have_no_buckets():
