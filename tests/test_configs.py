@@ -2,6 +2,7 @@
 
 import importlib
 import pathlib
+import types
 
 import image_sets
 import jax
@@ -66,7 +67,8 @@ def built(monkeypatch):
   """Returns `setup.build` of a config on the data set's stand-in, with shapes in place of the initial state."""
   monkeypatch.setattr(parallel.Devices, "build", lambda self, function, *rest: jax.eval_shape(function, *rest))
   scores = {name: jnp.linspace(0.0, 1.0, 600) for name in factor_columns.COLUMNS}
-  monkeypatch.setattr(factor_columns, "factor_columns", lambda *_: scores)
+  stage = types.SimpleNamespace(columns=scores, firings=None)
+  monkeypatch.setattr(factor_columns, "Stage", lambda *_: stage)
   read = {column: jnp.linspace(0.0, 1.0, 600) for name in selectors.METHODS for column in selectors.columns(name)}
   monkeypatch.setattr(score_file, "read_columns", lambda *_: read)
 

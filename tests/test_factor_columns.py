@@ -48,7 +48,7 @@ def test_a_run_goes_on_with_the_columns_that_it_began_with(tmp_path, monkeypatch
     raise AssertionError("the columns are made again, and on another machine come out with other bits")
 
   with monkeypatch.context() as patched:
-    patched.setattr(factor_columns, "factor_columns", elsewhere)
+    patched.setattr(factor_columns, "Stage", elsewhere)
     _, continued = runs.train(made, tmp_path / "run")
   runs.same_state(continued, expected)
 
@@ -61,7 +61,7 @@ def test_a_run_goes_on_with_the_columns_that_it_began_with(tmp_path, monkeypatch
 def test_columns_depend_on_settings_and_lie_between_0_and_1(tmp_path):
   source = data.load("digits")
   columns = [
-    factor_columns.factor_columns(_config(tmp_path, **changes), source, timing.Timers())
+    factor_columns.Stage(_config(tmp_path, **changes), source, timing.Timers()).columns
     for changes in ({}, {"factors__k": 4}, {"features__components": 8})
   ]
   for found in columns:
@@ -76,12 +76,12 @@ def test_columns_depend_on_settings_and_lie_between_0_and_1(tmp_path):
 
 def test_other_labels_score_anew_without_another_fit(tmp_path, monkeypatch):
   source = data.load("digits")
-  clean = factor_columns.factor_columns(_config(tmp_path), source, timing.Timers())
+  clean = factor_columns.Stage(_config(tmp_path), source, timing.Timers()).columns
   monkeypatch.setattr(factors, "fit_sae", None)  # a fit would fail
   noisy = noise.apply(source, {"rate": 0.4})
-  found = factor_columns.factor_columns(_config(tmp_path), noisy, timing.Timers())
+  found = factor_columns.Stage(_config(tmp_path), noisy, timing.Timers()).columns
   assert not np.array_equal(clean["representativeness"], found["representativeness"])
-  again = factor_columns.factor_columns(_config(tmp_path), source, timing.Timers())
+  again = factor_columns.Stage(_config(tmp_path), source, timing.Timers()).columns
   for name, column in clean.items():
     np.testing.assert_array_equal(again[name], column)
 

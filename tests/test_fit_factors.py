@@ -66,7 +66,7 @@ def test_files_hold_what_the_autoencoder_in_them_gives(fitted):
 def test_a_run_finds_the_stage_in_the_cache(fitted, tmp_path):
   workspace, _ = fitted
   timers = timing.Timers()
-  columns = factor_columns.factor_columns(_config(workspace), data.load("digits"), timers)
+  columns = factor_columns.Stage(_config(workspace), data.load("digits"), timers).columns
   assert timers.seconds()["features"] == timers.seconds()["factors"] == 0
   counted = _arrays(workspace / "report" / "factors.npz")
   for name in factor_columns.COLUMNS:
@@ -133,7 +133,7 @@ def _from_file(folder, features, source, **changes):
   made = digits.get_config("selector=rrd,features=file")
   made.update_from_flattened_dict({"features.path": str(folder / "features.npy"), "cache_dir": str(folder / "cache")})
   made.factors.update({"epochs": 5, **changes})
-  return factor_columns.factor_columns(made, source, timing.Timers())
+  return factor_columns.Stage(made, source, timing.Timers()).columns
 
 
 def _pixels(images):

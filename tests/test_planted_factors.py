@@ -117,7 +117,7 @@ def test_a_run_trains_on_the_planted_representatives_first_and_on_the_planted_ra
   made.factors.update(expansion_factor=1, k=ACTIVE, orient=True, epochs=60, batch_size=250, learning_rate=1e-2)
   samples = data.Dataset(np.zeros((NUM_SAMPLES, 1, 1, 1), np.uint8), labels)
   source = data.Source("planted", samples, samples, NUM_CLASSES, (0.0,), (1.0,), "planted", "planted")
-  found = factor_columns.factor_columns(made, source, timing.Timers())
+  found = factor_columns.Stage(made, source, timing.Timers()).columns
 
   placed = jnp.asarray(labels)
 

@@ -191,6 +191,54 @@ def test_the_page_refers_to_nothing_outside_and_every_file_is_there(folder, tmp_
   assert rows[0]["less_full_mean"] == ""
 
 
+def _record(path, fields):
+  """Adds to each line of a run's metrics what `fields` gives for its epoch."""
+  lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+  lines = [line | fields(line["epoch"]) for line in lines]
+  (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def _coverage(epoch):
+  if epoch == 4:  # the full data, where a curriculum logs zeros; and a set that has no common factor
+    whole = {"factors_covered": 1.0, "rare_factor_rate": 1.0, "common_factor_rate": None}
+    return {**whole, "selector": {"alpha": 0.0, "full_data": 1.0}}
+  found = {"factors_covered": 0.1 * epoch, "rare_factor_rate": 0.5 + epoch, "common_factor_rate": None}
+  return {**found, "selector": {"alpha": 1 - 0.1 * epoch, "full_data": 0.0}}
+
+
+def test_factor_coverage_and_noise_over_epochs_are_shown_where_runs_record_them(tmp_path):
+  for seed in (0, 1):
+    for method in ("full", "rrd", "random"):
+      run_folders.write(tmp_path / f"{method}{seed}", method, seed)
+  names = [name for name, _, _ in plots.all_plots(_groups(tmp_path)[0])]
+  assert "factors" not in names and "noise" not in names
+  assert "factors covered" not in tables.usage(_groups(tmp_path)[0]).markdown()
+
+  _record(tmp_path / "rrd0", _coverage)  # the other seed's is from before there were such fields
+  for method in ("full", "rrd"):
+    _record(tmp_path / f"{method}1", lambda epoch: {"noisy_share_kept": 0.05 * epoch})
+  members, _ = _groups(tmp_path)
+  figures = {name: figure for name, _, figure in plots.all_plots(members)}
+  (panel,) = [axes for axes in figures["factors"].axes if axes.get_title(loc="left")]
+  assert panel.get_title(loc="left") == "rrd, n = 1"
+  _, covered, rare, common, alpha = (line.get_ydata() for line in panel.lines)
+  np.testing.assert_allclose(covered, [0.1, 0.2, 0.3, 1.0])
+  np.testing.assert_allclose(rare, [1.5, 2.5, 3.5, 1.0])
+  assert np.isnan(common).all()
+  np.testing.assert_allclose(alpha, [0.9, 0.8, 0.7, np.nan])
+  of_full, of_rrd = [axes for axes in figures["noise"].axes if axes.get_title(loc="left")]
+  assert (len(of_full.lines), len(of_rrd.lines)) == (1, 2)  # full training stands beside the method
+  np.testing.assert_allclose(of_rrd.lines[1].get_ydata(), [5, 10, 15, 20])
+
+  row = next(row for row in tables.usage(members).rows if row["method"] == "rrd")
+  assert (row["factors_covered_mean"], row["factors_covered_n"]) == (pytest.approx(0.4), 1)
+  assert row["rare_factor_rate_mean"] == pytest.approx(8.5 / 4) and row["common_factor_rate_n"] == 0
+  assert "| 40.0 | 2.12 | - |" in tables.usage(members).markdown()
+  page.write(runs.find([str(tmp_path)]), str(tmp_path / "out"))
+  text = (tmp_path / "out" / "report.md").read_text()
+  assert "plots/digits_factors.svg" in text and "plots/digits_noise.svg" in text
+
+
 def test_names_are_escaped_in_the_page(tmp_path):
   run_folders.write(tmp_path / "run", "my_lab:<b>x</b>", 0, dataset="a|b/<i>")
   page.write(runs.find([str(tmp_path / "run")]), str(tmp_path / "out"))

@@ -102,6 +102,32 @@ def test_features_of_a_file_go_to_rrd_alone():
   assert with_features == {"rrd_keep0.3": "clip.npz"}
 
 
+def test_an_autoencoder_from_elsewhere_and_a_cache_of_its_own_go_where_they_belong():
+  cells = sweep.read_sweep("configs/sweeps/sae_transfer.py:features=clip.npz,sae=other.npz,seeds=1")
+  made = {cell.row: sweep.config_of(cell) for cell in cells}
+  assert made.pop("full").selector.name == "full"
+  of_share = {(config.selector.keep_fraction, config.factors.sae) for config in made.values()}
+  assert of_share == {(share, sae) for share in (0.3, 0.5, 0.7) for sae in ("", "other.npz")}
+  assert {config.features.path for config in made.values()} == {"clip.npz"}
+  cells = sweep.read_sweep("configs/sweeps/overhead.py:cache=new,seeds=2")
+  caches = {(cell.row, sweep.config_of(cell).cache_dir) for cell in cells}
+  assert caches >= {("full", ""), ("rrd_keep0.3", "new/rrd_keep0.3"), ("rrd_keep0.7", "new/rrd_keep0.7")}
+  assert len(caches) == 5
+
+
+def test_models_bring_their_recipe_and_spaces_are_those_that_are_given():
+  cells = sweep.read_sweep("configs/sweeps/backbones.py:config=configs/cifar10.py,size=full,seeds=1")
+  made = {cell.row: sweep.config_of(cell) for cell in cells}
+  recipes = {(config.model.name, config.optimizer.name, config.learning_rate) for config in made.values()}
+  sgd = {(name, "sgd", 0.1) for name in ("resnet18", "resnet50", "vgg16")}
+  assert recipes == {*sgd, ("vit_small", "adamw", 1e-3)}
+  assert made["vgg16-rrd_keep0.7"].optimizer.weight_decay == 1e-4
+  assert made["resnet18-rrd_keep0.7"].optimizer.weight_decay == 5e-4
+  cells = sweep.read_sweep("configs/sweeps/feature_space.py:clip=weights,seeds=1")
+  spaces = {(config.features.name, config.features.get("path")) for config in map(sweep.config_of, cells)}
+  assert spaces == {("backbone", ""), ("pixels", None), ("clip", "weights")}
+
+
 def test_stopped_anywhere_and_continued_gives_the_table_of_one_left_alone(file, tmp_path):
   argument = f"{file}:seeds=2"
   alone = sweep.sweep(argument, str(tmp_path / "alone"))

@@ -2,6 +2,9 @@
 
     python -m experiments.sweep --sweep=configs/sweeps/label_noise.py:config=configs/cifar100.py --workdir=runs/noise
 
+The table has ResNet-50 on CIFAR-100 at 20 and 30 % kept, clean and noisy: RRD 64.29 and 60.33, 75.70 and 60.86 %,
+InfoBatch 56.90 and 54.49, 63.81 and 55.67 %. Here 30 % are kept.
+
 `config` is a file of configs/, digits by default, `size` its size, cpu by default; `features` an array file for rrd,
 pixels where it is not given. The report shows which share of what was trained on had a wrong label.
 """

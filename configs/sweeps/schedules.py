@@ -2,6 +2,9 @@
 
     python -m experiments.sweep --sweep=configs/sweeps/schedules.py:config=configs/cifar100.py --workdir=runs/schedules
 
+The table has ResNet-18 on CIFAR-100, full training and RRD at a share that it does not say: multi-step 77.3 and 77.6 %,
+one cycle 78.2 and 78.2 %, cosine 78.2 and 78.4 %. Here 30 % are kept.
+
 `config` is a file of configs/, digits by default, `size` its size, cpu by default; `features` an array file for rrd,
 pixels where it is not given.
 """

@@ -18,6 +18,12 @@ __all__ = ["Column", "Table", "accuracy", "all_tables", "gini", "kept_by_class",
 
 Row = dict[str, Any]
 
+FACTOR_FIELDS = {  # of a line of the metrics: title, scale and format of its mean over the epochs
+  "factors_covered": ("factors covered an epoch, %", 100.0, ".1f"),
+  "rare_factor_rate": ("rate of rare factors", 1.0, ".2f"),
+  "common_factor_rate": ("rate of common factors", 1.0, ".2f"),
+}
+
 
 class Column(NamedTuple):
   """How one column is shown, given a row's numbers."""
@@ -225,6 +231,11 @@ def kept_by_class(run: Run) -> np.ndarray:
   return np.sum([line["kept_by_class"] for line in run.metrics], axis=0)
 
 
+def _epoch_mean(run: Run, name: str) -> float:
+  """Returns the mean of a field of the metrics over the epochs that have it; nan where none has."""
+  return spread(line[name] for line in run.metrics if line.get(name) is not None).mean
+
+
 def usage(groups: Sequence[Group]) -> Table:
   """Returns how evenly each group used the training set."""
   rows = []
@@ -237,6 +248,9 @@ def usage(groups: Sequence[Group]) -> Table:
     _put(row, "gini", spread(map(gini, known)))
     noisy = [(run.summary or {})["noisy_share_kept"] for run in group.runs if "noisy_share_kept" in (run.summary or {})]
     _put(row, "noisy_share_kept", spread(noisy))
+    for name in FACTOR_FIELDS:
+      means = (_epoch_mean(run, name) for run in group.runs)
+      _put(row, name, spread(mean for mean in means if not math.isnan(mean)))
     rows.append(row)
   columns = [
     *METHOD,
@@ -248,6 +262,12 @@ def usage(groups: Sequence[Group]) -> Table:
   if any(row["noisy_share_kept_n"] for row in rows):
     columns.append(Column("wrong labels among the visits, %", _mean_sd("noisy_share_kept", 100)))
   note = "The deviation is over the samples of a run; a Gini coefficient of 0 means that all were used alike."
+  if any(row["factors_covered_n"] for row in rows):
+    columns += [Column(title, _mean_sd(name, scale, form)) for name, (title, scale, form) in FACTOR_FIELDS.items()]
+    note += (
+      " Factors are covered where they fire in a sample of the epoch; a factor's rate is its firings a visit over those"
+      " a sample of the whole set, 1 for samples at random. All three are means over the epochs."
+    )
   return Table("usage", "Usage of the training set", note, tuple(columns), rows)
 
 

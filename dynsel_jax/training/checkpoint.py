@@ -30,6 +30,7 @@ class Position:
   forward_visits: int = 0  # of finished epochs
   backward_visits: int = 0  # of finished epochs
   noisy_visits: int = 0  # of `backward_visits`, those of samples whose label is wrong by label noise
+  factor_firings: list[int] = dataclasses.field(default_factory=list)  # of `backward_visits`, by latent; see `coverage`
   non_finite_scores: int = 0
   best_accuracy: float = 0.0
   best_validation_accuracy: float = -1.0  # of the finished epochs, where there is a validation set

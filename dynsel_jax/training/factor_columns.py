@@ -16,11 +16,11 @@ from jax import Array
 
 from dynsel_jax import cache, factors, features, options
 from dynsel_jax.data import Source
-from dynsel_jax.factors import files, quality, sae, statistics
+from dynsel_jax.factors import coverage, files, quality, sae, statistics
 from dynsel_jax.training import spaces
 from dynsel_jax.training.timing import Timers
 
-__all__ = ["COLUMNS", "Stage", "defaults", "factor_columns"]
+__all__ = ["COLUMNS", "Stage", "defaults"]
 
 COLUMNS = ("representativeness", "rarity")  # what this stage makes, for `SampleTable.columns`
 
@@ -41,20 +41,6 @@ def defaults() -> dict[str, Any]:
     "learning_rate": 1e-3,
     "common_fraction": 0.1,  # share of the latents that count as common
   }
-
-
-def factor_columns(config: ml_collections.ConfigDict, source: Source, timers: Timers) -> dict[str, Array]:
-  """Returns the columns `COLUMNS` of the training set, `[N]` float32 in [0, 1].
-
-  Args:
-    config: its sections `features` and `factors` are read, and `cache_dir`.
-    source: the data.
-    timers: get the seconds of "features" and "factors".
-
-  Raises:
-    UserError: a value of those sections is wrong.
-  """
-  return Stage(config, source, timers).columns
 
 
 def _check(settings: dict[str, Any]) -> None:
@@ -181,6 +167,12 @@ class Stage:
   def columns(self) -> dict[str, Array]:
     """The columns `COLUMNS`, `[N]` float32 in [0, 1]."""
     return {name: jnp.asarray(self._scored[name]) for name in COLUMNS}
+
+  @property
+  def firings(self) -> coverage.Firings:
+    """Which latents fire in which training sample."""
+    indices, values = (self._encoded[name] for name in factors.Codes._fields)
+    return coverage.firings(indices, values, len(self._encoded["b_enc"]), self._common_fraction)
 
   def _cached(self, kind: str, key: dict[str, Any], build: Any) -> cache.Arrays:
     return cache.cached(kind, {**self._feature_key, **key}, build, self._directory)

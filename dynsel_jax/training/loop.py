@@ -14,6 +14,7 @@ import ml_collections
 import numpy as np
 
 from dynsel_jax import cache, data, options
+from dynsel_jax.factors import coverage
 from dynsel_jax.selectors import ranking
 from dynsel_jax.training import parallel, setup
 from dynsel_jax.training.checkpoint import Checkpoints, Position
@@ -72,6 +73,7 @@ class _Trainer:
     self.position = Position()
     self.checkpoints = Checkpoints(workdir.checkpoints)
     self.saved = 0  # optimizer steps at the last checkpoint
+    self.firings = workdir.read_firings()
     self.validation: Fixed | None = None  # the run's arrays with the validation set for the test set
     if run.source.validation is not None:
       self.validation = run.fixed._replace(test=run.devices.place(run.source.validation))
@@ -232,6 +234,11 @@ class _Trainer:
       noisy_visits = int(visits[noisy].sum())
       metrics["noisy_share_kept"] = (noisy_visits - position.noisy_visits) / max(int(meters.backward_visits), 1)
       position.noisy_visits = noisy_visits
+    if self.firings is not None:
+      fired = coverage.count(self.firings.latents, visits, self.firings.frequency.size)
+      of_epoch = fired - np.asarray(position.factor_firings or 0)
+      metrics |= coverage.coverage(self.firings, of_epoch, int(meters.backward_visits))
+      position.factor_firings = fired.tolist()
     if (corrupt := self.run.feed.corrupt()) is not None:
       position.corrupt = corrupt
       metrics["corrupt"] = sum(map(len, corrupt.values()))
@@ -323,7 +330,7 @@ def train_and_evaluate(
     device, count = run.devices.local[0], run.devices.num_replicas
     made = provenance(given, source.fingerprint, cache.checksum(columns), device, count)
     folder.check_same_run(made)
-    folder.begin(made, columns)
+    folder.begin(made, columns, run.firings)
     if source.true_labels is not None:
       folder.write_noise(source.train.labels, source.true_labels)
     trainer = _Trainer(run, config, folder, timers)

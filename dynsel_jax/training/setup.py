@@ -10,6 +10,7 @@ from flax import linen as nn
 
 from dynsel_jax import data, models, options, selectors
 from dynsel_jax.data import gather, stream
+from dynsel_jax.factors import coverage
 from dynsel_jax.selectors import ranking, wrapping
 from dynsel_jax.training import (
   buckets,
@@ -37,6 +38,7 @@ class Run(NamedTuple):
 
   source: data.Source
   columns: Mapping[str, jax.Array]  # of the `SampleTable`
+  firings: coverage.Firings | None  # where this call made the columns, and factor scores are among them
   recipe: steps.Recipe
   programs: parallel.Programs
   devices: parallel.Devices
@@ -203,8 +205,9 @@ def build(
 
   # What costs minutes comes after everything that can be wrong at once.
   with parallel.first_process_first():
+    firings = None
     if columns is None:
-      columns = _columns(config, source, timers)
+      columns, firings = _columns(config, source, timers)
   columns = {name: jnp.asarray(column) for name, column in columns.items()}
   table = SampleTable(jnp.asarray(source.train.labels), source.num_classes, columns)
   selector = selectors.create(selector_name, table, config.epochs, wrapped_in, **selector_options)
@@ -239,6 +242,7 @@ def build(
   return Run(
     source=source,
     columns=columns,
+    firings=firings,
     recipe=recipe,
     programs=parallel.create_programs(steps.create(recipe), placed, streamed=streamed),
     devices=placed,
@@ -297,15 +301,18 @@ def _feed(
   return feed.Streamed(source, key, devices, cropped=cropped, **sizes)
 
 
-def _columns(config: ml_collections.ConfigDict, source: data.Source, timers: Timers) -> dict[str, jax.Array]:
-  """Makes what the selector reads of each sample, from a score file and from the factors."""
-  columns = {}
+def _columns(
+  config: ml_collections.ConfigDict, source: data.Source, timers: Timers
+) -> tuple[dict[str, jax.Array], coverage.Firings | None]:
+  """Makes what the selector reads of each sample, from a score file and from the factors, and which of these fire."""
+  columns, firings = {}, None
   if "scores" in config:
     options.check_present("scores", config.scores.to_dict(), score_file.defaults())
     columns = score_file.read_columns(config.scores.path, source)
   if "features" in config:
-    columns = {**columns, **factor_columns.factor_columns(config, source, timers)}
-  return columns
+    stage = factor_columns.Stage(config, source, timers)
+    columns, firings = {**columns, **stage.columns}, stage.firings
+  return columns, firings
 
 
 def _model(config: ml_collections.ConfigDict, num_classes: int, num_replicas: int) -> nn.Module:

@@ -1,7 +1,7 @@
 """The files that a run leaves behind: the contract that reports and people rely on. Host-side input and output.
 
-`config.json`, `columns.npz`, `metrics.jsonl`, `summary.json`, `usage.npz`, `noise.npz` and TensorBoard event files;
-`checkpoint` writes the rest.
+`config.json`, `columns.npz`, `firings.npz`, `metrics.jsonl`, `summary.json`, `usage.npz`, `noise.npz` and TensorBoard
+event files; `checkpoint` writes the rest.
 """
 
 import functools
@@ -14,9 +14,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from absl import logging
 from tensorboardX import SummaryWriter
 
 from dynsel_jax import cache, options
+from dynsel_jax.factors.coverage import Firings
 
 __all__ = ["Workdir", "check_writable", "provenance"]
 
@@ -114,17 +116,20 @@ class Workdir:
       raise options.UserError(f"workdir={self.path} belongs to a different run: {', '.join(differing)}")
 
   @_if_writing
-  def begin(self, made: dict[str, Any], columns: cache.Arrays) -> None:
-    """Makes the folder and writes `columns.npz` and `config.json`, unless it has one from an earlier part of the run.
+  def begin(self, made: dict[str, Any], columns: cache.Arrays, firings: Firings | None = None) -> None:
+    """Makes the folder and writes its first files, `config.json` last, unless it has that from an earlier part.
 
     Args:
       made: as `provenance` returns it.
       columns: of the `SampleTable`, kept so that a run goes on with them wherever it is continued.
+      firings: of the training set's factors, kept for the same reason; a run that began without them has none.
     """
     self.path.mkdir(parents=True, exist_ok=True)
     if not (self.path / "config.json").exists():
       if columns:
         self._write_arrays("columns", columns)
+      if firings is not None:
+        self._write_arrays("firings", firings._asdict())
       _write(self.path / "config.json", json.dumps(made, indent=2) + "\n")
 
   def read_columns(self) -> cache.Arrays | None:
@@ -137,6 +142,18 @@ class Workdir:
     except cache.UNREADABLE:
       return None
     return columns if cache.checksum(columns) == held["columns_fingerprint"] else None
+
+  def read_firings(self) -> Firings | None:
+    """Returns the firings that the run began with; None without them, or in a process that does not write."""
+    path = self.path / "firings.npz"
+    if not self.writes or not path.exists():
+      return None
+    try:
+      with path.open("rb") as raw, np.load(raw) as file:
+        return Firings(**file)
+    except (*cache.UNREADABLE, TypeError) as error:
+      logging.warning("%s is damaged (%s): from here on no line has the coverage of factors", path, error)
+      return None
 
   @_if_writing
   def rewind(self, epoch: int) -> None:
