@@ -3,17 +3,24 @@
 import json
 import os
 import pathlib
+import re
+import signal
 import subprocess
 import sys
 
+import jax
+import numpy as np
 import pytest
 import runs
 from conftest import ROOT
 
 from configs.sweeps import base
 from dynsel_jax import data, options
+from dynsel_jax.report import groups, tables
+from dynsel_jax.report import runs as found_runs
 from dynsel_jax.training import loop
 from experiments import sweep
+from experiments.sweeps import workers
 
 SHIPPED = sorted(path for path in (ROOT / "configs" / "sweeps").glob("*.py") if path.stem not in ("__init__", "base"))
 
@@ -27,6 +34,42 @@ def get_sweep(arguments=""):
   few += [base.Point("wrong", {"selector": "random"}, {"selector.keep_fraction": 1.5})] if chosen["wrong"] else []
   return base.Sweep("configs/digits.py:size=smoke", [few, base.seeds(chosen["seeds"])], {"batch_size": 128})
 """
+
+# Four cells whose selector's module, lab.py, obeys a file in $ORDERS called for example SIGKILL-worker: the process
+# that takes it sends the signal at a step of its run, to itself or to the sweep, and trains no further until it is told.
+LAB_FILE = """
+from configs.sweeps import base
+
+def get_sweep(arguments=""):
+  shares = [base.Point(f"keep{share}", {}, {"selector.keep_fraction": share}) for share in (0.5, 0.7)]
+  return base.Sweep("configs/digits.py:size=smoke,selector=lab:random", [shares, base.seeds(2)], {"batch_size": 128})
+"""
+LAB = """
+import itertools, os, pathlib, select, signal, sys
+
+from dynsel_jax import selectors
+from dynsel_jax.training import console
+
+random, steps, due = selectors.METHODS["random"].factory, itertools.count(1), console.Console.due
+print("cores", sorted(os.sched_getaffinity(0)), flush=True)
+
+def obeying(self):
+  if next(steps) == 3:
+    for order in pathlib.Path(os.environ["ORDERS"]).iterdir():
+      try:
+        order.unlink()
+      except FileNotFoundError:
+        continue  # the other worker's
+      kind, whom = order.name.split("-")
+      os.kill(os.getppid() if whom == "sweep" else os.getpid(), signal.Signals[kind])
+      if whom == "sweep":
+        select.select([int(sys.argv[1])], [], [])  # the pipe to the sweep: a word comes through it, or it ends
+  return due(self)
+
+console.Console.due = obeying
+"""
+
+two_cores = pytest.mark.skipif(len(workers._cores()) < 2, reason="two processes need two cores")
 
 
 @pytest.fixture
@@ -148,12 +191,30 @@ def test_stopped_anywhere_and_continued_gives_the_table_of_one_left_alone(file, 
   assert (tmp_path / "stopped" / "sweep.txt").read_text() == alone.table() + "\n"
   resumed = [_summary(tmp_path / "stopped" / name)["resumed_from"] for name in alone.words]
   assert [] in resumed and any(resumed)
-  for name in alone.words:
-    assert runs.lines(tmp_path / "stopped" / name) == runs.lines(tmp_path / "alone" / name)
+  _same_but_for_seconds(tmp_path / "stopped", tmp_path / "alone", alone.words)
 
 
 def _summary(workdir):
   return json.loads(pathlib.Path(workdir, "summary.json").read_text())
+
+
+def _same_but_for_seconds(one, other, names):
+  """Asserts that two sweeps left the same behind, bit for bit, and that the report's main table says so."""
+  for name in names:
+    assert runs.lines(one / name) == runs.lines(other / name)
+    summaries = [_summary(workdir / name) for workdir in (one, other)]
+    for summary in summaries:
+      del summary["seconds"], summary["resumed_from"]
+    assert summaries[0] == summaries[1]
+    np.testing.assert_equal(dict(np.load(one / name / "usage.npz")), dict(np.load(other / name / "usage.npz")))
+  np.testing.assert_equal(_results(one), _results(other))
+
+
+def _results(workdir):
+  collected, left_out = groups.collect(found_runs.find([str(workdir)]))
+  assert not left_out
+  rows = tables.results(collected).rows
+  return [{name: value for name, value in row.items() if not name.startswith("seconds")} for row in rows]
 
 
 def test_a_failed_cell_is_reported_and_the_rest_is_run_and_data_is_read_once(file, tmp_path, monkeypatch, capsys):
@@ -180,13 +241,96 @@ def test_a_finished_cell_is_neither_made_again_nor_taken_for_another(file, tmp_p
   assert "belongs to a different run" in sweep.sweep(str(file), str(out)).failures["full-seed0"]
 
 
-def test_the_command_exits_with_one_after_a_failure_and_with_two_on_a_wrong_sweep(file, tmp_path):
-  def run(argument):
-    command = [sys.executable, "-m", "experiments.sweep", f"--sweep={argument}", f"--workdir={tmp_path / 'out'}"]
-    return subprocess.run(command, cwd=ROOT, env=dict(os.environ), capture_output=True, text=True)
+def _start(argument, workdir, *flags, **environment):
+  command = [sys.executable, "-m", "experiments.sweep", f"--sweep={argument}", f"--workdir={workdir}", *flags]
+  done = subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True)
+  return done.returncode, done.stdout, done.stderr
 
-  failed = run(f"{file}:wrong=1")
-  assert failed.returncode == 1, failed.stderr
-  assert "failed: wrong-seed0: selector.keep_fraction=1.5" in failed.stdout
-  missing = run("nowhere.py")
-  assert (missing.returncode, missing.stderr) == (2, "error: nowhere.py is not a file\n")
+
+def test_the_command_exits_with_one_after_a_failure_and_with_two_on_a_wrong_flag(file, tmp_path):
+  status, said, errors = _start(f"{file}:wrong=1", tmp_path / "out")
+  assert status == 1, errors
+  assert "failed: wrong-seed0: selector.keep_fraction=1.5" in said
+  assert _start("nowhere.py", tmp_path / "out") == (2, "", "error: nowhere.py is not a file\n")
+  wrong = _start(file, tmp_path / "never", "--processes=0")
+  assert wrong == (2, "", "error: processes=0 must be at least 1\n")
+  assert not (tmp_path / "never").exists()
+
+
+@pytest.mark.parametrize(
+  ("processes", "platform", "line"),
+  [
+    (-1, "cpu", "processes=-1 must be at least 1"),
+    (5, "cpu", "processes=5 is more than there are cores to share: 4"),
+    (2, "gpu", "processes=2 is for runs on the CPU, and these run on gpu"),
+  ],
+)
+def test_processes_that_there_cannot_be_are_refused(processes, platform, line, file, tmp_path, monkeypatch):
+  monkeypatch.setattr(workers, "_cores", lambda: [0, 1, 2, 3])
+  monkeypatch.setattr(jax, "default_backend", lambda: platform)
+  with pytest.raises(options.UserError, match=line):
+    sweep.sweep(str(file), str(tmp_path / "out"), processes)
+  assert not (tmp_path / "out").exists()
+
+
+@two_cores
+def test_two_processes_make_what_one_does_and_report_a_failed_cell_alike(file, tmp_path, capfd):
+  one = sweep.sweep(f"{file}:wrong=1", str(tmp_path / "one"))
+  capfd.readouterr()
+  two = sweep.sweep(f"{file}:wrong=1", str(tmp_path / "two"), processes=2)
+  said = capfd.readouterr()
+  assert two.table() == one.table() == (tmp_path / "two" / "sweep.txt").read_text().rstrip("\n")
+  _same_but_for_seconds(tmp_path / "two", tmp_path / "one", [name for name in one.words if name not in one.failures])
+  assert "UserError" in (tmp_path / "two" / "wrong-seed0" / "error.txt").read_text()
+  assert "failed: selector.keep_fraction=1.5 must lie in (0, 1]\n  alone: python -m experiments.train" in said.err
+  lines = said.out.splitlines()
+  assert lines[:2] == [
+    "full-seed0, 0 done, 1 running, 2 to do, 0 failed",
+    "random_keep0.5-seed0, 0 done, 2 running, 1 to do, 0 failed",
+  ]
+  assert {line.partition(": epoch")[0] for line in lines if "epoch 2/2" in line} == {
+    "full-seed0",
+    "random_keep0.5-seed0",
+  }
+
+
+@two_cores
+def test_two_processes_stopped_and_killed_and_continued_leave_what_one_left_alone_does(tmp_path):
+  orders = tmp_path / "orders"
+  orders.mkdir()
+  (tmp_path / "lab.py").write_text(LAB)
+  (tmp_path / "few.py").write_text(LAB_FILE)
+
+  def start(workdir, *flags, order=""):
+    if order:
+      (orders / order).touch()
+    # Its end is that of the workers too, since they hold the same standard output.
+    return _start(tmp_path / "few.py", workdir, *flags, ORDERS=str(orders), PYTHONPATH=str(tmp_path))
+
+  status, table, errors = start(tmp_path / "alone")
+  assert status == 0, errors
+  names = [f"keep{share}-seed{seed}" for seed in (0, 1) for share in (0.5, 0.7)]
+
+  stopped = tmp_path / "stopped"
+  status, said, errors = start(stopped, "--processes=2", order="SIGTERM-sweep")
+  assert status == 0, errors
+  assert "stopped by SIGTERM after step 3, and saved" in errors
+  assert errors.endswith("; the same command continues the sweep\n")
+  shares = [set(json.loads(found)) for found in re.findall(r"^keep\S+: cores (.*)$", said, re.MULTILINE)]
+  assert [len(share) for share in shares] == [len(workers._cores()) // 2] * 2 and not shares[0] & shares[1]
+
+  assert start(stopped, "--processes=2", order="SIGKILL-sweep")[0] == -signal.SIGKILL
+
+  status, said, errors = start(stopped, "--processes=2", order="SIGKILL-worker")
+  assert status == 1
+  assert "3 done, 0 running, 0 to do, 1 failed" in said, errors
+  (failed,) = re.findall(r"^failed: (\S+): its process was ended by SIGKILL, as when memory runs out$", said, re.M)
+  assert "SIGKILL" in (stopped / failed / "error.txt").read_text()
+
+  status, said, errors = start(stopped, "--processes=2")
+  assert status == 0, errors
+  assert said.splitlines()[-4:] == table.splitlines()[-4:]
+  assert not (stopped / failed / "error.txt").exists()
+  _same_but_for_seconds(stopped, tmp_path / "alone", names)
+  # Whoever asked for the signals had its run saved by the first two.
+  assert sum(len(_summary(stopped / name)["resumed_from"]) for name in names) >= 2

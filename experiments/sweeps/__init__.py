@@ -1,0 +1,1 @@
+"""How `python -m experiments.sweep` makes its cells: one of them, the table of all, and several processes."""

@@ -1,0 +1,97 @@
+"""What is known of each cell of a sweep: a table on the terminal and in a file, and a line when something changes."""
+
+import collections
+import contextlib
+import json
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from configs.sweeps import base
+from experiments.sweeps.making import Outcome, accuracy
+
+__all__ = ["Board"]
+
+
+def _command(cell: base.Cell, workdir: pathlib.Path) -> str:
+  """Returns the command that makes the cell's run alone."""
+  fields = "".join(f" --config.{name}={value}" for name, value in cell.fields.items())
+  return f"python -m experiments.train --config={cell.config}{fields} --workdir={workdir}"
+
+
+class Board:
+  """What is known of each cell, as a table: a row for each combination of the axes but the last."""
+
+  def __init__(self, cells: Sequence[base.Cell], workdir: pathlib.Path):
+    """Finds the runs that are finished already."""
+    self.cells, self.workdir = cells, workdir
+    self.words = {cell.name: self._found(cell) for cell in cells}
+    self.failures: dict[str, str] = {}
+
+  def _found(self, cell: base.Cell) -> str:
+    folder = self.workdir / cell.name
+    with contextlib.suppress(FileNotFoundError):
+      return accuracy(json.loads((folder / "summary.json").read_text()))
+    return "begun" if (folder / "metrics.jsonl").exists() else "-"
+
+  def begin(self, cell: base.Cell) -> None:
+    """Notes and says that a cell is being made."""
+    self.words[cell.name] = "running"
+    self.show(in_place=sys.stdout.isatty())
+    print(f"{cell.name}, {self.counts()}", flush=True)
+
+  def end(self, cell: base.Cell, outcome: Outcome) -> None:
+    """Notes and says what became of a cell. One that was stopped is left to the caller to speak of."""
+    if outcome.state == "failed":
+      self.failed(cell, outcome)
+    else:
+      self.words[cell.name] = outcome.text if outcome.state == "done" else "begun"
+    self.show(in_place=sys.stdout.isatty())
+    if outcome.state == "failed":
+      alone = _command(cell, self.workdir / cell.name)
+      print(f"failed: {outcome.text}\n  alone: {alone}", file=sys.stderr, flush=True)
+    elif outcome.state == "done":
+      print(f"{cell.name}: {outcome.text} in {outcome.seconds:.0f} s", flush=True)
+
+  def failed(self, cell: base.Cell, outcome: Outcome) -> None:
+    """Notes the error of a cell, and writes it to the cell's folder."""
+    self.words[cell.name], self.failures[cell.name] = "failed", outcome.text
+    folder = self.workdir / cell.name
+    with contextlib.suppress(OSError):
+      folder.mkdir(parents=True, exist_ok=True)
+      (folder / "error.txt").write_text(outcome.details)
+
+  def left(self) -> None:
+    """Notes that whatever was running no longer is."""
+    self.words = {name: "begun" if word == "running" else word for name, word in self.words.items()}
+
+  def table(self) -> str:
+    """Returns the table, the counts beneath it, and the errors."""
+    columns = list(dict.fromkeys(cell.column for cell in self.cells))
+    rows: dict[str, dict[str, str]] = collections.defaultdict(dict)
+    for cell in self.cells:
+      rows[cell.row][cell.column] = self.words[cell.name]
+    first = max(map(len, rows))
+    lines = [" ".join([" " * first, *(f"{column:>9}" for column in columns)])]
+    lines += [
+      " ".join([f"{row:{first}}", *(f"{words.get(column, ''):>{max(9, len(column))}}" for column in columns)])
+      for row, words in rows.items()
+    ]
+    lines += [self.counts(), *(f"failed: {name}: {text}" for name, text in self.failures.items())]
+    return "\n".join(lines)
+
+  def counts(self) -> str:
+    """Returns how many cells are done, running, to do and failed."""
+    counts = collections.Counter(self.words.values())
+    done = len(self.cells) - sum(counts[word] for word in ("failed", "running", "begun", "-"))
+    to_do = counts["-"] + counts["begun"]
+    return f"{done} done, {counts['running']} running, {to_do} to do, {counts['failed']} failed"
+
+  def show(self, *, in_place: bool) -> None:
+    """Writes the table to `sweep.txt`, and draws it anew on a terminal if `in_place`."""
+    self.workdir.mkdir(parents=True, exist_ok=True)
+    partial = self.workdir / "sweep.txt.partial"
+    partial.write_text(self.table() + "\n")
+    partial.replace(self.workdir / "sweep.txt")
+    if in_place:
+      print(f"\x1b[2J\x1b[H{self.table()}\n", flush=True)
