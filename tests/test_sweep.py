@@ -36,7 +36,7 @@ def get_sweep(arguments=""):
 """
 
 # Four cells whose selector's module, lab.py, obeys a file in $ORDERS called for example SIGKILL-worker: the process
-# that takes it sends the signal at a step of its run, to itself or to the sweep, and trains no further until it is told.
+# that takes it sends the signal at a step of its run, to itself or to the sweep, and trains no further until told so.
 LAB_FILE = """
 from configs.sweeps import base
 

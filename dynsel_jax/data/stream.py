@@ -7,6 +7,7 @@ there.
 `N` is the number of samples, `H`, `W`, `C` are height, width and channels of what a model is given.
 """
 
+import itertools
 import os
 import threading
 from collections.abc import Callable, Generator
@@ -25,6 +26,7 @@ __all__ = ["AUGMENTATIONS", "Images", "read_ahead"]
 
 AUGMENTATIONS = ("resized_crop",)  # done here, because they read images of any size
 _AHEAD = 2  # batches that are read before they are asked for
+_PART = 16  # images of a batch that a thread reads in one go: fewer would leave it waiting for Python's lock
 
 
 class Images:
@@ -174,11 +176,15 @@ def read_ahead(
       raise UserError("none of the selected images can be decoded")
     return images.blank(), np.int32(-1)
 
-  rows, threads = slots.shape[1], images.threads
-  reading = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(_AHEAD * rows, threads))
-  iterator = iter(grain.MapDataset.source(slots.reshape(-1)).map(row).to_iter_dataset(reading).batch(rows))
+  def part_of_step(place: Any) -> list[tuple[np.ndarray, np.int32]]:
+    return [row(slot) for slot in np.array_split(slots[place // parts], parts)[place % parts]]
+
+  parts, threads = -(-slots.shape[1] // _PART), images.threads
+  reading = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(_AHEAD * parts, threads))
+  iterator = iter(grain.MapDataset.range(len(slots) * parts).map(part_of_step).to_iter_dataset(reading))
   try:
-    for inputs, labels in iterator:
-      yield Rows(inputs, labels)
+    while found := list(itertools.islice(iterator, parts)):
+      inputs, labels = zip(*itertools.chain.from_iterable(found), strict=True)
+      yield Rows(np.stack(inputs), np.stack(labels))
   finally:
     iterator.close()

@@ -73,5 +73,5 @@ def random_resized_crop(generator: np.random.Generator, image: PIL.Image.Image, 
 
 def pixels(image: PIL.Image.Image) -> np.ndarray:
   """Returns an image as `[H, W, C]` uint8."""
-  array = np.asarray(image)
-  return array.reshape((*array.shape[:2], -1))
+  # `np.asarray(image)` takes three times as long, and holds Python's lock while it does.
+  return np.frombuffer(image.tobytes(), np.uint8).reshape(image.height, image.width, -1)

@@ -20,7 +20,7 @@ WIDTH, HEIGHT, QUALITY = 500, 375, 92  # as most of ImageNet, about 110 kB a fil
 IMAGE_SIZE, BATCH_SIZE, PAIRS = 224, 64, 5
 
 
-def benchmark_stream(num_images: str = "1024") -> None:
+def benchmark_stream(num_images: str = "4096") -> None:
   """Prints the loader's images a second and its share of the limit: a process a core that reads, decodes and crops."""
   if not num_images.isdecimal() or int(num_images) < 2:
     raise UserError(f"images={num_images} must be a whole number, at least 2: one of each class")
