@@ -1,7 +1,9 @@
 """Every config in every variant can be built; the variants' words are checked."""
 
+import ast
 import importlib
 import pathlib
+import re
 import types
 
 import image_sets
@@ -17,6 +19,7 @@ from dynsel_jax import data, models, options, selectors
 from dynsel_jax.data import gather, sources, stream, views
 from dynsel_jax.selectors import wrapping
 from dynsel_jax.training import factor_columns, optimizers, parallel, schedules, score_file, setup, steps, timing
+from dynsel_jax.types import SampleTable
 
 NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem not in ("__init__", "base"))
 
@@ -202,3 +205,20 @@ def test_a_wrong_variant_is_named(variants, line):
   with pytest.raises(options.UserError) as error:
     importlib.import_module("configs.digits").get_config(variants)
   assert line in str(error.value)
+
+
+def test_the_static_selection_of_rsd15k_keeps_the_highest_sums_of_both_scores_all_along():
+  generator = np.random.default_rng(0)
+  columns = {name: jnp.asarray(generator.permutation(100) / 99, jnp.float32) for name in factor_columns.COLUMNS}
+  table = SampleTable(jnp.asarray(np.arange(100) % 4, jnp.int32), 4, columns)
+  module = importlib.import_module("configs.rsd15k")
+  config = module.get_config("selector=rrd")
+  flags = dict(re.findall(r"--config\.selector\.(\w+)=(\S+)", module.__doc__))
+  settings = config.selector.to_dict() | {name: ast.literal_eval(value) for name, value in flags.items()}
+  selector = selectors.create(settings.pop("name"), table, config.epochs, **settings)
+  total = sum(np.asarray(column) for column in columns.values())
+  threshold = np.sort(total)[-30]
+  for epoch in range(config.epochs):
+    plan, _ = selector.select(jax.random.key(epoch), selector.init(jax.random.key(0)), jnp.int32(epoch))
+    chosen = np.asarray(plan.indices[: int(plan.size)])
+    assert chosen.size == 30 and (total[chosen] >= threshold - 1e-6).all()

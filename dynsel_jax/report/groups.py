@@ -150,12 +150,14 @@ def _differing(fields: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def reference(group: Group, groups: Iterable[Group], method: str) -> Group | None:
-  """Returns the group of `method` that `group` is compared with, or None.
+  """Returns the group of `method` that `group` is compared with; None if there is none, or it is of that method itself.
 
   It has the same recipe, or all of it but the number of epochs where only that one is there; of several it is the one
   with the same keep fraction.
   """
-  candidates = [g for g in groups if g.dataset == group.dataset and g.method == method and g is not group]
+  if group.method == method:  # two of its settings are neither's reference
+    return None
+  candidates = [g for g in groups if g.dataset == group.dataset and g.method == method]
   alike = [g for g in candidates if g.shared == group.shared] or [
     g for g in candidates if _without_epochs(g) == _without_epochs(group)
   ]
