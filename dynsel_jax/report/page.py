@@ -29,7 +29,9 @@ th, td { padding: .3rem .6rem; text-align: right; white-space: nowrap; border-bo
 th { vertical-align: bottom; white-space: normal; background: #f5f5f5; }
 th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: #fff; }
 th:first-child { background: #f5f5f5; }
-@media (max-width: 40rem) { td:first-child { white-space: normal; min-width: 6rem; max-width: 9rem; } }
+@media (max-width: 40rem) {
+  td:first-child { white-space: normal; overflow-wrap: anywhere; min-width: 6rem; max-width: 9rem; }
+}
 .pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 28rem), 1fr)); gap: 1.5rem; }
 figure { margin: 0; } img { width: 100%; height: auto; } figcaption { font-weight: 600; margin-bottom: .3rem; }
 """
