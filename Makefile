@@ -10,8 +10,9 @@ demo: $(INSTALLED)
 	rm -rf runs/demo
 	$(BIN)/python -m experiments.train --config=configs/digits.py --workdir=runs/demo
 
+# A worker that crashes ends the tests: xdist, given another in its place, waits for ever at the end.
 test: $(INSTALLED) lint
-	$(BIN)/python -m pytest -n 2 --dist=loadfile
+	$(BIN)/python -m pytest -n 2 --dist=loadfile --max-worker-restart=0
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
