@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
@@ -24,7 +25,24 @@ def _parse(arguments: Sequence[str]) -> list[str]:
   except (flags.Error, KeyError, AttributeError, TypeError, ValueError, OSError, SyntaxError) as error:
     text = error.args[0] if isinstance(error, KeyError) and error.args else str(error)
     # ml_collections puts the whole traceback of an error in a config file into the text.
-    raise SystemExit(_fail(" ".join(str(text).rpartition("UserError: ")[2].split()))) from None
+    plain = " ".join(str(text).rpartition("UserError: ")[2].split())
+    unknown = _unknown_field(arguments) if isinstance(error, KeyError | AttributeError) else ""
+    raise SystemExit(_fail(unknown or plain)) from None
+
+
+def _unknown_field(arguments: Sequence[str]) -> str:
+  """Returns the line for the first override of a field that the config lacks: ml_collections gives the bare name."""
+  flag, _, given = next(argument for argument in arguments if argument.split("=")[0] == "--config").partition("=")
+  config = flags.FLAGS["config"].parser.parse(given or arguments[arguments.index(flag) + 1])
+  overrides = [argument.partition("=")[0] for argument in arguments if argument.startswith("--config.")]
+  for override in overrides if isinstance(config, ml_collections.ConfigDict) else ():
+    section, known = "config", config
+    for name in override.split(".")[1:]:
+      if not isinstance(known, ml_collections.ConfigDict) or name not in known:
+        has = ", ".join(sorted(known)) if isinstance(known, ml_collections.ConfigDict) else ""
+        return f"{section}.{name} is not a field; {section} has {has or 'no fields'}"
+      section, known = f"{section}.{name}", known[name]
+  return ""
 
 
 def _fail(text: str, status: int = 2) -> int:

@@ -1,6 +1,10 @@
 """How a program ends: the line that is said, and the exit status."""
 
+import subprocess
+import sys
+
 import pytest
+from conftest import ROOT
 
 from dynsel_jax import options
 from dynsel_jax.training import loop
@@ -29,3 +33,23 @@ def test_what_ends_a_program_early_is_one_line_and_a_status(raised, status, line
   cli.run(main)
   assert ended == [status]
   assert capsys.readouterr() == ("", line + "\n")
+
+
+@pytest.mark.parametrize(
+  ("arguments", "line"),
+  [
+    (["--config=configs/digits.py", "--config.epoch=3"], "config.epoch is not a field; config has batch_size,"),
+    (
+      ["--config", "configs/digits.py:selector=random", "--config.selector.keep", "0.1"],
+      "config.selector.keep is not a field; config.selector has keep_fraction, name",
+    ),
+    (["--config=configs/digits.py", "--config.seed.x=1"], "config.seed.x is not a field; config.seed has no fields"),
+    (["--config=configs/digits.py", "--config.epochs=many"], "flag --config.epochs=many: "),
+  ],
+)
+def test_a_wrong_field_is_named_with_what_its_section_has(arguments, line, tmp_path):
+  command = [sys.executable, "-m", "experiments.train", *arguments, f"--workdir={tmp_path / 'run'}"]
+  ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+  assert ended.returncode == 2
+  assert ended.stderr.startswith(f"error: {line}") and ended.stderr.count("\n") == 1
+  assert not (tmp_path / "run").exists()

