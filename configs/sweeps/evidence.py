@@ -2,8 +2,7 @@
 
 On Fashion-MNIST (`config=configs/fashion_mnist.py`) or CIFAR-10, three seeds each: plain training, chance in its forms,
 the rotation of RRD's penalty alone, and the published methods; those that keep an exact share at 30 and at 50 %, the
-others at their authors' settings. 30 epochs of the recipe for two CPU cores with flips alone: crops would leave a small
-model far from converged. So it has: 60 epochs add 0.1 points on CIFAR-10 and none on Fashion-MNIST (one seed each).
+others at their authors' settings. The recipe is that of `base.converged`.
 
     python -m experiments.sweep --sweep=configs/sweeps/evidence.py:features=cifar10.npz --processes=2 \
         --workdir=runs/evidence/cifar10
@@ -11,19 +10,7 @@ model far from converged. So it has: 60 epochs add 0.1 points on CIFAR-10 and no
 `features` is an array file for rrd, pixels where it is not given; `:seeds=N` another number of seeds.
 """
 
-import pathlib
-from typing import Any
-
 from configs.sweeps import base
-
-EPOCHS = 30
-WIDTHS = {"fashion_mnist": 24}  # enough for it, at half of the time
-
-
-def recipe(config: str) -> dict[str, Any]:
-  """Returns the fields that all runs of the grid on the data set of `config` share."""
-  width = WIDTHS.get(pathlib.PurePath(config).stem)
-  return {"epochs": EPOCHS, "dataset.augmentations": ("flip",), **({"model.width": width} if width else {})}
 
 
 def points(keep_fraction: float, features: str = "") -> list[base.Point]:
@@ -44,4 +31,4 @@ def get_sweep(arguments: str = "") -> base.Sweep:
     [*whole, *points(0.3, chosen["features"]), *points(0.5, chosen["features"])],
     base.seeds(chosen["seeds"]),
   ]
-  return base.Sweep(f"{chosen['config']}:size=cpu", axes, recipe(chosen["config"]))
+  return base.Sweep(f"{chosen['config']}:size=cpu", axes, base.converged(chosen["config"]))

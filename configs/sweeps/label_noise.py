@@ -6,16 +6,20 @@ The table has ResNet-50 on CIFAR-100 at 20 and 30 % kept, clean and noisy: RRD 6
 InfoBatch 56.90 and 54.49, 63.81 and 55.67 %. Here 30 % are kept.
 
 `config` is a file of configs/, digits by default, `size` its size, cpu by default; `features` an array file for rrd,
-pixels where it is not given. The report shows which share of what was trained on had a wrong label.
+pixels where it is not given; `rates` the shares drawn anew. The report shows which share of what was trained on had a
+wrong label.
 """
 
 from configs.sweeps import base
+from dynsel_jax import options
 
 
 def get_sweep(arguments: str = "") -> base.Sweep:
   """Returns the sweep; `arguments` as above."""
-  chosen = base.parse(arguments, config="configs/digits.py", size="cpu", features="", seeds=3)
-  *others, rrd = base.methods(("full", "random", "infobatch", "rcap", "es", "rrd"), keep_fraction=0.3)
-  rates = base.field("dataset.label_noise.rate", (0.0, 0.2, 0.4))
-  axes = [[*others, base.with_features(rrd, chosen["features"])], rates, base.seeds(chosen["seeds"])]
+  chosen = base.parse(arguments, config="configs/digits.py", size="cpu", features="", rates="0.0+0.2+0.4", seeds=3)
+  try:
+    rates = base.field("dataset.label_noise.rate", map(float, chosen["rates"].split("+")))
+  except ValueError:
+    raise options.UserError(f"sweep argument 'rates={chosen['rates']}' must be numbers joined by +") from None
+  axes = [base.image_points(chosen["features"]), rates, base.seeds(chosen["seeds"])]
   return base.Sweep(f"{chosen['config']}:size={chosen['size']}", axes)
