@@ -134,9 +134,10 @@ def image_points(features: str = "") -> list[Point]:
   Args:
     features: the path of an array file for rrd, which reads pixels otherwise.
   """
-  names = ("full", "random", "rs2", "infobatch", "ucb", "rcap", "kakurenbo", "seta", "es")
-  *others, rrd = methods((*names, "rrd"), keep_fraction=0.3)
-  return [*others, *methods(("eswp",)), with_features(rrd, features)]
+  full, random, rrd, *others = methods(
+    ("full", "random", "rrd", "rs2", "es", "infobatch", "ucb", "rcap", "kakurenbo", "seta"), keep_fraction=0.3
+  )
+  return [full, random, with_features(rrd, features), *others, *methods(("eswp",))]
 
 
 def image_methods(config: str, arguments: str) -> Sweep:
@@ -144,15 +145,16 @@ def image_methods(config: str, arguments: str) -> Sweep:
 
   Args:
     config: a file of configs/.
-    arguments: `seeds=N`; `size=full` for the paper's recipe; `features=FILE`, an array file for rrd, which reads
-      pixels otherwise.
+    arguments: `seeds=N`; `size=full` for the paper's recipe; `epochs=N` instead of the recipe's; `features=FILE`, an
+      array file for rrd, which reads pixels otherwise.
 
   Raises:
     UserError: an argument is wrong.
   """
-  chosen = parse(arguments, seeds=3, size="cpu", features="")
+  chosen = parse(arguments, seeds=3, size="cpu", epochs=0, features="")
   axes = [image_points(chosen["features"]), seeds(chosen["seeds"])]
-  return Sweep(f"{config}:size={chosen['size']}", axes)
+  length = {"epochs": chosen["epochs"]} if chosen["epochs"] else {}
+  return Sweep(f"{config}:size={chosen['size']}", axes, length)
 
 
 def converged(config: str) -> dict[str, Any]:

@@ -4,7 +4,8 @@
         --workdir=runs/cifar100_methods
 
 `features` is an array file for rrd (see `dynsel_jax/features/file.py`); without it rrd reads pixels. `:seeds=N` takes
-another number of seeds, `:size=full` the paper's recipe instead of the one for two CPU cores.
+another number of seeds, `:size=full` the paper's recipe instead of the one for two CPU cores, `:epochs=N` another
+length.
 """
 
 from configs.sweeps import base
