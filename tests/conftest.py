@@ -1,4 +1,7 @@
-"""Test session: four CPU devices, strict promotion, a compilation cache that the workers share."""
+"""Test session: four CPU devices, strict promotion, a compilation cache that the workers share.
+
+`JAX_PLATFORMS=cuda,cpu XLA_PYTHON_CLIENT_PREALLOCATE=false make test` runs it on a GPU.
+"""
 
 import os
 import pathlib
@@ -10,14 +13,22 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "4")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".jax_cache"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
-# The tests' arrays are small: nearly all of their time is compilation, which this halves.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+if os.environ["JAX_PLATFORMS"] == "cpu":
+  # The tests' arrays are small: nearly all of their time is compilation, which this halves.
+  os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+else:
+  os.environ.setdefault("XLA_FLAGS", "--xla_gpu_deterministic_ops=true")  # the same bits, as a CPU gives them
+  os.environ.setdefault("JAX_DEFAULT_MATMUL_PRECISION", "highest")  # float32, where the default is TF32 or bfloat16
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
+from dynsel_jax.training import parallel  # noqa: E402
+
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+if os.environ["JAX_PLATFORMS"] != "cpu":
+  parallel.STEPS_PER_CALL = 1  # a run can be stopped between any two steps, as the tests do
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -6,11 +6,12 @@ import signal
 
 import jax
 import numpy as np
+import pytest
 
 from configs import digits
 from dynsel_jax.training import console, loop
 
-__all__ = ["config", "interrupted_at", "lines", "planted_texts", "same_state", "train"]
+__all__ = ["config", "devices", "interrupted_at", "lines", "planted_texts", "same_state", "train"]
 
 
 def config(selector="random", model="mlp", schedule="cosine", **changes):
@@ -24,9 +25,17 @@ def config(selector="random", model="mlp", schedule="cosine", **changes):
   return made
 
 
+def devices(count):
+  """Returns the first `count` devices; skips the test where there are fewer, as on a machine with one accelerator."""
+  found = jax.devices()
+  if len(found) < count:
+    pytest.skip(f"needs {count} devices, and here there is {len(found)}")
+  return found[:count]
+
+
 def train(made, workdir, num_devices=1):
   """Runs to the end; returns (summary, final state as numpy)."""
-  result = loop.train_and_evaluate(made, workdir, jax.devices()[:num_devices])
+  result = loop.train_and_evaluate(made, workdir, devices(num_devices))
   return result.summary, jax.tree.map(np.asarray, result.state)
 
 

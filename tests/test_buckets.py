@@ -158,7 +158,7 @@ def test_every_step_of_a_plan_holds_texts_of_similar_length(tmp_path):
 
 def test_steps_of_every_length_in_one_call_are_the_steps_taken_one_by_one(tmp_path):
   made = _config(tmp_path, "full", dropout=0.1)
-  run = setup.build(made, data.prepare(made.dataset.to_dict()), timing.Timers(), jax.devices()[:2])
+  run = setup.build(made, data.prepare(made.dataset.to_dict()), timing.Timers(), runs.devices(2))
   looped = parallel.create_programs(steps.create(run.recipe), run.devices, looped=True)
   ends = []
   for programs, counts in ((run.programs, [1] * 6), (looped, [6])):

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import runs
 import simulation
 from simulation import BATCH_SIZE, EPOCHS, NUM_SAMPLES
 
@@ -112,7 +113,7 @@ def test_devices_agree(subject):
     state = subject.selector.observe(state, whole)
     return state, subject.selector.select(key, state, jnp.int32(4))[0]
 
-  mapped = jax.pmap(step, axis_name="batch", in_axes=(None, None, 0), devices=jax.local_devices()[:2])
+  mapped = jax.pmap(step, axis_name="batch", in_axes=(None, None, 0), devices=runs.devices(2))
   state = subject.history[2].state
   result = jax.block_until_ready(mapped(simulation.epoch_key(4), state, rows))
   for device in range(2):

@@ -11,7 +11,7 @@ from dynsel_jax.training import parallel, setup, steps, timing
 
 
 def _build(made, num_devices):
-  return setup.build(made, data.load("digits"), timing.Timers(), jax.devices()[:num_devices])
+  return setup.build(made, data.load("digits"), timing.Timers(), runs.devices(num_devices))
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +126,10 @@ def test_a_thinned_step_computes_little_beyond_what_it_must():
   functions, zero = steps.create(run.recipe), jnp.int32(0)
 
   def operations(step):
-    return jax.jit(step).lower(run.initial, run.fixed, zero, zero, zero).cost_analysis()["flops"]
+    analysis = jax.jit(step).lower(run.initial, run.fixed, zero, zero, zero).cost_analysis()
+    if analysis is None:
+      pytest.skip(f"XLA counts no operations for {jax.default_backend()} before it compiles")
+    return analysis["flops"]
 
   # A forward pass over B and both passes over b = B / 4: (B + b + 2 b) / (3 B) = 0.583.
   assert 0.5 < operations(functions.train_thinned) / operations(functions.train) < 0.6

@@ -240,7 +240,7 @@ def test_the_next_sample_of_the_plan_stands_in_for_a_damaged_one():
 def test_processes_share_the_slots_of_a_step(root, monkeypatch):
   source = data.prepare(_config(root, "full", streamed=True).dataset.to_dict())
   streamed = feed.Streamed(
-    source, jax.random.key(0), parallel.local_devices(jax.devices()[:2]), batch_size=8, eval_batch_size=8, cropped=False
+    source, jax.random.key(0), parallel.local_devices(runs.devices(2)), batch_size=8, eval_batch_size=8, cropped=False
   )
   monkeypatch.setattr(jax, "process_count", lambda: 2)
   parts = []
@@ -256,7 +256,7 @@ def test_a_crop_depends_on_epoch_and_sample_and_not_on_where_it_stands(root):
   streamed = feed.Streamed(
     data.prepare(made.dataset.to_dict()),
     jax.random.key(0),
-    parallel.local_devices(jax.devices()[:2]),
+    parallel.local_devices(runs.devices(2)),
     batch_size=8,
     eval_batch_size=8,
     cropped=True,
