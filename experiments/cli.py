@@ -17,6 +17,10 @@ from dynsel_jax.training import loop
 
 __all__ = ["run", "run_on_config"]
 
+# With jax 0.11, XLA's fusion of matrix products dies on the forward pass of a ResNet-18 on GPUs
+# (github.com/openxla/xla/issues/47381); without it cuBLAS does them.
+_XLA_DEFAULTS = {"--xla_gpu_enable_triton_gemm": "false"}
+
 
 def _parse(arguments: Sequence[str]) -> list[str]:
   """Parses the command line; a wrong flag or field ends the program with one line."""
@@ -50,6 +54,14 @@ def _fail(text: str, status: int = 2) -> int:
   return status
 
 
+def _set_xla_defaults() -> None:
+  """Adds what `XLA_FLAGS` does not say itself; JAX reads it when it first asks for devices."""
+  given = os.environ.get("XLA_FLAGS", "")
+  named = {flag.partition("=")[0] for flag in given.split()}
+  missing = [f"{flag}={value}" for flag, value in _XLA_DEFAULTS.items() if flag not in named]
+  os.environ["XLA_FLAGS"] = " ".join(filter(None, [given, *missing]))
+
+
 def run(main: Callable[[], Any]) -> None:
   """Calls `main` once the flags are parsed, and ends the program with its exit status."""
 
@@ -69,6 +81,7 @@ def run(main: Callable[[], Any]) -> None:
       print("; ".join([str(stopped), *then]), file=sys.stderr)
       return 0
 
+  _set_xla_defaults()
   app.run(guarded, flags_parser=_parse)
 
 

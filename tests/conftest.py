@@ -16,8 +16,8 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 if os.environ["JAX_PLATFORMS"] == "cpu":
   # The tests' arrays are small: nearly all of their time is compilation, which this halves.
   os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
-else:
-  os.environ.setdefault("XLA_FLAGS", "--xla_gpu_deterministic_ops=true")  # the same bits, as a CPU gives them
+else:  # the same bits in each run, as a CPU gives them; and see experiments/cli.py
+  os.environ.setdefault("XLA_FLAGS", "--xla_gpu_deterministic_ops=true --xla_gpu_enable_triton_gemm=false")
   os.environ.setdefault("JAX_DEFAULT_MATMUL_PRECISION", "highest")  # float32, where the default is TF32 or bfloat16
 
 import jax  # noqa: E402

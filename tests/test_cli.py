@@ -1,5 +1,6 @@
 """How a program ends: the line that is said, and the exit status."""
 
+import os
 import subprocess
 import sys
 
@@ -26,6 +27,7 @@ ANEW.add_note("the same command trains it anew")
 def test_what_ends_a_program_early_is_one_line_and_a_status(raised, status, line, monkeypatch, capsys):
   ended = []
   monkeypatch.setattr(cli.app, "run", lambda guarded, **_: ended.append(guarded(["program"])))
+  monkeypatch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))  # so that the changed one is put back
 
   def main():
     raise raised
@@ -33,6 +35,23 @@ def test_what_ends_a_program_early_is_one_line_and_a_status(raised, status, line
   cli.run(main)
   assert ended == [status]
   assert capsys.readouterr() == ("", line + "\n")
+
+
+@pytest.mark.parametrize(
+  ("given", "used"),
+  [
+    (None, "--xla_gpu_enable_triton_gemm=false"),
+    ("--xla_dump_to=x", "--xla_dump_to=x --xla_gpu_enable_triton_gemm=false"),
+    ("--xla_gpu_enable_triton_gemm=true", "--xla_gpu_enable_triton_gemm=true"),
+  ],
+)
+def test_what_xla_cannot_do_is_turned_off_unless_its_flags_say_otherwise(given, used, monkeypatch):
+  monkeypatch.setattr(cli.app, "run", lambda guarded, **_: None)
+  monkeypatch.setenv("XLA_FLAGS", given or "")
+  if given is None:
+    monkeypatch.delenv("XLA_FLAGS")
+  cli.run(lambda: None)
+  assert os.environ["XLA_FLAGS"] == used
 
 
 @pytest.mark.parametrize(

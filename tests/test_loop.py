@@ -111,6 +111,8 @@ def test_a_finished_run_is_returned_as_it_is(finished, monkeypatch):
 
 
 def test_keeping_everything_is_plain_training_bit_for_bit(tmp_path):
+  if jax.default_backend() != "cpu":
+    pytest.skip("XLA fuses the two programs differently on an accelerator: they agree up to rounding")
   # As a user's programs are compiled, not as the tests' are.
   environment = {**os.environ, "XLA_FLAGS": "", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
   program = [sys.executable, "tests/plain_training.py", str(tmp_path / "run")]

@@ -73,7 +73,9 @@ def test_the_target_is_reached_at_the_first_epoch_that_has_it(folder):
   assert epochs < len(run.metrics)
   assert tables.to_target(group, run, 0.99) is None
   members, _ = _groups(folder)
-  assert tables.target_of(members, None) == pytest.approx(0.99 * np.mean(list(ACCURACIES["full"].values())))
+  assert tables.target_of(members[-1], members, None) == pytest.approx(
+    0.99 * np.mean(list(ACCURACIES["full"].values()))
+  )
   row = tables.targets(members, 0.945).rows[-1]
   assert (row["method"], row["reached"], row["n"]) == ("rs2", 0, 3)
 
@@ -152,8 +154,9 @@ def test_what_a_folder_lacks_is_said_and_the_rest_is_reported(folder, tmp_path):
     "torn": ("metrics.jsonl: a torn line", "summary.json", "2 of 4 epochs"),
     "only_config": ("metrics.jsonl", "summary.json", "usage.npz"),
   }
-  notes = page.write(found, str(tmp_path / "out"))
-  assert len(notes) == 2 and all("not finished" in note for note in notes)
+  notes = page.write(found, str(tmp_path / "out"), lost=runs.lost([str(tmp_path)]))
+  assert len(notes) == 3 and all("not finished" in note for note in notes[1:])
+  assert notes[0] == "Left out: no_run: config.json is no run's."
   text = (tmp_path / "out" / "report.md").read_text()
   assert "| random | 3 | 90.00" in text
   assert "metrics.jsonl: a torn line, summary.json, 2 of 4 epochs" in text

@@ -110,7 +110,7 @@ def test_a_crash_between_steps_loses_nothing_either(alone, tmp_path, place):
 
 def test_the_command_says_how_to_continue_and_exits_with_zero(tmp_path):
   program = (
-    "import sys, runpy, pytest; sys.path[:0] = ['tests', '.']; import runs; "
+    "import sys, runpy, pytest; sys.path[:0] = ['tests', '.']; import conftest, runs; "
     "runs.interrupted_at(3, pytest.MonkeyPatch()); runpy.run_module('experiments.train', run_name='__main__')"
   )
   arguments = ["--config=configs/digits.py:size=smoke", f"--workdir={tmp_path}"]

@@ -131,12 +131,29 @@ def test_a_field_that_cannot_be_set_is_named_with_its_cell(name, value):
     sweep.config_of(cell)
 
 
+@pytest.mark.parametrize("size", ["cpu", "full"])
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
-def test_every_shipped_sweep_makes_configs_that_can_be_locked(path):
-  cells = sweep.read_sweep(str(path))
+def test_every_shipped_sweep_makes_configs_that_can_be_locked(path, size):
+  cells = sweep.read_sweep(f"{path}" if path.stem in ("digits_methods", "evidence") else f"{path}:size={size}")
   configs = [sweep.config_of(cell).to_json_best_effort(sort_keys=True) for cell in cells]
   assert len(set(configs)) == len(configs), "two cells are the same run"
   assert f"python -m experiments.sweep --sweep=configs/sweeps/{path.name}" in path.read_text()
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_every_shipped_sweep_has_full_training_to_compare_with(path):
+  names = {sweep.config_of(cell).selector.name for cell in sweep.read_sweep(str(path))}
+  assert "full" in names
+
+
+def test_the_paper_s_model_can_be_named_and_a_recipe_of_another_size_is_refused():
+  for path in ("rrd_ablation", "label_noise"):
+    cells = sweep.read_sweep(f"configs/sweeps/{path}.py:config=configs/cifar100.py,size=full,model=resnet50,keep=0.2")
+    made = [sweep.config_of(cell) for cell in cells]
+    assert {(config.model.name, config.epochs) for config in made} == {("resnet50", 200)}
+    assert {config.selector.keep_fraction for config in made if config.selector.name == "rrd"} == {0.2}
+  with pytest.raises(options.UserError, match="'converged=1' is of size=cpu"):
+    sweep.read_sweep("configs/sweeps/rrd_ablation.py:size=full,converged=1")
 
 
 def test_features_of_a_file_go_to_rrd_alone():
@@ -167,7 +184,8 @@ def test_models_bring_their_recipe_and_spaces_are_those_that_are_given():
   assert made["vgg16-rrd_keep0.7"].optimizer.weight_decay == 1e-4
   assert made["resnet18-rrd_keep0.7"].optimizer.weight_decay == 5e-4
   cells = sweep.read_sweep("configs/sweeps/feature_space.py:clip=weights,seeds=1")
-  spaces = {(config.features.name, config.features.get("path")) for config in map(sweep.config_of, cells)}
+  made = [config for config in map(sweep.config_of, cells) if config.selector.name == "rrd"]
+  spaces = {(config.features.name, config.features.get("path")) for config in made}
   assert spaces == {("backbone", ""), ("pixels", None), ("clip", "weights")}
 
 

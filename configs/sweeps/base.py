@@ -28,6 +28,7 @@ __all__ = [
   "Point",
   "Sweep",
   "cells",
+  "config_of",
   "converged",
   "field",
   "image_methods",
@@ -126,16 +127,24 @@ def needs_no_file() -> list[str]:
   return [name for name in selectors.METHODS if set(selectors.columns(name)) <= set(factor_columns.COLUMNS)]
 
 
-def image_points(features: str = "") -> list[Point]:
-  """Returns the methods that a study of small images compares, those that keep an exact share at 30 %.
+def config_of(chosen: Mapping[str, Any]) -> str:
+  """Returns what the flag --config takes: the arguments `config`, with `size`, and `model` where one is named."""
+  model = f",model={chosen['model']}" if chosen["model"] else ""
+  return f"{chosen['config']}:size={chosen['size']}{model}"
+
+
+def image_points(features: str = "", keep_fraction: float = 0.3) -> list[Point]:
+  """Returns the methods that a study of small images compares, with the share of those that keep an exact one.
 
   ESWP stands as its authors have it: its keep_fraction is of what is then thinned to a quarter.
 
   Args:
     features: the path of an array file for rrd, which reads pixels otherwise.
+    keep_fraction: that share.
   """
   full, random, rrd, *others = methods(
-    ("full", "random", "rrd", "rs2", "es", "infobatch", "ucb", "rcap", "kakurenbo", "seta"), keep_fraction=0.3
+    ("full", "random", "rrd", "rs2", "es", "infobatch", "ucb", "rcap", "kakurenbo", "seta"),
+    keep_fraction=keep_fraction,
   )
   return [full, random, with_features(rrd, features), *others, *methods(("eswp",))]
 

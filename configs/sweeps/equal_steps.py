@@ -2,8 +2,8 @@
 
 At 30 % kept, each method runs for the epochs of the recipe, and again for as many as give the steps of full training
 (`match_steps`). The methods are those of `base.image_points` that keep a share of their user's choice, and a fixed
-subset. Steps are matched by that share: rrd, whose last epochs take everything, and rcap, which sees all in its first,
-make more.
+subset. The steps are those of the share and of epochs on all data; rcap, which warms up on all in its first epoch,
+makes a few more.
 
     python -m experiments.sweep --sweep=configs/sweeps/equal_steps.py:config=configs/cifar10.py --workdir=runs/equal
 

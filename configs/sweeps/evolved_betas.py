@@ -2,8 +2,11 @@
 
     python -m experiments.sweep --sweep=configs/sweeps/evolved_betas.py:config=configs/cifar10.py --workdir=runs/betas
 
-`config` is a file of configs/, digits by default, `size` its size, cpu by default; `selector=eswp` prunes as well.
+`config` is a file of configs/, digits by default, `size` its size, cpu by default; `selector=eswp` prunes as well. Full
+training and random rotation at 30 % stand beside them.
 """
+
+import itertools
 
 from configs.sweeps import base
 
@@ -11,10 +14,7 @@ from configs.sweeps import base
 def get_sweep(arguments: str = "") -> base.Sweep:
   """Returns the sweep; `arguments` as above."""
   chosen = base.parse(arguments, config="configs/digits.py", size="cpu", selector="es", seeds=3)
-  axes = [
-    base.methods((chosen["selector"],)),
-    base.field("selector.beta1", (0.0, 0.2, 0.5, 0.8)),
-    base.field("selector.beta2", (0.5, 0.8, 0.9, 1.0)),
-    base.seeds(chosen["seeds"]),
-  ]
-  return base.Sweep(f"{chosen['config']}:size={chosen['size']}", axes)
+  points = base.methods(("full", "random"), keep_fraction=0.3)
+  for beta1, beta2 in itertools.product((0.0, 0.2, 0.5, 0.8), (0.5, 0.8, 0.9, 1.0)):
+    points += base.methods((chosen["selector"],), beta1=beta1, beta2=beta2)
+  return base.Sweep(f"{chosen['config']}:size={chosen['size']}", [points, base.seeds(chosen["seeds"])])

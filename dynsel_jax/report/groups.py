@@ -5,7 +5,9 @@ is taken seed by seed, over the seeds that both have, with Student's t for its 9
 """
 
 import collections
+import json
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -16,7 +18,18 @@ from dynsel_jax import options
 from dynsel_jax.report import runs as runs_lib
 from dynsel_jax.report.runs import Run
 
-__all__ = ["Difference", "Group", "Spread", "collect", "difference", "reference", "spread", "work_seconds"]
+__all__ = [
+  "Difference",
+  "Group",
+  "Spread",
+  "collect",
+  "difference",
+  "realised",
+  "recipe",
+  "reference",
+  "spread",
+  "work_seconds",
+]
 
 # What may differ between runs that are compared: where things lie, and how often a run is saved.
 _IGNORED = (
@@ -24,10 +37,11 @@ _IGNORED = (
   "cache_dir",
   "checkpoint_every_steps",
   "eval_batch_size",
-  "dataset.data_dir",
+  "dataset.data_dir",  # of a folder of images it is part of the data set's name
   "scores.path",  # often a file for each seed
   "selector.name",
 )
+_LENGTH = ("epochs", "match_steps")  # fields that may differ between a group and its reference
 _OF_METHOD = ("selector", "wrappers", "features", "factors", "scores")  # sections that belong to the method
 
 
@@ -56,10 +70,14 @@ class Group(NamedTuple):
   own: tuple[tuple[str, Any], ...]  # options of the method that set the group apart from others of it
   shared: tuple[tuple[str, Any], ...]  # fields of the recipe that are not the same in all groups of the data set
   runs: tuple[Run, ...]  # by seed
+  offline_seconds: float  # of the offline stage, as if nothing of it had been cached
+  cell: str = ""  # the runs' name in their sweep, where it is to stand for the group
 
   @property
   def label(self) -> str:
-    """The method with what sets the group apart."""
+    """The method with what sets the group apart, or the name that a sweep has given it."""
+    if self.cell:
+      return self.cell
     set_apart = [
       (name.rpartition(".")[2].removesuffix("_fraction"), value) for name, value in (*self.own, *self.shared)
     ]
@@ -70,11 +88,6 @@ class Group(NamedTuple):
   def keep_fraction(self) -> float | None:
     """The nominal keep fraction, None where the method has none."""
     return 1.0 if self.method == "full" else self.runs[0].config["selector"].get("keep_fraction")
-
-  @property
-  def offline_seconds(self) -> float:
-    """Seconds of the offline stage: the most that a run of the group took, as the others may have found it cached."""
-    return max(sum(_summary(run)["seconds"].get(name, 0.0) for name in runs_lib.OFFLINE) for run in self.runs)
 
 
 def _word(value: Any) -> str:
@@ -87,16 +100,38 @@ def _summary(run: Run) -> dict[str, Any]:
 
 
 def collect(found: Iterable[Run]) -> tuple[list[Group], list[str]]:
-  """Groups the finished runs; returns the groups and, in words, which runs were left out and why."""
+  """Groups the finished runs; returns the groups and, in words, what was left out and which groups lack seeds."""
   left_out: list[str] = []
   by_dataset: dict[str, list[Run]] = collections.defaultdict(list)
   for run in found:
     if run.summary is None:
       left_out.append(f"{run.path.name}: not finished ({', '.join(run.missing)})")
     else:
-      by_dataset[run.config["dataset"]["name"]].append(run)
-  groups = [group for name, members in by_dataset.items() for group in _of_dataset(name, members, left_out)]
+      by_dataset[_dataset(run)].append(run)
+  groups = []
+  for name, members in by_dataset.items():
+    of_dataset = _named_by_sweep(_of_dataset(name, members, left_out))
+    most = max(len(group.runs) for group in of_dataset)
+    left_out += [f"{g.label}: {len(g.runs)} of {most} seeds" for g in of_dataset if len(g.runs) < most]
+    groups += of_dataset
   return sorted(groups, key=_order), left_out
+
+
+def _dataset(run: Run) -> str:
+  """Names the data set; two folders of images are two."""
+  dataset = run.config["dataset"]
+  return f"folder {dataset.get('data_dir')}" if dataset["name"] == "folder" else dataset["name"]
+
+
+def _named_by_sweep(groups: list[Group]) -> list[Group]:
+  """Names groups as their sweep did, where that tells them apart and one has more than one setting to its name."""
+  cells = [
+    {re.sub(r"-seed\d+$", "", run.path.name) for run in group.runs if "-seed" in run.path.name} for group in groups
+  ]
+  names = [next(iter(cell)) if len(cell) == 1 else "" for cell in cells]
+  if "" in names or len(set(names)) < len(names) or all(len((*g.own, *g.shared)) < 2 for g in groups):
+    return groups
+  return [group._replace(cell=name) for group, name in zip(groups, names, strict=True)]
 
 
 def _order(group: Group) -> tuple[Any, ...]:
@@ -128,10 +163,31 @@ def _of_dataset(dataset: str, members: Sequence[Run], left_out: list[str]) -> li
     if run.seed in cell:
       left_out.append(f"{run.path.name}: the same run as {cell[run.seed].path.name}")
     cell.setdefault(run.seed, run)
+  offline = _offline(members)
   return [
-    Group(dataset, method, ours, shared, tuple(run for _, run in sorted(cell.items())))
+    Group(dataset, method, ours, shared, runs := tuple(run for _, run in sorted(cell.items())), offline(runs[0]))
     for (method, ours, shared), cell in cells.items()
   ]
+
+
+def _offline(members: Sequence[Run]) -> Callable[[Run], float]:
+  """Returns a function that gives the seconds of a run's offline stage, as if nothing of it had been cached.
+
+  A phase took the longest that any run with the same settings of it took: the others may have found it made.
+  """
+
+  def keys(run: Run) -> dict[str, tuple[Any, ...]]:
+    sections = {name: json.dumps(run.config.get(name), sort_keys=True) for name in (*runs_lib.OFFLINE, "model")}
+    space = sections["features"]
+    trained = sections["model"] if '"backbone"' in space else ""  # whose features are the model's own
+    method = _method(run) if space == "null" else ""
+    return {"features": (space, trained, method), "factors": (space, trained, method, sections["factors"])}
+
+  longest: dict[tuple[Any, ...], float] = collections.defaultdict(float)
+  for run in members:
+    for phase, key in keys(run).items():
+      longest[(phase, *key)] = max(longest[(phase, *key)], _summary(run)["seconds"].get(phase, 0.0))
+  return lambda run: sum(longest[(phase, *key)] for phase, key in keys(run).items())
 
 
 def _method(run: Run) -> str:
@@ -153,21 +209,26 @@ def reference(group: Group, groups: Iterable[Group], method: str) -> Group | Non
   """Returns the group of `method` that `group` is compared with; None if there is none, or it is of that method itself.
 
   It has the same recipe, or all of it but the number of epochs where only that one is there; of several it is the one
-  with the same keep fraction.
+  with the same keep fraction, or else the one whose realised share is nearest.
   """
   if group.method == method:  # two of its settings are neither's reference
     return None
   candidates = [g for g in groups if g.dataset == group.dataset and g.method == method]
-  alike = [g for g in candidates if g.shared == group.shared] or [
-    g for g in candidates if _without_epochs(g) == _without_epochs(group)
-  ]
-  if len(alike) > 1:
-    alike = [g for g in alike if g.keep_fraction == group.keep_fraction]
-  return alike[0] if len(alike) == 1 else None
+  alike = [g for g in candidates if g.shared == group.shared] or [g for g in candidates if recipe(g) == recipe(group)]
+  same_share = [g for g in alike if g.keep_fraction == group.keep_fraction]
+  if len(same_share) == 1:
+    return same_share[0]
+  return min(alike, key=lambda other: abs(realised(other) - realised(group)), default=None)
 
 
-def _without_epochs(group: Group) -> list[tuple[str, Any]]:
-  return [(name, value) for name, value in group.shared if name != "epochs"]
+def recipe(group: Group) -> tuple[tuple[str, Any], ...]:
+  """Returns what is shared with other groups of the data set but the length of training."""
+  return tuple((name, value) for name, value in group.shared if name not in _LENGTH)
+
+
+def realised(group: Group) -> float:
+  """Returns the mean realised keep fraction of the group's runs."""
+  return spread(_summary(run)["realised_keep_fraction"] for run in group.runs).mean
 
 
 def spread(values: Iterable[float]) -> Spread:

@@ -40,7 +40,8 @@ figure { margin: 0; } img { width: 100%; height: auto; } figcaption { font-weigh
 class _Picture(NamedTuple):
   name: str  # of its files, without the ending
   title: str
-  svg: str
+  svg: str  # empty if it was not drawn
+  reason: str  # why it was not
 
 
 def _svg(figure: Figure) -> str:
@@ -57,7 +58,10 @@ def _slug(name: str) -> str:
 
 def _pictures(dataset: str, members: Sequence[Group], folder: pathlib.Path) -> Iterator[_Picture]:
   for name, title, figure in plots.all_plots(members):
-    picture = _Picture(f"{_slug(dataset)}_{name}", title, _svg(figure))
+    if isinstance(figure, str):
+      yield _Picture(name, title, "", figure)
+      continue
+    picture = _Picture(f"{_slug(dataset)}_{name}", title, _svg(figure), "")
     figure.savefig(folder / f"{picture.name}.png", dpi=200)
     (folder / f"{picture.name}.svg").write_text(picture.svg)
     yield picture
@@ -87,13 +91,14 @@ def _notes(found: Sequence[Run], left_out: Sequence[str]) -> list[str]:
   return notes
 
 
-def write(found: Sequence[Run], out: str, target: float | None = None) -> list[str]:
+def write(found: Sequence[Run], out: str, target: float | None = None, lost: Sequence[str] = ()) -> list[str]:
   """Writes the report on the runs `found` to the folder `out`: `report.md`, `report.html`, `tables/` and `plots/`.
 
   Args:
     found: the runs, as `runs.find` gives them.
     out: the folder; made if need be, files in it are replaced.
     target: the test accuracy, in [0, 1], to which time is taken; see `tables.target_of` for what is taken by default.
+    lost: what else is to be named as left out, as `runs.lost` gives it.
 
   Returns:
     Notes for the reader: what was left out, and why.
@@ -102,7 +107,7 @@ def write(found: Sequence[Run], out: str, target: float | None = None) -> list[s
   for name in ("tables", "plots"):
     (folder / name).mkdir(parents=True, exist_ok=True)
   groups, left_out = groups_lib.collect(found)
-  notes = _notes(found, left_out)
+  notes = _notes(found, [*lost, *left_out])
   markdown, page = ["# Report\n"], ["<h1>Report</h1>"]
   for note in notes:
     markdown.append(f"* {note}")
@@ -121,6 +126,10 @@ def write(found: Sequence[Run], out: str, target: float | None = None) -> list[s
       add(table, f"{_slug(dataset)}_")
     page.append('<div class="pictures">')
     for picture in _pictures(dataset, members, folder / "plots"):
+      if picture.reason:
+        markdown.append(f"### {picture.title}\n\nNot drawn: {picture.reason}.\n")
+        page.append(f'<p class="note">{html.escape(picture.title)}: not drawn, as {html.escape(picture.reason)}.</p>')
+        continue
       markdown.append(f"### {picture.title}\n\n![{picture.title}](plots/{picture.name}.svg)\n")
       data = base64.b64encode(picture.svg.encode()).decode()
       title = html.escape(picture.title)

@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from dynsel_jax.report import drawing, epoch_plots
-from dynsel_jax.report.groups import Group, spread, work_seconds
+from dynsel_jax.report.groups import Group, recipe, spread, work_seconds
 from dynsel_jax.report.runs import OFFLINE, Run
 from dynsel_jax.report.tables import accuracy, kept_by_class
 
@@ -64,10 +64,13 @@ def _pareto(groups: Sequence[Group], cost: Callable[[Group, Run], float], words:
   figure, axes = drawing.figure(max(3.2, 0.19 * len(groups) + 0.8))
   gains = [spread(100 * accuracy(run) for run in group.runs) for group in groups]
   costs = [spread(cost(group, run) for run in group.runs) for group in groups]
-  front = _front([c.mean for c in costs], [g.mean for g in gains])
-  axes.step(
-    [costs[i].mean for i in front], [gains[i].mean for i in front], where="post", color=drawing.BLUE, lw=1, alpha=0.6
-  )
+  front: list[int] = []
+  for alike in {recipe(group): None for group in groups}:
+    members = [i for i, group in enumerate(groups) if recipe(group) == alike]
+    best = [members[i] for i in _front([costs[i].mean for i in members], [gains[i].mean for i in members])]
+    steps = [(costs[i].mean, gains[i].mean) for i in best]
+    axes.step(*zip(*steps, strict=True), where="post", color=drawing.BLUE, lw=1, alpha=0.6)
+    front += best
   for i, (gain, paid) in enumerate(zip(gains, costs, strict=True)):
     colour = drawing.BLUE if i in front else drawing.GREY
     sd = [0.0 if math.isnan(s.sd) else s.sd for s in (paid, gain)]
@@ -91,7 +94,7 @@ def _pareto(groups: Sequence[Group], cost: Callable[[Group, Run], float], words:
     )
   axes.set_xlabel(words, fontsize=9)
   axes.set_ylabel("final test accuracy, %", fontsize=9)
-  axes.set_title(f"{drawing.seeds(groups)}; blue: not beaten in both", fontsize=8.5, loc="left")
+  axes.set_title(f"{drawing.seeds(groups)}; blue: not beaten in both in its recipe", fontsize=8.5, loc="left")
   drawing.tidy(axes)
   return figure
 
@@ -117,9 +120,8 @@ def _phases(groups: Sequence[Group]) -> Figure:
 
 def _usage(groups: Sequence[Group]) -> Figure:
   """Draws how often samples were trained on, over all seeds."""
-  known = [group for group in groups if any(run.visits is not None for run in group.runs)]
-  figure, panels = drawing.panels(known, sharey=False)
-  most = max(int(v.max()) for v in itertools.chain.from_iterable(map(_visits, known)))
+  figure, panels = drawing.panels(groups, sharey=False)
+  most = max(int(v.max()) for v in itertools.chain.from_iterable(map(_visits, groups)))
   bins = np.linspace(-0.5, most + 0.5, min(most + 2, 42)).tolist()
   for group, axes in panels:
     visits = np.concatenate(_visits(group))
@@ -135,8 +137,7 @@ def _visits(group: Group) -> list[np.ndarray]:
 
 def _lorenz(groups: Sequence[Group]) -> Figure:
   """Draws which share of the visits went to the least used share of the samples."""
-  known = [group for group in groups if _visits(group)]
-  figure, panels = drawing.panels(known)
+  figure, panels = drawing.panels(groups)
   for group, axes in panels:
     axes.plot([0, 100], [0, 100], color=drawing.GREY, lw=0.8)
     for visits in _visits(group):
@@ -180,12 +181,12 @@ def _class_sizes(groups: Sequence[Group]) -> np.ndarray | None:
 
 
 def _where(groups: Sequence[Group], holds: Callable[[Run], Any]) -> list[Group]:
-  """Returns the groups with the runs for which `holds` is true; those without any are left out."""
+  """Returns the groups with those of their runs for which `holds` is true; a group without any is left out."""
   return [group._replace(runs=runs) for group in groups if (runs := tuple(filter(holds, group.runs)))]
 
 
-def all_plots(groups: Sequence[Group]) -> Iterator[tuple[str, str, Figure]]:
-  """Yields name, heading and figure of each picture of one data set's groups."""
+def all_plots(groups: Sequence[Group]) -> Iterator[tuple[str, str, Figure | str]]:
+  """Yields name, heading and figure of each picture of one data set's groups, or the reason why it is not drawn."""
 
   def visits(group: Group, run: Run) -> float:
     del group
@@ -194,16 +195,17 @@ def all_plots(groups: Sequence[Group]) -> Iterator[tuple[str, str, Figure]]:
   followed = _where(groups, lambda run: run.metrics)
   yield "visits", "Accuracy against backward visits", _pareto(groups, visits, "backward visits, thousands")
   yield "seconds", "Accuracy against seconds", _pareto(groups, work_seconds, "seconds a run")
-  if followed:
-    yield "curves", "Learning curves", epoch_plots.curves(followed)
-    yield "coverage", "What was kept, and what had been seen", epoch_plots.coverage(followed)
+  unfollowed = "" if followed else "no run has a readable metrics.jsonl"
+  yield "curves", "Learning curves", unfollowed or epoch_plots.curves(followed)
+  yield "coverage", "What was kept, and what had been seen", unfollowed or epoch_plots.coverage(followed)
   if members := _where(followed, lambda run: epoch_plots.records(run, "factors_covered")):
     yield "factors", "How the samples of an epoch cover the factors", epoch_plots.factors(members)
   if members := _where(followed, lambda run: epoch_plots.records(run, "noisy_share_kept")):
     yield "noise", "Wrong labels among the samples of an epoch", epoch_plots.noise(members)
   yield "phases", "Seconds by phase", _phases(groups)
-  if any(_visits(group) for group in groups):
-    yield "usage", "How often samples were trained on", _usage(groups)
-    yield "lorenz", "How evenly samples were trained on", _lorenz(groups)
-  if (figure := _classes(followed)) is not None:
-    yield "classes", "Visits by class", figure
+  used = _where(groups, lambda run: run.visits is not None)
+  unused = "" if used else "no run has a readable usage.npz"
+  yield "usage", "How often samples were trained on", unused or _usage(used)
+  yield "lorenz", "How evenly samples were trained on", unused or _lorenz(used)
+  sizes = "the classes' sizes are not known, as no epoch of these runs trained on all samples"
+  yield "classes", "Visits by class", unfollowed or _classes(followed) or sizes

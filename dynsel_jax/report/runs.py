@@ -12,7 +12,7 @@ import numpy as np
 
 from dynsel_jax import cache, options
 
-__all__ = ["OFFLINE", "UNCOUNTED", "Run", "find", "num_samples", "read", "seconds_without_offline"]
+__all__ = ["OFFLINE", "UNCOUNTED", "Run", "find", "lost", "num_samples", "read", "seconds_without_offline"]
 
 OFFLINE = ("features", "factors")  # phases that runs share, through the cache
 UNCOUNTED = ("loading", "compiling")  # phases whose length depends on what was cached, not on the method
@@ -45,16 +45,33 @@ def find(folders: Iterable[str]) -> list[Run]:
   for folder in folders:
     if not pathlib.Path(folder).is_dir():
       raise options.UserError(f"workdir={folder} is not a folder")
-    found = [path.parent for path in sorted(pathlib.Path(folder).rglob("config.json"))]
-    found = [path for path in found if "checkpoints" not in path.relative_to(folder).parts]
+    found = _holding("config.json", folder)
     if not found:
       raise options.UserError(f"workdir={folder} holds no run: there is no config.json in it")
-    paths |= dict.fromkeys(path.resolve() for path in found)
+    paths |= dict.fromkeys(found)
   runs = [read(path) for path in paths]
   readable = [run for run in runs if run is not None]
   if not readable:
     raise options.UserError(f"no config.json in {', '.join(map(str, folders))} is a run's")
   return readable
+
+
+def lost(folders: Iterable[str]) -> list[str]:
+  """Returns, in words, which folders within `folders` are of runs that failed in a sweep or have no readable config."""
+  lines = []
+  for folder in folders:
+    for path in _holding("error.txt", folder):
+      if not (path / "summary.json").exists():
+        said = (path / "error.txt").read_text(errors="replace").strip().splitlines() or ["no word why"]
+        lines.append(f"{path.name}: failed ({said[-1].strip()})")
+    lines += [f"{path.name}: config.json is no run's" for path in _holding("config.json", folder) if read(path) is None]
+  return lines
+
+
+def _holding(name: str, folder: str) -> list[pathlib.Path]:
+  """Returns the folders within `folder`, and itself, that hold a file called `name`, in order of their paths."""
+  found = [path.parent for path in sorted(pathlib.Path(folder).rglob(name))]
+  return [path.resolve() for path in found if "checkpoints" not in path.relative_to(folder).parts]
 
 
 def read(path: pathlib.Path) -> Run | None:
@@ -68,7 +85,11 @@ def read(path: pathlib.Path) -> Run | None:
   missing: list[str] = []
   metrics, summary = _metrics(path, missing), _summary(path, missing)
   if summary is None and metrics:
-    missing.append(f"{config.get('epochs', 0) - len(metrics)} of {config.get('epochs')} epochs")
+    # Of a run with `match_steps` only the run knows how many epochs it is to have.
+    lacking = (
+      "some" if config.get("match_steps") else f"{config.get('epochs', 0) - len(metrics)} of {config.get('epochs')}"
+    )
+    missing.append(f"{lacking} epochs")
   return Run(path, config, made, metrics, summary, _visits(path, missing), tuple(missing))
 
 

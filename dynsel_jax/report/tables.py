@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dynsel_jax.report.groups import Difference, Group, Spread, difference, reference, spread, work_seconds
+from dynsel_jax.report.groups import Difference, Group, Spread, difference, realised, reference, spread, work_seconds
 from dynsel_jax.report.runs import Run
 
 __all__ = ["Column", "Table", "accuracy", "all_tables", "gini", "kept_by_class", "target_of", "to_target"]
@@ -95,7 +95,8 @@ def _interval(name: str) -> Callable[[Row], str]:
     if mean == "-":
       return "-"
     low, high = (_number(row, f"{name}_{end}", 100, "+.2f") for end in ("low", "high"))
-    return f"{mean} (n = {row[f'{name}_n']})" if low == "-" else f"{mean} [{low}, {high}] (n = {row[f'{name}_n']})"
+    of = f"(n = {row[f'{name}_n']}{row.get(f'{name}_kept', '')})"
+    return f"{mean} {of}" if low == "-" else f"{mean} [{low}, {high}] {of}"
 
   return show
 
@@ -129,6 +130,8 @@ def results(groups: Sequence[Group]) -> Table:
     for method in ("full", "random"):
       if (other := reference(group, groups, method)) is not None:
         _put(row, f"less_{method}", difference(group, other, accuracy))
+        if method == "random" and other.keep_fraction != group.keep_fraction:
+          row["less_random_kept"] = f", random at {100 * realised(other):.0f} %"
     row["nominal_keep_fraction"] = group.keep_fraction
     for name in ("realised_keep_fraction", "backward_visits", "forward_visits"):
       _put(row, name, spread(_summary(run, name) for run in group.runs))
@@ -136,10 +139,13 @@ def results(groups: Sequence[Group]) -> Table:
     rows.append(row)
   note = (
     "Final test accuracy in %, mean ± standard deviation over n seeds. Differences are in points, paired by seed, with"
-    " the 95 % interval of Student's t; of several groups of random, the one that keeps the same share is taken, and a"
-    " single one whatever it keeps. Visits are samples that went forward or backward through the model in the whole"
-    " run. Seconds are of the whole run with its offline stage, without loading and compiling."
+    " the 95 % interval of Student's t for this pair alone: of many intervals one in twenty misses by chance. Of"
+    " several groups of random, the one that keeps the same share is taken, or else the one that kept the nearest,"
+    " which is then named. Visits are samples that went forward or backward through the model in the whole run. Seconds"
+    " are of the whole run with its offline stage as if nothing had been cached, without loading and compiling."
   )
+  if made_before := _made_before(groups):
+    note += f" Not counted, as it was made before: {made_before}."
   columns = (
     *METHOD,
     Column("accuracy", _mean_sd("accuracy", 100, ".2f")),
@@ -152,6 +158,14 @@ def results(groups: Sequence[Group]) -> Table:
     Column("seconds", _mean_sd("seconds")),
   )
   return Table("results", "Results", note, columns, rows)
+
+
+def _made_before(groups: Sequence[Group]) -> str:
+  """Says what of the groups' runs came from files that something else had made."""
+  configs = [run.config for group in groups for run in group.runs]
+  files = any(config.get("features", {}).get("name") == "file" for config in configs)
+  scores = any(config.get("scores", {}).get("path") for config in configs)
+  return " and ".join(["features read from a file"] * files + ["scores, and the proxy run behind them"] * scores)
 
 
 def phases(groups: Sequence[Group]) -> Table:
@@ -170,18 +184,23 @@ def phases(groups: Sequence[Group]) -> Table:
   shown = [name for name in (*names, "rest") if any(row[f"{name}_mean"] >= 0.005 for row in rows)]
   note = (
     "Mean seconds by phase, as measured. Features and factors are 0 in a run that found them in the cache; the seconds"
-    " of the other tables count the longest that a run of the group took. The rest is set-up and what is not timed."
+    " of the other tables count the longest that any run with the same settings took. The rest is set-up and what is"
+    " not timed."
   )
   columns = (*METHOD, *(Column(name, _plain(f"{name}_mean", 1, ".2f")) for name in (*shown, "total")))
   return Table("seconds", "Seconds by phase", note, columns, rows)
 
 
-def target_of(groups: Sequence[Group], target: float | None) -> float:
-  """Returns the target accuracy: as given, or else 99 % of the mean of `full`, or of the best group without one."""
+def target_of(group: Group, groups: Sequence[Group], target: float | None) -> float:
+  """Returns a group's target accuracy: as given, or else 99 % of the mean of `full` in the same recipe.
+
+  Without such a group it is 99 % of the best one's in the same recipe.
+  """
   if target is not None:
     return target
-  whole = [g for g in groups if g.method == "full"] or list(groups)
-  return 0.99 * max(spread(map(accuracy, group.runs)).mean for group in whole)
+  whole = group if group.method == "full" else reference(group, groups, "full")
+  alike = [whole] if whole else [other for other in groups if other.shared == group.shared]
+  return 0.99 * max(spread(map(accuracy, other.runs)).mean for other in alike)
 
 
 def to_target(group: Group, run: Run, target: float) -> tuple[float, float, float] | None:
@@ -196,26 +215,29 @@ def to_target(group: Group, run: Run, target: float) -> tuple[float, float, floa
   return None
 
 
-def targets(groups: Sequence[Group], target: float) -> Table:
-  """Returns what each group needed to reach the target accuracy."""
+def targets(groups: Sequence[Group], target: float | None) -> Table:
+  """Returns what each group needed to reach its target accuracy; see `target_of`."""
   rows = []
   for group in groups:
     followed = [run for run in group.runs if run.metrics]
-    row: Row = {**_row(group), "n": len(followed), "target": target}
-    reached = [found for run in followed if (found := to_target(group, run, target)) is not None]
+    row: Row = {**_row(group), "n": len(followed), "target": target_of(group, groups, target)}
+    reached = [found for run in followed if (found := to_target(group, run, row["target"])) is not None]
     row["reached"] = len(reached)
     for place, name in enumerate(("epochs", "backward_visits", "seconds")):
       _put(row, name, spread(found[place] for found in reached))
     rows.append(row)
   columns = (
     METHOD[0],
+    Column("target, %", _plain("target", 100, ".2f")),
     Column("reached by", lambda row: f"{row['reached']} of {row['n']}"),
     Column("epochs", _mean_sd("epochs")),
     Column("backward visits, thousands", _mean_sd("backward_visits", 1e-3)),
     Column("seconds", _mean_sd("seconds")),
   )
-  note = "Until an epoch's end first had this test accuracy; means are over the runs that reached it."
-  return Table("target", f"To a test accuracy of {target:.2%}", note, columns, rows)
+  note = "Until an epoch's end first had the target as its test accuracy; means are over the runs that reached it."
+  if target is None:
+    note += " The target is 99 % of full training's in the same recipe, or of the best method's where that is missing."
+  return Table("target", "To the target accuracy", note, columns, rows)
 
 
 def gini(visits: np.ndarray) -> float:
@@ -242,6 +264,7 @@ def usage(groups: Sequence[Group]) -> Table:
   for group in groups:
     row = _row(group)
     known = [run.visits for run in group.runs if run.visits is not None]
+    row["n_visits"] = len(known)
     _put(row, "seen", spread(np.count_nonzero(visits) / visits.size for visits in known))
     _put(row, "visits", spread(visits.mean() for visits in known))
     _put(row, "visits_deviation", spread(visits.std() for visits in known))
@@ -252,8 +275,10 @@ def usage(groups: Sequence[Group]) -> Table:
       means = (_epoch_mean(run, name) for run in group.runs)
       _put(row, name, spread(mean for mean in means if not math.isnan(mean)))
     rows.append(row)
+  partly = any(row["n_visits"] < row["n"] for row in rows)
   columns = [
     *METHOD,
+    *([Column("n with usage.npz", _text("n_visits"))] if partly else []),
     Column("seen at least once, %", _mean_sd("seen", 100)),
     Column("visits a sample", _mean_sd("visits")),
     Column("their deviation", _mean_sd("visits_deviation")),
@@ -262,6 +287,8 @@ def usage(groups: Sequence[Group]) -> Table:
   if any(row["noisy_share_kept_n"] for row in rows):
     columns.append(Column("wrong labels among the visits, %", _mean_sd("noisy_share_kept", 100)))
   note = "The deviation is over the samples of a run; a Gini coefficient of 0 means that all were used alike."
+  if partly:
+    note += " What was seen, visits and their Gini coefficient are of the runs with a usage.npz alone."
   if any(row["factors_covered_n"] for row in rows):
     columns += [Column(title, _mean_sd(name, scale, form)) for name, (title, scale, form) in FACTOR_FIELDS.items()]
     note += (
@@ -293,4 +320,4 @@ def runs_table(found: Iterable[Run]) -> Table:
 
 def all_tables(groups: Sequence[Group], target: float | None) -> list[Table]:
   """Returns the tables of one data set's groups."""
-  return [results(groups), targets(groups, target_of(groups, target)), phases(groups), usage(groups)]
+  return [results(groups), targets(groups, target), phases(groups), usage(groups)]
