@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint
+.PHONY: demo test lint results
 
 demo: $(INSTALLED)
 	rm -rf runs/demo
@@ -13,6 +13,12 @@ demo: $(INSTALLED)
 # A worker that crashes ends the tests: xdist, given another in its place, waits for ever at the end.
 test: $(INSTALLED) lint
 	$(BIN)/python -m pytest -n 2 --dist=loadfile --max-worker-restart=0
+
+# Every table and picture of experiments/results from its run folders.
+results: $(INSTALLED)
+	for set in experiments/results/runs/*; do \
+	  $(BIN)/python -m experiments.report --workdir=$$set --out=experiments/results/$$(basename $$set) || exit 1; \
+	done
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

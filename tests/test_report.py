@@ -100,7 +100,7 @@ def test_settings_that_differ_part_groups_and_choose_the_reference(tmp_path):
   members, left_out = _groups(tmp_path)
   labels = [group.label for group in members]
   assert "rs2 (keep=0.3, epochs=8, learning_rate=0.1)" in labels and len(labels) == 7
-  assert left_out == ["whole: the same run as again"]
+  assert left_out == ["Left out: whole: the same run as again."]
   by_label = dict(zip(labels, members, strict=True))
 
   def compared(label, method):

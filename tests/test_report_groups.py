@@ -95,7 +95,7 @@ def test_a_group_with_fewer_seeds_and_a_cell_that_failed_are_named(tmp_path):
   notes = page.write(runs.find(folders), str(tmp_path / "out"), lost=runs.lost(folders))
   assert notes == [
     "Left out: random-seed1: failed (UserError: keep_fraction=2 is too large).",
-    "Left out: random: 1 of 2 seeds.",
+    "Fewer seeds on digits: random (1 of 2).",
   ]
   assert "keep_fraction=2 is too large" in (tmp_path / "out" / "report.html").read_text()
 

@@ -100,8 +100,9 @@ def _summary(run: Run) -> dict[str, Any]:
 
 
 def collect(found: Iterable[Run]) -> tuple[list[Group], list[str]]:
-  """Groups the finished runs; returns the groups and, in words, what was left out and which groups lack seeds."""
+  """Groups the finished runs; returns the groups and, as sentences, what was left out and which groups lack seeds."""
   left_out: list[str] = []
+  few: list[str] = []
   by_dataset: dict[str, list[Run]] = collections.defaultdict(list)
   for run in found:
     if run.summary is None:
@@ -112,9 +113,10 @@ def collect(found: Iterable[Run]) -> tuple[list[Group], list[str]]:
   for name, members in by_dataset.items():
     of_dataset = _named_by_sweep(_of_dataset(name, members, left_out))
     most = max(len(group.runs) for group in of_dataset)
-    left_out += [f"{g.label}: {len(g.runs)} of {most} seeds" for g in of_dataset if len(g.runs) < most]
+    if fewer := [f"{g.label} ({len(g.runs)} of {most})" for g in of_dataset if len(g.runs) < most]:
+      few.append(f"Fewer seeds on {name}: {', '.join(fewer)}.")
     groups += of_dataset
-  return sorted(groups, key=_order), left_out
+  return sorted(groups, key=_order), [*(f"Left out: {line}." for line in left_out), *few]
 
 
 def _dataset(run: Run) -> str:

@@ -83,8 +83,8 @@ def _section(table: tables.Table) -> tuple[str, str]:
   return markdown, page
 
 
-def _notes(found: Sequence[Run], left_out: Sequence[str]) -> list[str]:
-  notes = [f"Left out: {line}." for line in left_out]
+def _notes(found: Sequence[Run], lost: Sequence[str], of_groups: Sequence[str]) -> list[str]:
+  notes = [*(f"Left out: {line}." for line in lost), *of_groups]
   devices = {str(run.made.get("device", "not known")) for run in found}
   if len(devices) > 1:
     notes.append(f"The runs were made on different devices, so their seconds do not compare: {'; '.join(devices)}.")
@@ -106,8 +106,8 @@ def write(found: Sequence[Run], out: str, target: float | None = None, lost: Seq
   folder = pathlib.Path(out)
   for name in ("tables", "plots"):
     (folder / name).mkdir(parents=True, exist_ok=True)
-  groups, left_out = groups_lib.collect(found)
-  notes = _notes(found, [*lost, *left_out])
+  groups, of_groups = groups_lib.collect(found)
+  notes = _notes(found, lost, of_groups)
   markdown, page = ["# Report\n"], ["<h1>Report</h1>"]
   for note in notes:
     markdown.append(f"* {note}")

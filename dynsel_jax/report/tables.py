@@ -128,7 +128,7 @@ def results(groups: Sequence[Group]) -> Table:
     _put(row, "accuracy", spread(map(accuracy, group.runs)))
     _put(row, "best_accuracy", spread(_summary(run, "best_test_accuracy") for run in group.runs))
     for method in ("full", "random"):
-      if (other := reference(group, groups, method)) is not None:
+      if group.method != "full" and (other := reference(group, groups, method)) is not None:
         _put(row, f"less_{method}", difference(group, other, accuracy))
         if method == "random" and other.keep_fraction != group.keep_fraction:
           row["less_random_kept"] = f", random at {100 * realised(other):.0f} %"
