@@ -241,6 +241,14 @@ def test_a_finished_cell_is_neither_made_again_nor_taken_for_another(file, tmp_p
   assert "belongs to a different run" in sweep.sweep(str(file), str(out)).failures["full-seed0"]
 
 
+def test_a_cell_whose_summary_is_torn_is_made_to_its_end(file, tmp_path):
+  first = sweep.sweep(str(file), str(tmp_path / "out"))
+  (tmp_path / "out" / "full-seed0" / "summary.json").write_text("")
+  again = sweep.sweep(str(file), str(tmp_path / "out"))
+  assert again.table() == first.table()
+  assert f"{_summary(tmp_path / 'out' / 'full-seed0')['final_test_accuracy']:.2%}" == again.words["full-seed0"]
+
+
 def _start(argument, workdir, *flags, **environment):
   command = [sys.executable, "-m", "experiments.sweep", f"--sweep={argument}", f"--workdir={workdir}", *flags]
   done = subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True)

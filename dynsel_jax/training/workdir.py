@@ -4,14 +4,15 @@
 event files; `checkpoint` writes the rest.
 """
 
+import contextlib
 import functools
 import importlib.metadata
 import json
 import os
 import pathlib
 import platform
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO
 
 import numpy as np
 from absl import logging
@@ -63,11 +64,20 @@ def provenance(config: dict[str, Any], data: str, columns: str, device: Any, num
   }
 
 
-def _write(path: pathlib.Path, text: str) -> None:
-  """Replaces a file in one move, so that a reader or a kill never meets half of it."""
+@contextlib.contextmanager
+def _replacing(path: pathlib.Path) -> Iterator[BinaryIO]:
+  """Yields a file that takes the place of `path` in one move, so that a reader or a kill never meets half of it."""
   partial = path.with_suffix(path.suffix + ".partial")
-  partial.write_text(text)
+  with partial.open("wb") as file:
+    yield file
+    file.flush()
+    os.fsync(file.fileno())  # else the move may reach the disk before the bytes, and a crash leaves an empty file
   partial.replace(path)
+
+
+def _write(path: pathlib.Path, text: str) -> None:
+  with _replacing(path) as file:
+    file.write(text.encode())
 
 
 def _if_writing(method: Callable[..., None]) -> Callable[..., None]:
@@ -189,9 +199,8 @@ class Workdir:
     self._write_arrays("noise", {"noisy": labels != true_labels, "true_labels": true_labels})
 
   def _write_arrays(self, name: str, arrays: dict[str, np.ndarray]) -> None:
-    partial = self.path / f"{name}.partial.npz"
-    np.savez_compressed(partial, **arrays)  # type: ignore[arg-type]
-    partial.replace(self.path / f"{name}.npz")
+    with _replacing(self.path / f"{name}.npz") as file:
+      np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
   @_if_writing
   def write_summary(self, summary: dict[str, Any]) -> None:
@@ -199,10 +208,10 @@ class Workdir:
     _write(self.path / "summary.json", json.dumps(summary, indent=2) + "\n")
 
   def read_summary(self) -> dict[str, Any] | None:
-    """Returns the summary of a finished run, or None."""
+    """Returns the summary of a finished run, or None; one that is torn is none, since the run can write it anew."""
     try:
       return json.loads((self.path / "summary.json").read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):
       return None
 
   def close(self) -> None:
