@@ -1,7 +1,7 @@
 """The files that a run leaves behind: the contract that reports and people rely on. Host-side input and output.
 
 `config.json`, `columns.npz`, `firings.npz`, `metrics.jsonl`, `summary.json`, `usage.npz`, `noise.npz` and TensorBoard
-event files; `checkpoint` writes the rest.
+event files; `checkpoint` writes the rest, and `.lock` says which process writes them.
 """
 
 import contextlib
@@ -20,6 +20,7 @@ from tensorboardX import SummaryWriter
 
 from dynsel_jax import cache, options
 from dynsel_jax.factors.coverage import Firings
+from dynsel_jax.training.lock import Lock
 
 __all__ = ["Workdir", "check_writable", "provenance"]
 
@@ -96,11 +97,28 @@ class Workdir:
     """Names the folder; nothing is read or made before a method is called. Of several processes one `writes`."""
     self.path, self.writes = pathlib.Path(path).absolute(), writes
     self._events: SummaryWriter | None = None
+    self._lock = Lock(self.path)
 
   @property
   def checkpoints(self) -> str:
     """The folder of the checkpoints."""
     return str(self.path / "checkpoints")
+
+  def lock(self, *, make: bool) -> bool:
+    """Keeps other processes from writing the folder until `close`; returns False if one of them writes it.
+
+    Args:
+      make: whether to make the folder, if need be; otherwise one that no run has locked yet is left as it is.
+    """
+    if not self.writes:
+      return True
+    if make:
+      self.path.mkdir(parents=True, exist_ok=True)
+    return self._lock.take(make=make)
+
+  def holder(self) -> str:
+    """Returns in words which process writes the folder, where `lock` returned False to one of the processes."""
+    return self._lock.holder()
 
   def check_same_run(self, made: dict[str, Any]) -> None:
     """Raises `UserError`, with the differing fields named, if the folder holds a run of another config or data.
@@ -215,6 +233,7 @@ class Workdir:
       return None
 
   def close(self) -> None:
-    """Closes the event file."""
+    """Closes the event file, and lets other processes write the folder."""
     if self._events is not None:
       self._events.close()
+    self._lock.release()
