@@ -86,6 +86,8 @@ def _waiting(
     try:
       if _finished(task.config, task.folder) is None:
         yield cell, task
+      else:  # by another process, if it failed here
+        (task.folder / "error.txt").unlink(missing_ok=True)
     except options.UserError as error:
       board.failed(cell, making.failure(error))
 

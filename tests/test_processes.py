@@ -15,6 +15,7 @@ import PIL.Image
 
 from configs import digits, imagenet
 from dynsel_jax import data
+from dynsel_jax.training import lock
 from tests.runs import lines, train
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -126,6 +127,17 @@ def test_two_processes_read_what_their_devices_train_on(tmp_path):
     assert line["corrupt"] == other["corrupt"]
     np.testing.assert_allclose(line["train_loss"], other["train_loss"], rtol=5e-3)
   assert line["corrupt"] == 3
+
+
+def test_processes_whose_workdir_another_run_writes_are_all_refused(tmp_path):
+  writing = lock.Lock(tmp_path)
+  assert writing.take(make=True)
+  statuses, said = ended(start(tmp_path))
+  writing.release()
+  assert statuses == [2, 2]
+  for _, errors in said:
+    assert f"error: workdir={tmp_path} is being written by process {os.getpid()}" in errors
+  assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
 def test_processes_with_different_configs_are_refused(tmp_path):

@@ -1,7 +1,9 @@
 """Stopping and continuing: the same bits as a run left alone, on the same and on other devices."""
 
+import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -106,6 +108,19 @@ def test_a_crash_between_steps_loses_nothing_either(alone, tmp_path, place):
   _, same = runs.train(made, tmp_path)
   runs.same_state(state, same)
   assert runs.lines(tmp_path) == runs.lines(workdir)
+
+
+@pytest.mark.parametrize("torn", [b"", b'{"final_test_accuracy": 0.', b"\0\0"])
+def test_a_torn_summary_is_written_anew(alone, tmp_path, torn):
+  finished, made, (summary, state) = alone
+  workdir = tmp_path / "run"
+  shutil.copytree(finished, workdir)
+  (workdir / "summary.json").write_bytes(torn)
+  again, same = runs.train(made, workdir)
+  runs.same_state(state, same)
+  assert runs.lines(workdir) == runs.lines(finished)
+  assert json.loads((workdir / "summary.json").read_text()) == again
+  assert again | {"seconds": None} == summary | {"seconds": None}
 
 
 def test_the_command_says_how_to_continue_and_exits_with_zero(tmp_path):

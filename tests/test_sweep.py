@@ -18,7 +18,7 @@ from configs.sweeps import base
 from dynsel_jax import data, options
 from dynsel_jax.report import groups, tables
 from dynsel_jax.report import runs as found_runs
-from dynsel_jax.training import loop
+from dynsel_jax.training import lock, loop
 from experiments import sweep
 from experiments.sweeps import workers
 
@@ -257,6 +257,33 @@ def test_a_finished_cell_is_neither_made_again_nor_taken_for_another(file, tmp_p
   assert sweep.sweep(str(file), str(out)).table() == first.table()
   file.write_text(FILE.replace("keep_fraction=0.5", "keep_fraction=0.50001").replace('"batch_size": 128', '"seed": 5'))
   assert "belongs to a different run" in sweep.sweep(str(file), str(out)).failures["full-seed0"]
+
+
+def test_a_cell_whose_summary_is_torn_is_made_to_its_end(file, tmp_path):
+  first = sweep.sweep(str(file), str(tmp_path / "out"))
+  (tmp_path / "out" / "full-seed0" / "summary.json").write_text("")
+  again = sweep.sweep(str(file), str(tmp_path / "out"))
+  assert again.table() == first.table()
+  assert f"{_summary(tmp_path / 'out' / 'full-seed0')['final_test_accuracy']:.2%}" == again.words["full-seed0"]
+
+
+def test_a_cell_that_another_process_writes_is_reported_and_the_rest_is_run(file, tmp_path):
+  out = tmp_path / "out"
+  (out / "full-seed0").mkdir(parents=True)
+  writing = lock.Lock(out / "full-seed0")  # as by a worker of a sweep that was killed
+  assert writing.take(make=True)
+  board = sweep.sweep(str(file), str(out))
+  line = f"workdir={out / 'full-seed0'} is being written by process {os.getpid()}"
+  assert board.failures == {"full-seed0": line}
+  assert "1 done, 0 running, 0 to do, 1 failed" in board.table()
+  assert {path.name for path in (out / "full-seed0").iterdir()} == {".lock", "error.txt"}
+  writing.release()
+
+  loop.train_and_evaluate(sweep.config_of(sweep.read_sweep(str(file))[0]), out / "full-seed0")  # it comes to its end
+  assert writing.take(make=True)
+  assert not sweep.sweep(str(file), str(out)).failures  # reading what is finished takes no lock
+  assert not (out / "full-seed0" / "error.txt").exists()
+  writing.release()
 
 
 def _start(argument, workdir, *flags, **environment):

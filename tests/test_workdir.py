@@ -1,5 +1,6 @@
 """Files of a run: torn lines, refused folders, and what is never half-written."""
 
+import errno
 import json
 
 import numpy as np
@@ -58,6 +59,19 @@ def test_another_config_or_other_data_is_refused(tmp_path, made, line):
 def test_nothing_is_made_by_asking_whether_a_folder_can_be_written(tmp_path):
   workdir.check_writable(str(tmp_path / "a" / "b"))
   assert not (tmp_path / "a").exists()
+
+
+def test_a_summary_that_cannot_reach_the_disk_leaves_the_old_one(tmp_path, monkeypatch):
+  folder = workdir.Workdir(str(tmp_path))
+  folder.write_summary({"steps": 1})
+
+  def full(descriptor):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+  monkeypatch.setattr(workdir.os, "fsync", full)
+  with pytest.raises(OSError, match="No space"):
+    folder.write_summary({"steps": 2})
+  assert folder.read_summary() == {"steps": 1}
 
 
 def test_timers_add_to_the_seconds_of_earlier_parts():

@@ -312,24 +312,26 @@ def train_and_evaluate(
       the state to go on with. What it leaves in the selector's state is checkpointed with everything else.
 
   Raises:
-    UserError: a value is wrong or `workdir` belongs to another run; nothing has been written.
+    UserError: a value is wrong, or `workdir` belongs to another run or is being written; nothing has been written.
     Interrupted: SIGTERM or SIGINT came; the same call continues the run.
     NonFiniteError: a loss or a gradient was not finite.
   """
   check_writable(os.fspath(workdir))
   timers, folder = Timers(), Workdir(os.fspath(workdir), writes=parallel.is_first_process())
-  with contextlib.nullcontext(stop) if stop else stop_requests() as stop:
+  with contextlib.closing(folder), contextlib.nullcontext(stop) if stop else stop_requests() as stop:
     with timers.phase("loading"), parallel.first_process_first():
       source = prepare(config.dataset.to_dict(), config.cache_dir)
     given, config = config.to_dict(), setup.matched(config)
     identity = {"config": given, "data_fingerprint": source.fingerprint}
     parallel.check_same_on_every_process(cache.digest(identity), "config or data")
     folder.check_same_run(identity)
+    _lock(folder, make=False)  # before anything that takes long
     run = setup.build(config, source, timers, devices, folder.read_columns())
     columns = {name: np.asarray(column) for name, column in run.columns.items()}
     device, count = run.devices.local[0], run.devices.num_replicas
     made = provenance(given, source.fingerprint, cache.checksum(columns), device, count)
-    folder.check_same_run(made)
+    _lock(folder, make=True)
+    folder.check_same_run(made)  # under the lock, since a run may have begun there in the meantime
     folder.begin(made, columns, run.firings)
     if source.true_labels is not None:
       folder.write_noise(source.train.labels, source.true_labels)
@@ -342,6 +344,12 @@ def train_and_evaluate(
     return _train(trainer, stop, after_epoch)
 
 
+def _lock(folder: Workdir, *, make: bool) -> None:
+  """Locks the folder for the first process; raises `UserError` on every process if another run holds it."""
+  if parallel.any_process(not folder.lock(make=make)):
+    raise options.UserError(f"workdir={folder.path} is being written by {folder.holder()}")
+
+
 def _train(trainer: _Trainer, stop: Callable[[], str], after_epoch: AfterEpoch | None) -> Result:
   """Takes the run from where it stands to its end."""
   epochs, position = trainer.config.epochs, trainer.position
@@ -350,7 +358,7 @@ def _train(trainer: _Trainer, stop: Callable[[], str], after_epoch: AfterEpoch |
     print(setup.description(trainer.run, trainer.config, position.steps), flush=True)
   trainer.workdir.rewind(position.epoch)
   trainer.compile()
-  with contextlib.closing(Console(epochs, position.epoch, quiet=quiet)) as console, contextlib.closing(trainer.workdir):
+  with contextlib.closing(Console(epochs, position.epoch, quiet=quiet)) as console:
     accuracy = None
     while position.epoch < epochs:
       trainer.stop_if_asked(stop)

@@ -1,17 +1,18 @@
 """The files that a run leaves behind: the contract that reports and people rely on. Host-side input and output.
 
 `config.json`, `columns.npz`, `firings.npz`, `metrics.jsonl`, `summary.json`, `usage.npz`, `noise.npz` and TensorBoard
-event files; `checkpoint` writes the rest.
+event files; `checkpoint` writes the rest, and `.lock` says which process writes them.
 """
 
+import contextlib
 import functools
 import importlib.metadata
 import json
 import os
 import pathlib
 import platform
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO
 
 import numpy as np
 from absl import logging
@@ -19,6 +20,7 @@ from tensorboardX import SummaryWriter
 
 from dynsel_jax import cache, options
 from dynsel_jax.factors.coverage import Firings
+from dynsel_jax.training.lock import Lock
 
 __all__ = ["Workdir", "check_writable", "provenance"]
 
@@ -63,11 +65,20 @@ def provenance(config: dict[str, Any], data: str, columns: str, device: Any, num
   }
 
 
-def _write(path: pathlib.Path, text: str) -> None:
-  """Replaces a file in one move, so that a reader or a kill never meets half of it."""
+@contextlib.contextmanager
+def _replacing(path: pathlib.Path) -> Iterator[BinaryIO]:
+  """Yields a file that takes the place of `path` in one move, so that a reader or a kill never meets half of it."""
   partial = path.with_suffix(path.suffix + ".partial")
-  partial.write_text(text)
+  with partial.open("wb") as file:
+    yield file
+    file.flush()
+    os.fsync(file.fileno())  # else the move may reach the disk before the bytes, and a crash leaves an empty file
   partial.replace(path)
+
+
+def _write(path: pathlib.Path, text: str) -> None:
+  with _replacing(path) as file:
+    file.write(text.encode())
 
 
 def _if_writing(method: Callable[..., None]) -> Callable[..., None]:
@@ -86,11 +97,28 @@ class Workdir:
     """Names the folder; nothing is read or made before a method is called. Of several processes one `writes`."""
     self.path, self.writes = pathlib.Path(path).absolute(), writes
     self._events: SummaryWriter | None = None
+    self._lock = Lock(self.path)
 
   @property
   def checkpoints(self) -> str:
     """The folder of the checkpoints."""
     return str(self.path / "checkpoints")
+
+  def lock(self, *, make: bool) -> bool:
+    """Keeps other processes from writing the folder until `close`; returns False if one of them writes it.
+
+    Args:
+      make: whether to make the folder, if need be; otherwise one that no run has locked yet is left as it is.
+    """
+    if not self.writes:
+      return True
+    if make:
+      self.path.mkdir(parents=True, exist_ok=True)
+    return self._lock.take(make=make)
+
+  def holder(self) -> str:
+    """Returns in words which process writes the folder, where `lock` returned False to one of the processes."""
+    return self._lock.holder()
 
   def check_same_run(self, made: dict[str, Any]) -> None:
     """Raises `UserError`, with the differing fields named, if the folder holds a run of another config or data.
@@ -189,9 +217,8 @@ class Workdir:
     self._write_arrays("noise", {"noisy": labels != true_labels, "true_labels": true_labels})
 
   def _write_arrays(self, name: str, arrays: dict[str, np.ndarray]) -> None:
-    partial = self.path / f"{name}.partial.npz"
-    np.savez_compressed(partial, **arrays)  # type: ignore[arg-type]
-    partial.replace(self.path / f"{name}.npz")
+    with _replacing(self.path / f"{name}.npz") as file:
+      np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
   @_if_writing
   def write_summary(self, summary: dict[str, Any]) -> None:
@@ -199,13 +226,14 @@ class Workdir:
     _write(self.path / "summary.json", json.dumps(summary, indent=2) + "\n")
 
   def read_summary(self) -> dict[str, Any] | None:
-    """Returns the summary of a finished run, or None."""
+    """Returns the summary of a finished run, or None; one that is torn is none, since the run can write it anew."""
     try:
       return json.loads((self.path / "summary.json").read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):
       return None
 
   def close(self) -> None:
-    """Closes the event file."""
+    """Closes the event file, and lets other processes write the folder."""
     if self._events is not None:
       self._events.close()
+    self._lock.release()

@@ -2,12 +2,12 @@
 
 import collections
 import contextlib
-import json
 import pathlib
 import sys
 from collections.abc import Sequence
 
 from configs.sweeps import base
+from dynsel_jax.training.workdir import Workdir
 from experiments.sweeps.making import Outcome, accuracy
 
 __all__ = ["Board"]
@@ -30,8 +30,8 @@ class Board:
 
   def _found(self, cell: base.Cell) -> str:
     folder = self.workdir / cell.name
-    with contextlib.suppress(FileNotFoundError):
-      return accuracy(json.loads((folder / "summary.json").read_text()))
+    if (summary := Workdir(str(folder)).read_summary()) is not None:
+      return accuracy(summary)
     return "begun" if (folder / "metrics.jsonl").exists() else "-"
 
   def begin(self, cell: base.Cell) -> None:

@@ -1,0 +1,109 @@
+"""One run at a time writes a folder; the next one is refused, and a run that died leaves nothing in the way."""
+
+import errno
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import runs
+from conftest import ROOT
+
+from dynsel_jax import options
+from dynsel_jax.training import lock, loop, setup
+
+# A process that trains and stands still within its first epoch.
+WRITING = """
+import sys, signal, pytest
+sys.path[:0] = ["tests", "."]
+import conftest, runs
+runs.interrupted_at(5, pytest.MonkeyPatch(), signal.SIGSTOP)
+runs.train(runs.config(checkpoint_every_steps=2), sys.argv[1])
+"""
+
+
+def _contents(folder):
+  return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
+
+
+def _free(folder):
+  """Whether the lock can be taken: a file of this process that were left open would hold it too."""
+  trying = lock.Lock(folder)
+  taken = trying.take(make=False)
+  trying.release()
+  return taken
+
+
+def test_a_second_run_is_refused_and_goes_on_once_the_first_is_killed(tmp_path):
+  _, alone = runs.train(runs.config(checkpoint_every_steps=2), tmp_path / "alone")
+  workdir = tmp_path / "run"
+  environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+  first = subprocess.Popen([sys.executable, "-c", WRITING, str(workdir)], cwd=ROOT, env=environment)
+  try:
+    _, status = os.waitpid(first.pid, os.WUNTRACED)
+    assert os.WIFSTOPPED(status)
+    before = _contents(workdir)
+    with pytest.raises(options.UserError) as refused:
+      runs.train(runs.config(checkpoint_every_steps=2), workdir)
+    assert str(refused.value) == f"workdir={workdir} is being written by process {first.pid}"
+    assert _contents(workdir) == before
+  finally:
+    first.kill()
+    assert first.wait() == -signal.SIGKILL
+  summary, state = runs.train(runs.config(checkpoint_every_steps=2), workdir)
+  assert summary["resumed_from"]
+  runs.same_state(state, alone)
+
+
+def test_a_run_that_begins_while_another_is_built_is_not_written_over(tmp_path, monkeypatch):
+  build, other = setup.build, lock.Lock(tmp_path)
+
+  def overtaken(*arguments):
+    assert other.take(make=True)
+    return build(*arguments)
+
+  monkeypatch.setattr(setup, "build", overtaken)
+  with pytest.raises(options.UserError, match=f"is being written by process {os.getpid()}"):
+    runs.train(runs.config(), tmp_path)
+  other.release()
+  assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_the_lock_is_free_once_a_run_ends_however_it_does(tmp_path, monkeypatch):
+  with monkeypatch.context() as patched:
+    runs.interrupted_at(5, patched)
+    with pytest.raises(loop.Interrupted):
+      runs.train(runs.config(), tmp_path)
+  assert _free(tmp_path)
+  with monkeypatch.context() as patched:
+    patched.setattr(loop._Trainer, "finish", None)
+    with pytest.raises(TypeError):
+      runs.train(runs.config(), tmp_path)
+  assert _free(tmp_path)
+  summary, _ = runs.train(runs.config(), tmp_path)
+  assert runs.train(runs.config(), tmp_path)[0] == summary  # finished
+  assert _free(tmp_path)
+
+
+def test_a_wrong_value_leaves_no_lock_behind(tmp_path):
+  with pytest.raises(options.UserError, match="keep_fraction"):
+    runs.train(runs.config(selector__keep_fraction=2.0), tmp_path)
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_system_without_locks_is_written_without_one(tmp_path, monkeypatch, caplog):
+  asked = []
+
+  def unsupported(descriptor, _):
+    asked.append(descriptor)
+    raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+
+  monkeypatch.setattr(fcntl, "flock", unsupported)
+  assert lock.Lock(tmp_path).take(make=True)
+  with pytest.raises(OSError, match="Bad file descriptor"):
+    os.fstat(asked[0])  # not left open
+  runs.train(runs.config(epochs=1), tmp_path)
+  assert (tmp_path / "summary.json").exists()
+  assert "cannot be locked (Operation not supported)" in caplog.text
