@@ -165,6 +165,28 @@ def _assert_close(one, other):
   np.testing.assert_array_equal(one.usage.visits, other.usage.visits)
 
 
+@pytest.fixture
+def _standard_promotion():
+  """optax's Adam, which fits the factors, mixes a count of steps with floats."""
+  with jax.numpy_dtype_promotion("standard"):
+    yield
+
+
+@pytest.mark.usefixtures("_standard_promotion")
+def test_the_offline_stage_counts_though_a_run_was_stopped_before_it_was_ever_saved(tmp_path):
+  options_of_factors = {"features__components": 16, "factors__epochs": 5, "factors__k": 4}
+  made = runs.config("rrd", checkpoint_every_steps=0, cache_dir=str(tmp_path / "cache"), **options_of_factors)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(loop._Trainer, "compile", lambda trainer: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+      runs.train(made, tmp_path / "run")
+  begun = json.loads((tmp_path / "run" / "config.json").read_text())["seconds"]
+  assert begun["features"] > 0 and begun["factors"] > 0
+  seconds = runs.train(made, tmp_path / "run")[0]["seconds"]  # reads the columns and makes no factors
+  assert seconds["features"] == begun["features"] and seconds["factors"] == begun["factors"]
+  assert seconds["total"] > begun["total"]
+
+
 def test_a_workdir_of_another_config_is_refused_with_the_fields_named(alone):
   workdir, made, _ = alone
   changed = made.copy_and_resolve_references()

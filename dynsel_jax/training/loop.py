@@ -78,9 +78,15 @@ class _Trainer:
     if run.source.validation is not None:
       self.validation = run.fixed._replace(test=run.devices.place(run.source.validation))
 
-  def restore(self) -> None:
-    """Continues from the newest checkpoint, if there is one."""
+  def restore(self, begun: dict[str, float] | None) -> None:
+    """Continues from the newest checkpoint, if there is one.
+
+    Args:
+      begun: what an earlier part took before its first step; without a checkpoint only this is known of its time.
+    """
     if self.checkpoints.latest_step() is None:
+      if begun is not None:
+        self.timers.add(begun)
       return
     self.state, self.position = self.checkpoints.restore(self.state, self.run.devices)
     self.run.feed.restore(self.position.corrupt)
@@ -332,11 +338,11 @@ def train_and_evaluate(
     made = provenance(given, source.fingerprint, cache.checksum(columns), device, count)
     _lock(folder, make=True)
     folder.check_same_run(made)  # under the lock, since a run may have begun there in the meantime
-    folder.begin(made, columns, run.firings)
+    begun = folder.begin(made | {"seconds": timers.seconds()}, columns, run.firings)
     if source.true_labels is not None:
       folder.write_noise(source.train.labels, source.true_labels)
     trainer = _Trainer(run, config, folder, timers)
-    trainer.restore()
+    trainer.restore(begun)
     summary = folder.read_summary()
     if summary is not None and trainer.position.epoch == config.epochs:
       trainer.checkpoints.close()

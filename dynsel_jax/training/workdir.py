@@ -81,11 +81,12 @@ def _write(path: pathlib.Path, text: str) -> None:
     file.write(text.encode())
 
 
-def _if_writing(method: Callable[..., None]) -> Callable[..., None]:
+def _if_writing(method: Callable[..., Any]) -> Callable[..., Any]:
+  """Makes a method do nothing, and return None, in a process that does not write."""
+
   @functools.wraps(method)
-  def guarded(self: "Workdir", *arguments: Any) -> None:
-    if self.writes:
-      method(self, *arguments)
+  def guarded(self: "Workdir", *arguments: Any) -> Any:
+    return method(self, *arguments) if self.writes else None
 
   return guarded
 
@@ -144,21 +145,28 @@ class Workdir:
       raise options.UserError(f"workdir={self.path} belongs to a different run: {', '.join(differing)}")
 
   @_if_writing
-  def begin(self, made: dict[str, Any], columns: cache.Arrays, firings: Firings | None = None) -> None:
+  def begin(
+    self, made: dict[str, Any], columns: cache.Arrays, firings: Firings | None = None
+  ) -> dict[str, float] | None:
     """Makes the folder and writes its first files, `config.json` last, unless it has that from an earlier part.
 
     Args:
-      made: as `provenance` returns it.
+      made: as `provenance` returns it, with the `seconds` that all before the first step took.
       columns: of the `SampleTable`, kept so that a run goes on with them wherever it is continued.
       firings: of the training set's factors, kept for the same reason; a run that began without them has none.
+
+    Returns:
+      The `seconds` that the run's first part wrote; None if this is the first, and in a process that does not write.
     """
     self.path.mkdir(parents=True, exist_ok=True)
-    if not (self.path / "config.json").exists():
-      if columns:
-        self._write_arrays("columns", columns)
-      if firings is not None:
-        self._write_arrays("firings", firings._asdict())
-      _write(self.path / "config.json", json.dumps(made, indent=2) + "\n")
+    if (self.path / "config.json").exists():
+      return json.loads((self.path / "config.json").read_text()).get("seconds")
+    if columns:
+      self._write_arrays("columns", columns)
+    if firings is not None:
+      self._write_arrays("firings", firings._asdict())
+    _write(self.path / "config.json", json.dumps(made, indent=2) + "\n")
+    return None
 
   def read_columns(self) -> cache.Arrays | None:
     """Returns the columns that the run began with, or None if there are none or they are not what was written."""
