@@ -62,15 +62,19 @@ def _set_xla_defaults() -> None:
   os.environ["XLA_FLAGS"] = " ".join(filter(None, [given, *missing]))
 
 
-def run(main: Callable[[], Any]) -> None:
-  """Calls `main` once the flags are parsed, and ends the program with its exit status."""
+def run(main: Callable[..., Any], *, with_arguments: bool = False) -> None:
+  """Calls `main` once the flags are parsed, and ends the program with its exit status.
+
+  What is left of the command line beside the flags is refused, or goes to `main` with `with_arguments`.
+  """
 
   def guarded(arguments: Sequence[str]) -> int:
-    if len(arguments) > 1:
-      return _fail(f"unexpected argument {arguments[1]!r}")
+    _, *others = arguments
+    if others and not with_arguments:
+      return _fail(f"unexpected argument {others[0]!r}")
     logging.set_verbosity(logging.WARNING)
     try:
-      return main() or 0
+      return main(*others) or 0
     except options.UserError as error:
       return _fail(str(error))
     except loop.NonFiniteError as error:

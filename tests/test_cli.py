@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import run_folders
 from conftest import ROOT
 
 from dynsel_jax import options
@@ -72,3 +73,16 @@ def test_a_wrong_field_is_named_with_what_its_section_has(arguments, line, tmp_p
   assert ended.returncode == 2
   assert ended.stderr.startswith(f"error: {line}") and ended.stderr.count("\n") == 1
   assert not (tmp_path / "run").exists()
+
+
+def test_a_report_takes_folders_after_its_flag_and_a_run_refuses_what_is_no_flag(tmp_path):
+  folders = [tmp_path / name for name in ("one", "two", "three")]
+  for seed, folder in enumerate(folders):
+    run_folders.write(folder / f"random-seed{seed}", seed=seed)
+  command = [sys.executable, "-m", "experiments.report", f"--workdir={folders[0]}", *map(str, folders[1:])]
+  ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+  assert (ended.returncode, ended.stdout.partition(":")[0]) == (0, "3 runs")
+  assert (folders[0] / "report" / "report.md").exists()
+  command = [sys.executable, "-m", "experiments.train", "--config=configs/digits.py", "--workdir=x", "epochs=3"]
+  ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+  assert (ended.returncode, ended.stderr) == (2, "error: unexpected argument 'epochs=3'\n")
