@@ -27,6 +27,10 @@ def test_the_offline_stage_counts_for_every_group_that_used_it_whoever_found_it_
     "other": 0.0,
     "random": 0.0,
   }
+  note = tables.results(list(members.values())).note
+  assert note.endswith(
+    "Not counted, as it was made before: the offline stage of other, which every run found in the cache."
+  )
 
 
 def test_features_of_the_model_itself_are_as_costly_as_the_model(tmp_path):

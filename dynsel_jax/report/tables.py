@@ -161,11 +161,16 @@ def results(groups: Sequence[Group]) -> Table:
 
 
 def _made_before(groups: Sequence[Group]) -> str:
-  """Says what of the groups' runs came from files that something else had made."""
+  """Says what of the groups' runs came from files that something else had made, or from the cache in every run."""
   configs = [run.config for group in groups for run in group.runs]
   files = any(config.get("features", {}).get("name") == "file" for config in configs)
   scores = any(config.get("scores", {}).get("path") for config in configs)
-  return " and ".join(["features read from a file"] * files + ["scores, and the proxy run behind them"] * scores)
+  cached = [group.label for group in groups if "features" in group.runs[0].config and not group.offline_seconds]
+  return "; ".join(
+    ["features read from a file"] * files
+    + ["scores, and the proxy run behind them"] * scores
+    + [f"the offline stage of {', '.join(cached)}, which every run found in the cache"] * bool(cached)
+  )
 
 
 def phases(groups: Sequence[Group]) -> Table:
