@@ -1,4 +1,4 @@
-"""The vocabulary every room shares: what a selector is given, what it returns, and what it is.
+"""The shared vocabulary: what a selector is given, what it returns, and what it is.
 
 A selector is a NamedTuple of pure functions, as an optax transformation is. `N` is the number of training samples,
 `B` the global batch size, `b` the number of samples of a scored meta-batch that a step trains on.
@@ -10,8 +10,10 @@ from typing import Any, NamedTuple, Protocol
 from jax import Array
 
 __all__ = [
+  "LOSS_NORMALIZATIONS",
   "InitFn",
   "ObserveFn",
+  "Plan",
   "RefreshFn",
   "SampleTable",
   "SelectFn",
@@ -24,36 +26,43 @@ __all__ = [
 
 SelectorState = Any  # a pytree of arrays without a leaf of size zero, so that it can be checkpointed
 
+LOSS_NORMALIZATIONS = ("weight_sum", "batch_size")  # the divisor of a step's weighted loss
+
 
 class SampleTable(NamedTuple):
-  """What is known of the training set before training."""
+  """The training set before training: its size, and what is known of each sample."""
 
-  labels: Array  # [N] int32, in [0, num_classes)
-  num_classes: int
+  num_samples: int  # N
+  labels: Array | None = None  # [N] int32 in [0, num_classes): a class, or a domain to balance over
+  num_classes: int = 0  # 0 without labels
   columns: Mapping[str, Array] = {}  # name -> [N] float32, for example "representativeness"
 
 
 class Signals(NamedTuple):
-  """What one step saw of its global batch. Rows with index -1 are padding and carry no meaning."""
+  """The signals of one step's global batch. Rows with index -1 are padding and carry no meaning."""
 
   index: Array  # type: ignore[assignment]  # [B] int32, position in the training set, -1 on padding
-  loss: Array  # [B] float32, cross-entropy of the view that was seen, in nats, without label smoothing
-  confidence: Array  # [B] float32, probability of the predicted class
-  margin: Array  # [B] float32, probability of the label minus the largest other probability
-  el2n: Array  # [B] float32, Euclidean norm of probabilities minus one-hot label
-  correct: Array  # [B] bool, whether the predicted class is the label
-  trained: Array  # [B] bool, whether the sample had a backward pass, False where it was only scored
+  loss: Array  # [B] float32, the task's loss of the view that the model saw
+  trained: Array  # [B] bool, whether the sample had a backward pass; False if it was only scored
   epoch: Array  # [] int32, counted from 0; lets `observe` see a batch twice without counting it twice
+  extras: Mapping[str, Array] = {}  # name -> [B], further signals of the task, for example "correct"
 
 
 class Selection(NamedTuple):
-  """One epoch's plan."""
+  """Which samples an epoch trains on. Made by a method; `batching.order` decides the visiting order."""
 
-  indices: Array  # [N] int32, the chosen samples in visiting order, then -1
-  weights: Array  # [N] float32, loss weight of the sample at the same place, 0 on the tail
-  size: Array  # [] int32, how many samples are chosen
+  keep: Array  # [N] bool
+  weights: Array | None = None  # [N] float32, loss weight of each sample by its index; None stands for 1
   learning_rate_multiplier: Array | float = 1.0  # [] float32, for the whole epoch
-  thin: Array | bool = True  # [] bool, whether this epoch's meta-batches are thinned, if the selector can
+  thin: Array | bool = True  # [] bool, whether the epoch's meta-batches are thinned, if the selector can
+
+
+class Plan(NamedTuple):
+  """The visiting order of an epoch. Made by `batching.order`."""
+
+  indices: Array  # [N] int32, the kept samples in visiting order, then -1
+  weights: Array  # [N] float32, loss weight of the sample at the same place, 0 on the tail
+  size: Array  # [] int32, number of kept samples
 
 
 class InitFn(Protocol):
@@ -63,24 +72,24 @@ class InitFn(Protocol):
 
 
 class SelectFn(Protocol):
-  """Plans one epoch. `epoch` is `[] int32`, counted from 0; the info holds scalars for the log.
+  """Selects the samples of one epoch. `epoch` is `[] int32`, counted from 0; the info holds scalars for the log.
 
-  The info name `non_finite` is kept for the count of scores that were NaN or infinite and counted as the worst.
+  The info name `non_finite` is reserved for the number of scores that were NaN or infinite and counted as the worst.
   """
 
   def __call__(self, key: Array, state: SelectorState, epoch: Array) -> tuple[Selection, dict[str, Array]]: ...
 
 
 class ObserveFn(Protocol):
-  """Takes in one step's signals. Idempotent, and the order of the steps of an epoch is of no consequence."""
+  """Updates the state with one step's signals. Idempotent and independent of the order of an epoch's steps."""
 
   def __call__(self, state: SelectorState, signals: Signals) -> SelectorState: ...
 
 
 class ThinFn(Protocol):
-  """Chooses which of a scored meta-batch to train on: positions in the batch `[b] int32`, loss weights `[b] float32`.
+  """Picks the rows of a scored meta-batch to train on: positions `[b] int32` and loss weights `[b] float32`.
 
-  `b` is fixed by the batch's shape, and no position occurs twice. A padded row may be chosen only when fewer than `b`
+  `b` is fixed by the batch's shape, and positions are distinct. A padded row may be picked only when fewer than `b`
   rows are valid, and then with weight 0. The state is the one before this meta-batch was observed.
   """
 
@@ -88,12 +97,12 @@ class ThinFn(Protocol):
 
 
 class RefreshFn(Protocol):
-  """Names samples whose signals are to be made new by a forward pass after the epoch that just ended.
+  """Names the samples to score again, by a forward pass, after the epoch that just ended: `[N] bool`.
 
-  Returns a `Selection` whose weights are not read; the signals come to `observe` with `trained` False.
+  Their signals come to `observe` with `trained` False.
   """
 
-  def __call__(self, state: SelectorState, epoch: Array) -> Selection: ...
+  def __call__(self, state: SelectorState, epoch: Array) -> Array: ...
 
 
 class Selector(NamedTuple):
@@ -104,3 +113,5 @@ class Selector(NamedTuple):
   observe: ObserveFn
   thin: ThinFn | None = None
   refresh: RefreshFn | None = None
+  reads: tuple[str, ...] = ()  # names it needs beside the loss: "labels", columns of the table, extras of the task
+  loss_normalization: str = "weight_sum"  # divisor of a step's weighted loss: its "weight_sum" or its "batch_size"

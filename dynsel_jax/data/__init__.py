@@ -1,13 +1,14 @@
-"""Data sets as arrays, and what turns sample indices into a batch."""
+"""Data sets as dicts of arrays, and the way from sample indices to a batch."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from dynsel_jax import options
 from dynsel_jax.data import noise, stream_sets, text
-from dynsel_jax.data.sources import Dataset, Source, defaults, load
+from dynsel_jax.data.source import Dataset, Source, from_arrays, num_samples
+from dynsel_jax.data.sources import defaults, load
 
-__all__ = ["Dataset", "Source", "defaults", "load", "prepare"]
+__all__ = ["Dataset", "Source", "defaults", "from_arrays", "load", "num_samples", "prepare"]
 
 _OF_EVERY_SET = ("name", "data_dir", "augmentations", "label_noise", "stream")
 

@@ -1,7 +1,6 @@
-"""From sample indices to a batch: gather, augment, normalise. Pure functions for inside a jitted step.
+"""From sample indices to a batch: gather, augment, normalise. Pure functions for a jitted step.
 
-`N` is the number of samples, `b` the number of rows of a batch, `H`, `W`, `C` are height, width and channels of images,
-`L` is the number of tokens of texts, which are neither augmented nor normalised.
+`N` is the number of samples, `b` the rows of a batch, `H`, `W`, `C` are height, width and channels of images.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,38 +10,44 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from dynsel_jax.data.sources import Dataset, Source
+from dynsel_jax.data.source import Dataset, Source
 from dynsel_jax.options import check_choice
 
 __all__ = [
   "AUGMENTATIONS",
+  "Augment",
   "Rows",
+  "View",
   "augmentation",
   "gather",
-  "normalization",
   "normalize",
   "random_crop",
   "random_flip",
+  "view",
 ]
+
+Batch = dict[str, Any]  # "inputs" and others, [b, ...] each
+Augment = Callable[[Array, Array, Array], Array]  # (key, index [b], inputs [b, ...]) -> inputs
+View = Callable[[Array | None, Array, Batch], Batch]  # (key or None, index [b], batch) -> batch; see `view`
 
 
 class Rows(NamedTuple):
-  """What the places of one step hold in a streamed set; stands where the inputs of a whole set do."""
+  """The rows of one step of a streamed set; stands in for the whole data set."""
 
-  inputs: Any  # [b, H, W, C] uint8
-  labels: Any  # [b] int32; -1 on padding, and where no image could be read
+  batch: Batch  # [b, ...] each
+  readable: Any  # [b] bool; False on padding, and where a file could not be read
 
 
-def gather(dataset: Dataset, index: Array) -> tuple[Array, Array]:
-  """Returns the inputs, `[b, H, W, C]` uint8 or `[b, L]` int32, and labels `[b]` int32 at `index` `[b]` int32.
+def gather(dataset: Dataset | Rows, index: Array) -> Batch:
+  """Returns the samples at `index` `[b]` int32, each array of the set as `[b, ...]`.
 
-  Padding, index -1, reads sample 0: its input is real, and the caller leaves the row out. A streamed set
-  holds what belongs to `index` already.
+  Padding, index -1, reads sample 0: its arrays are real, and the caller leaves the row out. A streamed set holds the
+  rows of `index` already.
   """
-  if isinstance(dataset.inputs, Rows):
-    return dataset.inputs.inputs, dataset.inputs.labels
+  if isinstance(dataset, Rows):
+    return dataset.batch
   row = jnp.maximum(index, 0)
-  return dataset.inputs[row], dataset.labels[row]
+  return jax.tree.map(lambda array: array[row], dataset)
 
 
 def normalize(inputs: Array, mean: Any, std: Any) -> Array:
@@ -53,15 +58,25 @@ def normalize(inputs: Array, mean: Any, std: Any) -> Array:
   return (inputs.astype(jnp.float32) - shift) * scale
 
 
-def normalization(source: Source) -> Callable[[Array], Array]:
-  """Returns what makes a model's input of a set's: `normalize` for images, nothing for token ids."""
-  if source.text is not None:
-    return lambda inputs: inputs
-  return lambda inputs: normalize(inputs, source.mean, source.std)
+def view(source: Source, augment: Augment | None = None) -> View:
+  """Returns the function from a gathered batch to the batch that the model sees.
+
+  It takes a key, sample indices `[b]` int32 and a batch. With a key the inputs are augmented, each sample by its index
+  under that key; with None they are not. Images are then normalised by the statistics of `source`; other inputs, such
+  as token ids or standardised features, stay as they are.
+  """
+
+  def apply(key: Array | None, index: Array, batch: Batch) -> Batch:
+    inputs = batch["inputs"]
+    if key is not None and augment is not None:
+      inputs = augment(key, index, inputs)
+    return {**batch, "inputs": normalize(inputs, source.mean, source.std) if source.mean else inputs}
+
+  return apply
 
 
 def random_crop(keys: Array, inputs: Array, *, pad: int = 4) -> Array:
-  """Frames each image with `pad` black pixels and cuts one of its size out; every place is as likely.
+  """Pads each image with `pad` black pixels on each side and crops it to its size at a uniformly random place.
 
   Args:
     keys: `[b]` keys, one a row.
@@ -79,7 +94,7 @@ def random_crop(keys: Array, inputs: Array, *, pad: int = 4) -> Array:
 
 
 def random_flip(keys: Array, inputs: Array) -> Array:
-  """Mirrors each image left to right with probability 1/2; `keys` `[b]`, inputs `[b, H, W, C]`."""
+  """Mirrors each image left to right with probability 1/2; keys `[b]`, inputs `[b, H, W, C]`."""
   mirror = jax.vmap(lambda key: jax.random.bernoulli(key))(keys)
   return jnp.where(mirror[:, None, None, None], inputs[:, :, ::-1], inputs)
 
@@ -87,11 +102,11 @@ def random_flip(keys: Array, inputs: Array) -> Array:
 AUGMENTATIONS: dict[str, Callable[[Array, Array], Array]] = {"crop": random_crop, "flip": random_flip}
 
 
-def augmentation(names: Sequence[str]) -> Callable[[Array, Array, Array], Array]:
+def augmentation(names: Sequence[str]) -> Augment:
   """Returns `augment(key, index, inputs)`, which applies the augmentations called `names` one after the other.
 
-  `index` `[b]` int32 are the samples, `inputs` `[b, H, W, C]` uint8 their images. What becomes of a sample depends on
-  the key and its index alone: not on its row, the other rows, or which other augmentations are named.
+  `index` `[b]` int32 are the samples, `inputs` `[b, H, W, C]` uint8 their images. The view of a sample depends on the
+  key and its index alone: not on its row, the other rows, or which other augmentations are named.
 
   Raises:
     UserError: a name is not one of `AUGMENTATIONS`.

@@ -1,4 +1,4 @@
-"""Label noise: a share of the training labels replaced, by a seed. Host-side, pure functions over NumPy arrays.
+"""Label noise: a seeded part of the training labels is replaced. Host-side, pure functions over NumPy arrays.
 
 `N` is the number of training samples, `C` the number of classes.
 """
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dynsel_jax import options
-from dynsel_jax.data.sources import Source, check_classes
+from dynsel_jax.data.source import Source, check_classes
 
 __all__ = ["KINDS", "apply", "check", "defaults", "noisy_labels"]
 
@@ -27,21 +27,21 @@ def noisy_labels(
 ) -> np.ndarray:
   """Returns a copy of `labels` `[N]` int32 in which round(rate * N) samples, drawn at random, got another class.
 
-  Of one seed, the samples drawn at a lower rate are among those of a higher one, with the same classes.
+  With the same seed, the samples drawn at a lower rate are among those of a higher rate, with the same classes.
 
   Args:
-    labels: `[N]` int32, the true ones.
+    labels: `[N]` int32, the true labels.
     num_classes: C.
-    rate: share of the samples that are drawn, in [0, 1].
-    kind: "symmetric" gives a class that is uniform over all C, the true one among them, as RRD (arXiv 2603.04981,
+    rate: fraction of the samples that is drawn, in [0, 1].
+    kind: "symmetric" draws a class uniformly from all C, including the true one, as RRD (arXiv 2603.04981,
       App. B.3) does: about rate * (1 - 1 / C) of all labels are wrong in the end. "asymmetric" gives
       `class_map[label]`, as in Patrini et al. (arXiv 1609.03683).
-    class_map: C classes, read by "asymmetric" alone; empty is the next class, the first after the last. A class that
-      is mapped to itself keeps its labels.
+    class_map: C classes, read by "asymmetric" only; empty maps each class to the next, the last to the first. A class
+      that is mapped to itself keeps its labels.
     seed: of the draw.
 
   Raises:
-    UserError: `class_map` does not give one of the C classes for each.
+    UserError: `class_map` does not map each class to one of the C classes.
   """
   mapped = np.asarray(class_map or [*range(1, num_classes), 0])
   if mapped.shape != (num_classes,) or mapped.dtype.kind not in "iu" or not set(mapped) <= set(range(num_classes)):
@@ -70,7 +70,7 @@ def check(settings: dict[str, Any]) -> None:
   options.check_positive("dataset.label_noise.seed", settings["seed"], zero=True)
   if settings["class_map"] and settings["kind"] != "asymmetric":
     raise options.UserError(
-      f"dataset.label_noise.class_map={settings['class_map']} is read with kind='asymmetric' alone"
+      f"dataset.label_noise.class_map={settings['class_map']} needs kind='asymmetric'"
     )
 
 
@@ -78,14 +78,17 @@ def apply(source: Source, settings: dict[str, Any]) -> Source:
   """Returns `source` with noisy training labels, the true ones beside them, and a fingerprint that covers both.
 
   Raises:
-    UserError: an option is wrong, or no training sample of a class is left.
+    UserError: an option is wrong, the set has no labels, or no training sample of a class is left.
   """
   check(settings)
   if not settings.get("rate", 0.0):
     return source
-  labels = noisy_labels(source.train.labels, source.num_classes, **settings)
+  true_labels = source.labels
+  if true_labels is None:
+    raise options.UserError(f"dataset.label_noise.rate={settings['rate']}: dataset={source.name!r} has no labels")
+  labels = noisy_labels(true_labels, source.num_classes, **settings)
   check_classes(source.name, labels, source.num_classes)
   fingerprint = hashlib.sha256(source.fingerprint.encode() + labels.tobytes()).hexdigest()
   return source._replace(
-    train=source.train._replace(labels=labels), true_labels=source.train.labels, fingerprint=fingerprint
+    train={**source.train, "labels": labels}, true_labels=true_labels, fingerprint=fingerprint
   )

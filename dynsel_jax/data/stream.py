@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from dynsel_jax.data import views
+from dynsel_jax.data import image_ops
 from dynsel_jax.data.gather import Rows
-from dynsel_jax.data.sources import Dataset
+from dynsel_jax.data.source import Dataset
 from dynsel_jax.options import UserError
 
 __all__ = ["AUGMENTATIONS", "Images", "read_ahead"]
@@ -42,7 +42,7 @@ class Images:
     size: int,
     read: Callable[[int], bytes],
     name: Callable[[int], str],
-    view: views.View,
+    view: image_ops.View,
     *,
     corrupt_limit: int,
     threads: int = 0,
@@ -111,15 +111,15 @@ class Images:
     if self.corrupt[index]:
       return None
     try:
-      image = views.decode(self._read(index), self._view.mode)
-    except views.DAMAGED as error:
+      image = image_ops.decode(self._read(index), self._view.mode)
+    except image_ops.DAMAGED as error:
       self._note(index, " ".join(str(error).split()))
       return None
     if generator is None:
-      image = views.centre(image, self._view)
+      image = image_ops.centre(image, self._view)
     else:
-      image = views.random_resized_crop(generator, image, self._view.image_size)
-    found = views.pixels(image)
+      image = image_ops.random_resized_crop(generator, image, self._view.image_size)
+    found = image_ops.pixels(image)
     if self._shape and found.shape != self._shape:
       raise UserError(
         f"{self._name(index)} is {found.shape[1]}x{found.shape[0]} pixels, the first image"
@@ -162,7 +162,7 @@ def read_ahead(
   """
   import grain  # takes a second, and only streamed sets need it
 
-  images = dataset.inputs
+  images = dataset["inputs"]
 
   def row(slot: Any) -> tuple[np.ndarray, np.int32]:
     if slot >= len(plan):
@@ -171,7 +171,7 @@ def read_ahead(
       index = int(plan[(slot + further) % len(plan)])
       image = images.load(index, generators(index) if generators else None)
       if image is not None:
-        return image, np.int32(dataset.labels[index])
+        return image, np.int32(dataset["labels"][index])
     if replace:
       raise UserError("none of the selected images can be decoded")
     return images.blank(), np.int32(-1)
@@ -185,6 +185,7 @@ def read_ahead(
   try:
     while found := list(itertools.islice(iterator, parts)):
       inputs, labels = zip(*itertools.chain.from_iterable(found), strict=True)
-      yield Rows(np.stack(inputs), np.stack(labels))
+      batch = {"inputs": np.stack(inputs), "labels": np.stack(labels)}
+      yield Rows(batch, batch["labels"] >= 0)
   finally:
     iterator.close()

@@ -13,7 +13,8 @@ import numpy as np
 from tqdm import tqdm
 
 from dynsel_jax import cache, options
-from dynsel_jax.data import folders, sources, tfds_images, views
+from dynsel_jax.data import folders, image_ops, tfds_images
+from dynsel_jax.data import source as source_lib
 from dynsel_jax.data.stream import Images, read_ahead
 
 __all__ = ["defaults", "load"]
@@ -45,7 +46,7 @@ def load(
   test_folder: str = "",
   corrupt_limit: int = 100,
   threads: int = 0,
-) -> sources.Source:
+) -> source_lib.Source:
   """Opens an image set without holding its images.
 
   Args:
@@ -79,8 +80,8 @@ def load(
     name = pathlib.Path(data_dir or "").absolute().name
   else:
     opened = _prepared(name, data_dir, cache_dir)
-  sources.check_classes(name, opened.labels["train"], len(opened.class_names))
-  view = views.View(image_size, resize, opened.mode)
+  source_lib.check_classes(name, opened.labels["train"], len(opened.class_names))
+  view = image_ops.View(image_size, resize, opened.mode)
   digests = {split: cache.checksum({"labels": labels}) for split, labels in opened.labels.items()}
   key = {"files": opened.files, "labels": digests, "view": view}
 
@@ -88,9 +89,9 @@ def load(
     size, read, named = len(opened.labels[split]), opened.read[split], opened.name[split]
     return Images(size, read, named, view, corrupt_limit=corrupt_limit, threads=threads)
 
-  train, test = (sources.Dataset(images(split), opened.labels[split]) for split in ("train", "test"))
+  train, test = ({"inputs": images(split), "labels": opened.labels[split]} for split in ("train", "test"))
   measured = cache.cached("statistics", key, lambda: _statistics(train), cache_dir)
-  return sources.Source(
+  return source_lib.Source(
     name=name,
     train=train,
     test=test,
@@ -109,11 +110,11 @@ def defaults() -> dict[str, Any]:
   return {name: value for name, value in known.items() if name not in ("data_dir", "cache_dir")}
 
 
-def _statistics(train: sources.Dataset) -> cache.Arrays:
-  chosen = np.arange(0, len(train.inputs), -(-len(train.inputs) // _MEASURED), dtype=np.int32)
+def _statistics(train: source_lib.Dataset) -> cache.Arrays:
+  chosen = np.arange(0, len(train["inputs"]), -(-len(train["inputs"]) // _MEASURED), dtype=np.int32)
   slots = np.arange(-(-len(chosen) // _ROWS) * _ROWS).reshape(-1, _ROWS)
   rows = read_ahead(train, chosen, slots)
-  mean, std = sources.statistics_of_chunks(inputs[labels >= 0] for inputs, labels in rows)
+  mean, std = source_lib.statistics_of_chunks(found.batch["inputs"][found.readable] for found in rows)
   return {"mean": np.array(mean), "std": np.array(std)}
 
 

@@ -4,7 +4,6 @@
 """
 
 import hashlib
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ from absl import logging
 
 from dynsel_jax import options
 from dynsel_jax.data import text_files, tokens
-from dynsel_jax.data.sources import Dataset, Source, Text, fingerprint
+from dynsel_jax.data.source import Dataset, Source, Text, fingerprint
 from dynsel_jax.options import UserError
 
 __all__ = ["defaults", "halves", "load"]
@@ -74,7 +73,9 @@ def load(
     cut += cut_here
   _report(name, cut, max_length, rows)
   length, pad = max(len(row) for split in ids for row in ids[split]), tokens.pad_id(tokenize)
-  sets = {split: Dataset(tokens.padded(ids[split], length, pad), labels[split]) for split in rows}
+  sets: dict[str, Dataset] = {
+    split: {"inputs": tokens.padded(ids[split], length, pad), "labels": labels[split]} for split in rows
+  }
   if split_test:
     sets["validation"], sets["test"] = halves(sets["test"], split_seed)
   texts = tuple(rows["train"].texts)
@@ -83,7 +84,7 @@ def load(
   def with_texts(*arrays: np.ndarray) -> str:
     return hashlib.sha256((fingerprint(*arrays) + print_of_texts).encode()).hexdigest()
 
-  prints = with_texts(*itertools.chain(*sets.values())), with_texts(sets["train"].inputs)
+  prints = with_texts(*(array for split in sets.values() for array in split.values())), with_texts(sets["train"]["inputs"])
   lengths = _lengths([len(row) for row in ids["train"]], length_buckets, length)
   # The order of these rows means nothing, so they need no plan to be evaluated by length.
   sets |= {split: _by_length(sets[split], lengths, pad) for split in sets if split != "train"}
@@ -92,8 +93,6 @@ def load(
     train=sets["train"],
     test=sets["test"],
     num_classes=len(classes),
-    mean=(),
-    std=(),
     fingerprint=prints[0],
     inputs_fingerprint=prints[1],
     class_names=classes,
@@ -113,12 +112,13 @@ def halves(dataset: Dataset, seed: int) -> tuple[Dataset, Dataset]:
   Raises:
     UserError: there are fewer than two samples.
   """
-  if len(dataset.labels) < 2:
+  labels = dataset["labels"]
+  if len(labels) < 2:
     raise UserError("dataset.split_test=True needs at least two test rows")
-  order = np.random.default_rng(seed).permutation(len(dataset.labels))
-  order = order[np.argsort(dataset.labels[order], kind="stable")]
+  order = np.random.default_rng(seed).permutation(len(labels))
+  order = order[np.argsort(labels[order], kind="stable")]
   first, second = (np.sort(order[start::2]) for start in (0, 1))
-  return Dataset(dataset.inputs[first], dataset.labels[first]), Dataset(dataset.inputs[second], dataset.labels[second])
+  return _rows(dataset, first), _rows(dataset, second)
 
 
 def _lengths(counts: Sequence[int], number: int, longest: int) -> tuple[int, ...]:
@@ -129,9 +129,13 @@ def _lengths(counts: Sequence[int], number: int, longest: int) -> tuple[int, ...
 
 def _by_length(dataset: Dataset, lengths: Sequence[int], pad: int) -> Dataset:
   """Sorts a set by the shortest of `lengths` that holds a text; texts of one length stay in their order."""
-  bucket = np.searchsorted(lengths, np.sum(dataset.inputs != pad, axis=1))
+  bucket = np.searchsorted(lengths, np.sum(dataset["inputs"] != pad, axis=1))
   order = np.argsort(bucket, kind="stable")
-  return Dataset(dataset.inputs[order], dataset.labels[order])
+  return _rows(dataset, order)
+
+
+def _rows(dataset: Dataset, rows: np.ndarray) -> Dataset:
+  return {name: array[rows] for name, array in dataset.items()}
 
 
 def _classes(labels: Sequence[str]) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from absl import logging
 from tensorflow_datasets.proto import tf_example_pb2
 
 from dynsel_jax import cache
-from dynsel_jax.data import views
+from dynsel_jax.data import image_ops
 from dynsel_jax.options import UserError
 
 __all__ = ["Prepared", "example", "prepared", "read"]
@@ -152,7 +152,7 @@ def _decode(name: str, split: str, records: Any, found: Prepared) -> tuple[np.nd
     chunk = range(start, min(start + _CHUNK, count))
     for position, record in zip(chunk, records.__getitems__(chunk), strict=True):
       encoded, labels[position] = example(record, found)
-      image = views.pixels(views.decode(encoded, found.mode))
+      image = image_ops.pixels(image_ops.decode(encoded, found.mode))
       if position == 0:
         inputs = np.empty((count, *image.shape), np.uint8)
       elif image.shape != inputs.shape[1:]:

@@ -1,5 +1,5 @@
-"""Methods of dynamic data selection, one to a file, and what they are written with."""
+"""Methods of dynamic data selection, one to a file, with their building blocks and the wrappers around them."""
 
-from dynsel_jax.selectors.registry import METHODS, Method, columns, create, defaults, weighting
+from dynsel_jax.selectors.registry import METHODS, Method, check_reads, columns, create, defaults
 
-__all__ = ["METHODS", "Method", "columns", "create", "defaults", "weighting"]
+__all__ = ["METHODS", "Method", "check_reads", "columns", "create", "defaults"]

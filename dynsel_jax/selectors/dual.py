@@ -1,4 +1,4 @@
-"""DUAL with Beta sampling: the difficult and uncertain, and the easier ones the fewer samples are kept.
+"""DUAL with Beta sampling: difficult and uncertain samples, and the more easy ones the fewer samples are kept.
 
 Cho et al., "Lightweight Dataset Pruning without Full Training via Example Difficulty and Prediction Uncertainty", arXiv
 2502.06905. Reads the columns `dual` and `label_probability`, the mean of the label's probability over the epochs of the
@@ -26,18 +26,18 @@ _EPSILON = 1e-6
 
 
 def log_weights(score: Array, probability: Array, keep_fraction: float, difficulty: float) -> Array:
-  """Returns the logarithm of each sample's weight in the draw, `[N]` float32; -inf for one that is not finite.
+  """Returns the logarithm of each sample's sampling weight, `[N]` float32; -inf where an input is not finite.
 
-  With the share r that is left out and the mean probability mu of the ten highest scores, b = 15 (1 - mu) (1 - r^c)
+  With the fraction r that is left out and the mean probability mu of the ten highest scores, b = 15 (1 - mu) (1 - r^c)
   and a = 16 - b; the weight is the density of Beta(a, b) at the sample's probability, times its score.
 
   Args:
     score: `[N]` float32, at least 0.
-    probability: `[N]` float32, in [0, 1]; kept 1e-6 away from the ends, where the density is infinite or 0.
+    probability: `[N]` float32, in [0, 1]; clipped 1e-6 away from the ends, where the density is infinite or 0.
     keep_fraction: 1 - r.
     difficulty: c.
   """
-  score, _ = ranking.guard(jnp.where(jnp.isfinite(probability), score, jnp.nan))
+  score, _ = ranking.sanitize(jnp.where(jnp.isfinite(probability), score, jnp.nan))
   highest, anchors = jax.lax.top_k(score, min(_ANCHORS, score.shape[0]))
   anchor = jnp.mean(jnp.clip(probability[anchors], 0.0, 1.0), where=jnp.isfinite(highest))
   b = jnp.maximum(_LARGEST_B * (1.0 - anchor) * (1.0 - (1.0 - keep_fraction) ** difficulty), _EPSILON)
@@ -52,9 +52,9 @@ def dual(table: SampleTable, epochs: int, *, keep_fraction: float = 0.3, difficu
   Args:
     table: the training set, N samples, with the columns `COLUMNS`.
     epochs: unused.
-    keep_fraction: share of the training set kept, in (0, 1].
-    difficulty: the paper's c_D, greater than 0: the larger, the more easy samples at small shares. 4 is theirs for
-      CIFAR-100.
+    keep_fraction: fraction of the training set kept, in (0, 1].
+    difficulty: the paper's c_D, greater than 0: the larger, the more easy samples at small fractions. The paper uses 4
+      for CIFAR-100.
 
   Raises:
     UserError: a column is missing, or a value lies outside its range.
@@ -64,4 +64,5 @@ def dual(table: SampleTable, epochs: int, *, keep_fraction: float = 0.3, difficu
   count, _ = static.counts_and_groups(table, keep_fraction, class_balanced=False)
   score, probability = (static.column_of(table, name, "selector dual: column") for name in COLUMNS)
   weights = log_weights(score, probability, keep_fraction, difficulty)
-  return static.fixed_subset(lambda key: ranking.weighted_subset(key, weights, count), score, probability)
+  columns = dict(zip(COLUMNS, (score, probability), strict=True))
+  return static.fixed_subset(lambda key: ranking.weighted_subset(key, weights, count), columns)

@@ -1,8 +1,8 @@
-"""Epsilon-greedy: trains on the samples with the highest running loss, and on a few drawn from the rest.
+"""Epsilon-greedy: trains on the samples with the highest running loss, and on a few others drawn uniformly.
 
 Raju, Daruwalla and Lipasti, "Accelerating Deep Learning with Dynamic Data Pruning", arXiv 2111.12621. The paper has no
-code of its own; the update is that by which others restate it. Unlike there, samples are chosen anew in every epoch
-and not every tenth, and the raw loss never overwrites an average.
+published code; the update follows a public re-implementation. Unlike there, samples are chosen in every epoch rather
+than every tenth, and the raw loss never overwrites an average.
 
 `N` is the number of training samples, `k` the number kept each epoch.
 """
@@ -13,46 +13,47 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from dynsel_jax.selectors import memory, ranking, wrappers
+from dynsel_jax.selectors import memory, ranking
+from dynsel_jax.selectors.wrappers.warmed_up import warmed_up
 from dynsel_jax.types import SampleTable, Selection, Selector, Signals
 
-__all__ = ["EpsilonGreedyState", "averaged", "epsilon_greedy", "explored"]
+__all__ = ["EpsilonGreedyState", "epsilon_greedy", "explore", "update_average"]
 
-_UNSEEN = 1.0  # where an average starts
+_UNSEEN = 1.0  # initial average
 
 
 class EpsilonGreedyState(NamedTuple):
-  """What epsilon-greedy remembers."""
+  """The state of epsilon-greedy."""
 
-  mean: Array  # [N] float32, u, running average of the loss, from 1
-  last_epoch: Array  # [N] int32, when the average was last moved, -1 if never
+  mean: Array  # [N] float32, u, running average of the loss, initially 1
+  last_epoch: Array  # [N] int32, epoch of the last update, -1 if never
 
 
-def averaged(state: EpsilonGreedyState, signals: Signals, update_rate: float) -> EpsilonGreedyState:
-  """Moves the averages of the batch's samples; others keep theirs.
+def update_average(state: EpsilonGreedyState, signals: Signals, update_rate: float) -> EpsilonGreedyState:
+  """Updates the averages of the batch's samples.
 
-  A sample whose average is not finite starts afresh, so that one bad loss is not remembered for ever.
+  A non-finite average is reset first, so that one bad loss is not remembered for ever.
   """
-  new = memory.is_new(state.last_epoch, signals)
-  mean = memory.read(state.mean, signals)
+  new = memory.first_this_epoch(state.last_epoch, signals)
+  mean = memory.gather(state.mean, signals)
   mean = jnp.where(jnp.isfinite(mean), mean, _UNSEEN)
   return EpsilonGreedyState(
-    mean=memory.written(state.mean, signals, (1.0 - update_rate) * mean + update_rate * signals.loss, new),
-    last_epoch=memory.written(state.last_epoch, signals, signals.epoch, new),
+    mean=memory.scatter(state.mean, signals, (1.0 - update_rate) * mean + update_rate * signals.loss, new),
+    last_epoch=memory.scatter(state.last_epoch, signals, signals.epoch, new),
   )
 
 
-def explored(key: Array, score: Array, count: int, epsilon: float) -> tuple[Array, Array]:
-  """Chooses `count` samples: the floor of epsilon `count` uniformly from those that are not among the best others.
+def explore(key: Array, score: Array, count: int, epsilon: float) -> tuple[Array, Array]:
+  """Chooses `count` samples: floor(epsilon * count) of them uniformly, the others by the highest scores.
 
   Args:
     key: consumed.
     score: `[N]` float32.
     count: k.
-    epsilon: share of the count that is drawn, in [0, 1].
+    epsilon: fraction of the count that is drawn, in [0, 1].
 
   Returns:
-    The best `[N]` bool, and the drawn `[N]` bool; no sample is in both.
+    The best `[N]` bool, and the drawn `[N]` bool; they are disjoint.
   """
   tie_key, draw_key = jax.random.split(key)
   num_drawn = ranking.budget(epsilon, count, least=0)
@@ -63,25 +64,24 @@ def explored(key: Array, score: Array, count: int, epsilon: float) -> tuple[Arra
 def epsilon_greedy(
   table: SampleTable, epochs: int, *, keep_fraction: float = 0.3, update_rate: float = 0.8, epsilon: float = 0.1
 ) -> Selector:
-  """Keeps the samples with the highest running average of the loss, and some of the others by chance.
+  """Keeps the samples with the highest running average of the loss, and a random part of the others.
 
   All samples are trained on until each has been seen once.
 
   Args:
     table: the training set, N samples.
-    epochs: how many the run has.
-    keep_fraction: share kept each epoch, in (0, 1]; k is its floor.
+    epochs: of the run.
+    keep_fraction: fraction kept each epoch, in (0, 1]; k is the floor.
     update_rate: alpha, weight of the newest loss in the average, in (0, 1].
-    epsilon: share of those kept that is drawn uniformly from the rest, in [0, 1].
+    epsilon: fraction of the kept samples that is drawn uniformly from the others, in [0, 1].
 
   Raises:
     UserError: a value lies outside its range.
   """
-  ranking.check_fraction("keep_fraction", keep_fraction)
+  num_samples = table.num_samples
+  count = ranking.keep_count(keep_fraction, num_samples)
   ranking.check_fraction("update_rate", update_rate)
   ranking.check_fraction("epsilon", epsilon, zero=True)
-  num_samples = table.labels.shape[0]
-  count = ranking.budget(keep_fraction, num_samples)
 
   def init(key: Array) -> EpsilonGreedyState:
     del key
@@ -91,12 +91,11 @@ def epsilon_greedy(
 
   def select(key: Array, state: EpsilonGreedyState, epoch: Array) -> tuple[Selection, dict[str, Array]]:
     del epoch
-    draw_key, order_key = jax.random.split(key)
-    score, non_finite = ranking.guard(state.mean)
-    best, drawn = explored(draw_key, score, count, epsilon)
-    return ranking.visiting_order(order_key, best | drawn), {"non_finite": non_finite}
+    score, non_finite = ranking.sanitize(state.mean)
+    best, drawn = explore(key, score, count, epsilon)
+    return Selection(keep=best | drawn), {"non_finite": non_finite}
 
   def observe(state: EpsilonGreedyState, signals: Signals) -> EpsilonGreedyState:
-    return averaged(state, signals, update_rate)
+    return update_average(state, signals, update_rate)
 
-  return wrappers.warmed_up(Selector(init, select, observe), table, epochs)
+  return warmed_up(Selector(init, select, observe), table, epochs)

@@ -1,12 +1,12 @@
-"""Full data: plain training, the baseline that every method must match.
+"""Full data: plain training, the baseline of every method.
 
 `N` is the number of training samples.
 """
 
 from jax import Array
 
-from dynsel_jax.selectors import ranking
 from dynsel_jax.selectors.memory import EmptyState
+from dynsel_jax.selectors.wrappers.full_data import everything
 from dynsel_jax.types import SampleTable, Selection, Selector, Signals
 
 __all__ = ["full"]
@@ -20,15 +20,14 @@ def full(table: SampleTable, epochs: int) -> Selector:
     epochs: unused.
   """
   del epochs
-  num_samples = table.labels.shape[0]
 
   def init(key: Array) -> EmptyState:
     del key
     return EmptyState()
 
   def select(key: Array, state: EmptyState, epoch: Array) -> tuple[Selection, dict[str, Array]]:
-    del state, epoch
-    return ranking.everything(key, num_samples), {}
+    del key, state, epoch
+    return everything(table.num_samples), {}
 
   def observe(state: EmptyState, signals: Signals) -> EmptyState:
     del signals

@@ -1,4 +1,4 @@
-"""InfoBatch: leaves out a share of the samples below the mean loss and weights up those of them that stay.
+"""InfoBatch: drops a fraction of the samples below the mean loss and raises the weight of those below it that stay.
 
 Qin et al., "InfoBatch: Lossless Training Speed Up by Unbiased Dynamic Data Pruning", arXiv 2303.04947, Sec. 2.
 
@@ -12,23 +12,25 @@ import jax.numpy as jnp
 from jax import Array
 
 from dynsel_jax.options import UserError
-from dynsel_jax.selectors import memory, ranking, wrappers
+from dynsel_jax.selectors import memory, ranking
+from dynsel_jax.selectors.wrappers.annealed import annealed
+from dynsel_jax.selectors.wrappers.warmed_up import warmed_up
 from dynsel_jax.types import SampleTable, Selection, Selector, Signals
 
-__all__ = ["InfoBatchState", "infobatch", "pruned"]
+__all__ = ["InfoBatchState", "infobatch", "prune"]
 
 
 class InfoBatchState(NamedTuple):
-  """What InfoBatch remembers."""
+  """The state of InfoBatch."""
 
   last_loss: Array  # [N] float32, 0 until a sample has been seen
 
 
-def pruned(key: Array, loss: Array, prune_probability: float) -> tuple[Array, Array, dict[str, Array]]:
-  """Decides which samples stay, and with which loss weight.
+def prune(key: Array, loss: Array, prune_probability: float) -> tuple[Array, Array, dict[str, Array]]:
+  """Prunes the samples with a low loss, and gives those of them that stay a larger loss weight.
 
-  A sample is low if its loss lies below the mean (Eq. 3). Of n low samples exactly floor((1 - r) n) stay, drawn
-  uniformly. A loss that is not finite is left out of the mean and counts as low.
+  A loss is low if it lies below the mean (Eq. 3). Of n low samples exactly floor((1 - r) n) stay, drawn uniformly. A
+  non-finite loss is left out of the mean and counts as low.
 
   Args:
     key: consumed.
@@ -36,12 +38,12 @@ def pruned(key: Array, loss: Array, prune_probability: float) -> tuple[Array, Ar
     prune_probability: r, in [0, 1).
 
   Returns:
-    keep `[N]` bool; loss weight `[N]` float32, 1 / (1 - r) for low samples, else 1; scalars for the log.
+    Keep `[N]` bool; loss weight `[N]` float32, 1 / (1 - r) for low samples, else 1; scalars for the log.
   """
-  score, non_finite = ranking.guard(loss)
+  score, non_finite = ranking.sanitize(loss)
   finite = score > -jnp.inf
   mean = jnp.sum(jnp.where(finite, score, 0.0)) / jnp.maximum(jnp.sum(finite), 1).astype(jnp.float32)
-  # The float32 mean of equal losses may come out above them all, and then every sample would be low.
+  # The float32 mean of equal losses may round to above them all, and then every sample would be low.
   threshold = jnp.minimum(mean, jnp.max(score))
   low = score < threshold
   num_low = jnp.sum(low, dtype=jnp.int32)
@@ -56,14 +58,14 @@ def infobatch(
 ) -> Selector:
   """Trains on every sample whose last loss is at or above the mean, and on a random part of the rest.
 
-  All samples are trained on, with weight 1, until each has been seen once, and again towards the end. The paper's
-  code starts to prune at once, from equal made-up losses. It averages the weighted loss over the batch's samples:
-  weighting "sum_to_n".
+  All samples are trained on, with weight 1, until each has been seen once, and again at the end of training. The
+  paper's code starts to prune at once, from equal initial losses. As there, the weighted loss is averaged over the
+  batch's samples.
 
   Args:
     table: the training set, N samples.
-    epochs: how many the run has, T.
-    prune_probability: r, the share of the samples below the mean loss that is left out, in [0, 1).
+    epochs: of the run, T.
+    prune_probability: r, fraction of the samples below the mean loss that is dropped, in [0, 1).
     full_data_from: delta, in [0, 1]; epochs t > delta T, counted from 1, take the full data.
 
   Raises:
@@ -72,20 +74,18 @@ def infobatch(
   if not 0 <= prune_probability < 1:
     raise UserError(f"prune_probability={prune_probability} must lie in [0, 1)")
   ranking.check_fraction("full_data_from", full_data_from, zero=True)
-  num_samples = table.labels.shape[0]
 
   def init(key: Array) -> InfoBatchState:
     del key
-    return InfoBatchState(last_loss=jnp.zeros(num_samples, jnp.float32))
+    return InfoBatchState(last_loss=jnp.zeros(table.num_samples, jnp.float32))
 
   def select(key: Array, state: InfoBatchState, epoch: Array) -> tuple[Selection, dict[str, Array]]:
     del epoch
-    draw_key, order_key = jax.random.split(key)
-    keep, weights, info = pruned(draw_key, state.last_loss, prune_probability)
-    return ranking.visiting_order(order_key, keep, weights), info
+    keep, weights, info = prune(key, state.last_loss, prune_probability)
+    return Selection(keep, weights), info
 
   def observe(state: InfoBatchState, signals: Signals) -> InfoBatchState:
-    return InfoBatchState(last_loss=memory.written(state.last_loss, signals, signals.loss))
+    return InfoBatchState(last_loss=memory.scatter(state.last_loss, signals, signals.loss))
 
-  selector = wrappers.warmed_up(Selector(init, select, observe), table, epochs)
-  return wrappers.annealed(selector, table, epochs, first=0.0, last=1.0 - full_data_from)
+  selector = warmed_up(Selector(init, select, observe, loss_normalization="batch_size"), table, epochs)
+  return annealed(selector, table, epochs, first=0.0, last=1.0 - full_data_from)

@@ -1,4 +1,4 @@
-"""Loss sampling: train on the part of each meta-batch that is drawn in proportion to the current losses.
+"""Loss sampling: trains on the part of each meta-batch that is drawn in proportion to the current losses.
 
 The baseline "Loss" of "Data-Efficient Training by Evolved Sampling", arXiv 2509.23461; ES with both betas 0.
 
@@ -21,11 +21,11 @@ def loss_sampling(table: SampleTable, epochs: int, *, batch_fraction: float = 0.
   Args:
     table: the training set.
     epochs: unused.
-    batch_fraction: b / B, in (0, 1]; b must be whole.
+    batch_fraction: b / B, in (0, 1]; b must be an integer.
     weights: loss weights, "none" or "inverse_probability", as in `es`.
 
   Raises:
-    UserError: a value lies outside its range; from `thin`, b is no whole number.
+    UserError: a value lies outside its range; from `thin`, b is not an integer.
   """
   del epochs
   options.check_fraction("batch_fraction", batch_fraction)
@@ -34,6 +34,6 @@ def loss_sampling(table: SampleTable, epochs: int, *, batch_fraction: float = 0.
   def thin(key: Array, state: EmptyState, signals: Signals) -> tuple[Array, Array]:
     del state
     budget = thinning.batch_budget(batch_fraction, signals.index.shape[0])
-    return thinning.drawn(key, thinning.log_weight(signals.loss), signals, budget, weights=weights)
+    return thinning.sample_rows(key, thinning.log_weight(signals.loss), signals, budget, weights=weights)
 
-  return thinning.memoryless(table.labels.shape[0], thin)
+  return thinning.stateless(table.num_samples, thin)

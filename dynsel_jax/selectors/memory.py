@@ -1,7 +1,7 @@
-"""What a selector remembers of each sample, and how `observe` writes it down. Pure and jit-able.
+"""Per-sample state, and masked scatter updates for `observe`. Pure and jit-able.
 
-A step's rows may be padding, and a batch may be observed twice, as after a restart. `written` lets padding fall off
-the end; `is_new` tells which rows would otherwise be counted or averaged a second time.
+A step's rows may be padding, and a batch may be observed twice, for example after a restart. `scatter` drops padding;
+`first_this_epoch` marks the rows that may be counted or averaged without doing so a second time.
 
 `N` is the number of training samples, `B` the global batch size.
 """
@@ -13,7 +13,7 @@ from jax import Array
 
 from dynsel_jax.types import Signals
 
-__all__ = ["EmptyState", "Usage", "counted", "is_new", "no_usage", "read", "written"]
+__all__ = ["EmptyState", "Usage", "count_visits", "empty_usage", "first_this_epoch", "gather", "scatter"]
 
 
 class EmptyState(NamedTuple):
@@ -24,22 +24,22 @@ class Usage(NamedTuple):
   """How often each sample was trained on, at most one visit an epoch."""
 
   visits: Array  # [N] int32
-  last_epoch: Array  # [N] int32, -1 until the first visit
+  last_epoch: Array  # [N] int32, epoch of the last visit, -1 before the first
 
 
-def read(values: Array, signals: Signals) -> Array:
-  """Returns the values of the batch's samples, `[B]`; a row of padding gets that of sample 0."""
+def gather(values: Array, signals: Signals) -> Array:
+  """Returns the values of the batch's samples, `[B]`; a row of padding gets the value of sample 0."""
   return values[jnp.maximum(signals.index, 0)]
 
 
-def written(values: Array, signals: Signals, new: Array, where: Array | None = None) -> Array:
+def scatter(values: Array, signals: Signals, new: Array, where: Array | None = None) -> Array:
   """Replaces the values of the batch's samples.
 
   Args:
     values: `[N]`.
-    signals: what the step saw.
+    signals: the signals of the step.
     new: `[B]` or `[]`, cast to the type of `values`.
-    where: `[B]` bool, the rows to write; all that are no padding if not given.
+    where: `[B]` bool, the rows to write; by default all rows that are not padding.
 
   Returns:
     `[N]`, of the type of `values`.
@@ -49,25 +49,25 @@ def written(values: Array, signals: Signals, new: Array, where: Array | None = N
   return values.at[position].set(jnp.broadcast_to(new, position.shape).astype(values.dtype), mode="drop")
 
 
-def is_new(last_epoch: Array, signals: Signals) -> Array:
-  """Tells which rows hold a sample not yet written down in this epoch, `[B]` bool; padding is never new.
+def first_this_epoch(last_epoch: Array, signals: Signals) -> Array:
+  """Marks the rows whose sample has not been recorded in this epoch yet, `[B]` bool; padding is never marked.
 
   Args:
-    last_epoch: `[N]` int32, the epoch in which each sample was last written down, -1 if never.
-    signals: what the step saw.
+    last_epoch: `[N]` int32, the epoch in which each sample was last recorded, -1 if never.
+    signals: the signals of the step.
   """
-  return (signals.index >= 0) & (read(last_epoch, signals) < signals.epoch)
+  return (signals.index >= 0) & (gather(last_epoch, signals) < signals.epoch)
 
 
-def no_usage(n: int) -> Usage:
+def empty_usage(n: int) -> Usage:
   """Returns the usage before training."""
   return Usage(visits=jnp.zeros(n, jnp.int32), last_epoch=jnp.full(n, -1, jnp.int32))
 
 
-def counted(usage: Usage, signals: Signals) -> Usage:
-  """Adds one visit for each sample that the step trained on, unless this epoch's visit is counted already."""
-  new = is_new(usage.last_epoch, signals) & signals.trained
+def count_visits(usage: Usage, signals: Signals) -> Usage:
+  """Adds one visit for each sample that the step trained on, unless this epoch's visit is already counted."""
+  new = first_this_epoch(usage.last_epoch, signals) & signals.trained
   return Usage(
-    visits=written(usage.visits, signals, read(usage.visits, signals) + 1, new),
-    last_epoch=written(usage.last_epoch, signals, signals.epoch, new),
+    visits=scatter(usage.visits, signals, gather(usage.visits, signals) + 1, new),
+    last_epoch=scatter(usage.last_epoch, signals, signals.epoch, new),
   )

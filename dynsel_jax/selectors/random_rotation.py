@@ -1,9 +1,8 @@
-"""Random rotation: a fresh uniform subset each epoch, in the tables of arXiv 2603.04981 the dynamic "Random*".
+"""Random rotation: a fresh uniform subset each epoch; the dynamic "Random*" in the tables of arXiv 2603.04981.
 
 `N` is the number of training samples.
 """
 
-import jax
 from jax import Array
 
 from dynsel_jax.selectors import ranking
@@ -14,19 +13,18 @@ __all__ = ["random_rotation"]
 
 
 def random_rotation(table: SampleTable, epochs: int, *, keep_fraction: float = 0.3) -> Selector:
-  """Trains on a share of samples that is drawn anew, uniformly and without repeats, for each epoch.
+  """Trains on a fraction of the samples that is redrawn, uniformly and without repeats, for each epoch.
 
   Args:
     table: the training set, N samples.
     epochs: unused.
-    keep_fraction: share of the training set kept each epoch, in (0, 1].
+    keep_fraction: fraction of the training set kept each epoch, in (0, 1].
 
   Raises:
     UserError: a fraction lies outside its range.
   """
   del epochs
-  ranking.check_fraction("keep_fraction", keep_fraction)
-  num_samples = table.labels.shape[0]
+  count = ranking.keep_count(keep_fraction, table.num_samples)
 
   def init(key: Array) -> EmptyState:
     del key
@@ -34,9 +32,7 @@ def random_rotation(table: SampleTable, epochs: int, *, keep_fraction: float = 0
 
   def select(key: Array, state: EmptyState, epoch: Array) -> tuple[Selection, dict[str, Array]]:
     del state, epoch
-    draw_key, order_key = jax.random.split(key)
-    keep = ranking.uniform_subset(draw_key, num_samples, ranking.budget(keep_fraction, num_samples))
-    return ranking.visiting_order(order_key, keep), {}
+    return Selection(keep=ranking.uniform_subset(key, table.num_samples, count)), {}
 
   def observe(state: EmptyState, signals: Signals) -> EmptyState:
     del signals

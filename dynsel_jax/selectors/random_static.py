@@ -1,4 +1,4 @@
-"""Random subset: one uniform draw before training, kept throughout. What a static coreset has to beat.
+"""Random subset: one uniform draw before training, kept throughout. The baseline of static coresets.
 
 `N` is the number of training samples.
 """
@@ -10,18 +10,16 @@ __all__ = ["random_static"]
 
 
 def random_static(table: SampleTable, epochs: int, *, keep_fraction: float = 0.3) -> Selector:
-  """Trains on the same uniformly drawn share of samples in every epoch.
+  """Trains on the same uniformly drawn fraction of the samples in every epoch.
 
   Args:
     table: the training set, N samples.
     epochs: unused.
-    keep_fraction: share of the training set kept, in (0, 1].
+    keep_fraction: fraction of the training set kept, in (0, 1].
 
   Raises:
     UserError: a fraction lies outside its range.
   """
   del epochs
-  ranking.check_fraction("keep_fraction", keep_fraction)
-  num_samples = table.labels.shape[0]
-  count = ranking.budget(keep_fraction, num_samples)
-  return static.fixed_subset(lambda key: ranking.uniform_subset(key, num_samples, count))
+  count = ranking.keep_count(keep_fraction, table.num_samples)
+  return static.fixed_subset(lambda key: ranking.uniform_subset(key, table.num_samples, count))

@@ -1,9 +1,9 @@
-"""RCAP: gives each class a share by its loss, and draws in it with a preference for high losses.
+"""RCAP: gives each class a quota by its loss, and prefers high losses within the class.
 
-Hassan, Khare and Paik, "RCAP: Robust, Class-Aware, Probabilistic Dynamic Dataset Pruning", arXiv 2606.11761. What a
-class would get beyond its size goes to the other classes in proportion to their weights, so that exactly the budget
-is kept; the authors' code gives out more than the budget then, and rounds every class up in any case. As in their
-code a class's aggregate is a sum of importances, its losses' softmax, rather than of losses.
+Hassan, Khare and Paik, "RCAP: Robust, Class-Aware, Probabilistic Dynamic Dataset Pruning", arXiv 2606.11761. The
+part of a quota beyond the size of its class goes to the other classes in proportion to their weights, so that exactly
+the budget is kept; the authors' code exceeds the budget then, and rounds every class up in any case. As in their code
+the aggregate of a class is a sum of importances (a softmax of losses) rather than of losses.
 
 `N` is the number of training samples, `C` the number of classes, `M` the number kept each epoch.
 """
@@ -15,15 +15,16 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from dynsel_jax.options import check_positive
-from dynsel_jax.selectors import memory, ranking, wrappers
+from dynsel_jax.options import UserError, check_positive
+from dynsel_jax.selectors import memory, ranking
+from dynsel_jax.selectors.wrappers.warmed_up import warmed_up
 from dynsel_jax.types import SampleTable, Selection, Selector, Signals
 
-__all__ = ["RCAPState", "class_mass", "class_shares", "importance", "rcap", "whole_counts"]
+__all__ = ["RCAPState", "class_mass", "class_quotas", "importance", "rcap", "round_quotas"]
 
 
 class RCAPState(NamedTuple):
-  """What RCAP remembers."""
+  """The state of RCAP."""
 
   last_loss: Array  # [N] float32, log C until a sample has been seen
   last_trained: Array  # [N] int32, the epoch in which it was last trained on, -1 if never
@@ -39,20 +40,20 @@ def importance(log_weight: Array, labels: Array, num_classes: int) -> Array:
 
 
 def class_mass(weight: Array, selected: Array, labels: Array, num_classes: int) -> Array:
-  """Returns each class's aggregate L: the importance of those selected in the last epoch, `[C]` float32.
+  """Returns the aggregate L of each class: the importance of its samples selected in the last epoch, `[C]` float32.
 
-  A class of which nothing was selected counts as a whole, 1, as each does in the first epoch.
+  L is 1 for a class of which nothing was selected, as for every class in the first epoch.
   """
   mass = jax.ops.segment_sum(jnp.where(selected, weight, 0.0), labels, num_classes)
   return jnp.where(mass > 0, mass, 1.0)
 
 
-def class_shares(mass: Array, sizes: Array, total: int) -> Array:
-  """Splits the budget over the classes in proportion to sqrt(L n / N), with none above its size.
+def class_quotas(mass: Array, sizes: Array, total: int) -> Array:
+  """Splits the budget among the classes in proportion to sqrt(L n / N), with no quota above the size of its class.
 
   Args:
     mass: `[C]` float32, L, above 0.
-    sizes: `[C]` int32, n, samples of each class.
+    sizes: `[C]` int32, n, number of samples of each class.
     total: M, at most the sum of the sizes.
 
   Returns:
@@ -60,7 +61,7 @@ def class_shares(mass: Array, sizes: Array, total: int) -> Array:
   """
   size = sizes.astype(jnp.float32)
   weight = jnp.sqrt(mass * size / jnp.sum(size))
-  order = jnp.argsort(size / weight)  # in which the classes fill up
+  order = jnp.argsort(size / weight)  # the order in which the classes fill up
   size_in_order, weight_in_order = size[order], weight[order]
   rest = total - (jnp.cumsum(size_in_order) - size_in_order)  # with the classes before this one full
   rate = rest / jnp.cumsum(weight_in_order[::-1])[::-1]
@@ -69,44 +70,45 @@ def class_shares(mass: Array, sizes: Array, total: int) -> Array:
   return jnp.minimum(size, rate * weight)
 
 
-def whole_counts(key: Array, shares: Array, sizes: Array, total: int) -> Array:
-  """Rounds shares so that they still sum to `total`: down, and up for the largest remainders; ties by the key.
+def round_quotas(key: Array, quotas: Array, sizes: Array, total: int) -> Array:
+  """Rounds quotas so that they still sum to `total`: down, and up for the largest remainders; ties by the key.
 
   Args:
     key: consumed.
-    shares: `[C]` float32, none above its size.
+    quotas: `[C]` float32, none above the size of its class.
     sizes: `[C]` int32.
     total: M.
 
   Returns:
     `[C]` int32.
   """
-  down = jnp.floor(shares).astype(jnp.int32)
-  up = ranking.top(key, shares - down.astype(jnp.float32), total - jnp.sum(down), down < sizes)
+  down = jnp.floor(quotas).astype(jnp.int32)
+  up = ranking.top(key, quotas - down.astype(jnp.float32), total - jnp.sum(down), down < sizes)
   return down + up.astype(jnp.int32)
 
 
 def rcap(table: SampleTable, epochs: int, *, keep_fraction: float = 0.3, temperature: float = 1.0) -> Selector:
-  """Keeps a number of each class that grows with its loss, drawn without replacement in favour of high losses.
+  """Keeps more samples of the classes with a high loss, drawn without replacement in favour of high losses.
 
-  Within a class the draw is in proportion to exp(loss / temperature), with the loss clipped to [0, log C]. A loss
-  that is not finite has weight 0. All samples are trained on until each has been seen once.
+  Within a class the draw is in proportion to exp(loss / temperature), with the loss clipped to [0, log C]. A
+  non-finite loss has weight 0. All samples are trained on until each has been seen once.
 
   Args:
     table: the training set, N samples.
-    epochs: how many the run has.
-    keep_fraction: share kept each epoch, in (0, 1]; M is the floor, the authors' code takes the ceiling.
+    epochs: of the run.
+    keep_fraction: fraction kept each epoch, in (0, 1]; M is the floor, the authors' code takes the ceiling.
     temperature: beta, above 0; the paper's values lie between 1/3 and 3.
 
   Raises:
-    UserError: a value lies outside its range.
+    UserError: a value lies outside its range, or the table has fewer than two classes.
   """
-  ranking.check_fraction("keep_fraction", keep_fraction)
+  num_samples, num_classes = table.num_samples, table.num_classes
+  total = ranking.keep_count(keep_fraction, num_samples)
   check_positive("temperature", temperature)
-  num_samples, num_classes = table.labels.shape[0], table.num_classes
+  layout = ranking.class_layout(table)
+  if num_classes < 2:
+    raise UserError("selector=rcap clips losses to [0, log C] and so needs labels of at least 2 classes; the table has 1")
   highest = math.log(num_classes)
-  total = ranking.budget(keep_fraction, num_samples)
-  layout = ranking.class_layout(table.labels, num_classes)
   sizes = jnp.asarray(layout.sizes)
 
   def init(key: Array) -> RCAPState:
@@ -116,22 +118,20 @@ def rcap(table: SampleTable, epochs: int, *, keep_fraction: float = 0.3, tempera
     )
 
   def select(key: Array, state: RCAPState, epoch: Array) -> tuple[Selection, dict[str, Array]]:
-    draw_key, order_key = jax.random.split(key)
-    round_key, noise_key, tie_key = jax.random.split(draw_key, 3)
-    finite, non_finite = ranking.guard(state.last_loss)
+    round_key, noise_key, tie_key = jax.random.split(key, 3)
+    finite, non_finite = ranking.sanitize(state.last_loss)
     log_weight = jnp.where(finite > -jnp.inf, jnp.clip(finite, 0.0, highest) / temperature, -jnp.inf)
     weight = importance(log_weight, layout.labels, num_classes)
     mass = class_mass(weight, state.last_trained == epoch - 1, layout.labels, num_classes)
-    shares = class_shares(mass, sizes, total)
-    counts = whole_counts(round_key, shares, sizes, total)
-    keep = ranking.top_by_class(tie_key, ranking.perturbed(noise_key, log_weight), layout, counts)
+    counts = round_quotas(round_key, class_quotas(mass, sizes, total), sizes, total)
+    keep = ranking.top_by_class(tie_key, ranking.add_gumbel_noise(noise_key, log_weight), layout, counts)
     info = {"classes_kept_whole": jnp.sum(counts == sizes, dtype=jnp.int32), "non_finite": non_finite}
-    return ranking.visiting_order(order_key, keep), info
+    return Selection(keep=keep), info
 
   def observe(state: RCAPState, signals: Signals) -> RCAPState:
     return RCAPState(
-      last_loss=memory.written(state.last_loss, signals, signals.loss),
-      last_trained=memory.written(state.last_trained, signals, signals.epoch, signals.trained),
+      last_loss=memory.scatter(state.last_loss, signals, signals.loss),
+      last_trained=memory.scatter(state.last_trained, signals, signals.epoch, signals.trained),
     )
 
-  return wrappers.warmed_up(Selector(init, select, observe), table, epochs)
+  return warmed_up(Selector(init, select, observe, reads=("labels",)), table, epochs)

@@ -9,7 +9,6 @@ from dynsel_jax import options
 from dynsel_jax.options import UserError
 from dynsel_jax.selectors import (
   bls,
-  central,
   dual,
   epsilon_greedy,
   evolved,
@@ -17,6 +16,7 @@ from dynsel_jax.selectors import (
   infobatch,
   kakurenbo,
   loss_sampling,
+  moderate,
   order_dp,
   random_rotation,
   random_static,
@@ -30,11 +30,11 @@ from dynsel_jax.selectors import (
   strata,
   top,
   ucb,
-  wrapping,
+  wrappers,
 )
-from dynsel_jax.types import SampleTable, Selector
+from dynsel_jax.types import LOSS_NORMALIZATIONS, SampleTable, Selector
 
-__all__ = ["METHODS", "Method", "columns", "create", "defaults", "weighting"]
+__all__ = ["METHODS", "Method", "check_reads", "columns", "create", "defaults"]
 
 
 class Method(NamedTuple):
@@ -43,39 +43,33 @@ class Method(NamedTuple):
   factory: Callable[..., Selector]  # factory(table, epochs, *, options) -> Selector
   title: str
   arxiv: str  # "-" if there is no paper
-  signal: str  # what it looks at: "none", "loss", ...
+  signal: str  # for people: "none", "loss", ...
   level: str  # "epoch", or "batch" if it thins meta-batches
-  weighting: str = "mean_one"  # how a step uses the weights unless the config says otherwise
-  columns: tuple[str, ...] = ()  # of `SampleTable.columns`, what it reads beside what its option `column` names
+  columns: tuple[str, ...] = ()  # of `SampleTable.columns` that it reads, beside the one named by its option `column`
 
 
 METHODS: dict[str, Method] = {
-  "bls_infobatch": Method(bls.bls_infobatch, "BLS over InfoBatch", "2604.04681", "batch loss", "epoch", "sum_to_n"),
+  "bls_infobatch": Method(bls.bls_infobatch, "BLS over InfoBatch", "2604.04681", "batch loss", "epoch"),
   "bls_seta": Method(bls.bls_seta, "BLS over SeTa", "2604.04681", "batch loss", "epoch"),
-  "central": Method(central.central, "Moderate coreset, the middle of a score", "-", "static score", "epoch"),
-  "dual": Method(dual.dual, "DUAL with Beta sampling", "2502.06905", "static scores", "epoch", columns=dual.COLUMNS),
+  "central": Method(moderate.moderate, "Moderate coreset, the middle of a score", "-", "static score", "epoch"),
+  "dual": Method(dual.dual, "DUAL with Beta sampling", "2502.06905", "static scores", "epoch", dual.COLUMNS),
   "epsilon_greedy": Method(epsilon_greedy.epsilon_greedy, "Epsilon-greedy", "2111.12621", "loss", "epoch"),
   "es": Method(evolved.es, "ES, evolved sampling", "2509.23461", "loss", "batch"),
   "eswp": Method(evolved.eswp, "ESWP, evolved sampling with pruning", "2509.23461", "loss", "batch"),
   "full": Method(full.full, "Plain training", "-", "none", "epoch"),
-  "infobatch": Method(infobatch.infobatch, "InfoBatch", "2303.04947", "loss", "epoch", "sum_to_n"),
+  "infobatch": Method(infobatch.infobatch, "InfoBatch", "2303.04947", "loss", "epoch"),
   "kakurenbo": Method(kakurenbo.kakurenbo, "KAKURENBO", "2310.10102", "loss, correct, confidence", "epoch"),
   "loss": Method(loss_sampling.loss_sampling, "Sampling by loss", "2509.23461", "loss", "batch"),
   "order_dp": Method(order_dp.order_dp, "OrderDP", "2606.08574", "loss", "epoch"),
   "random": Method(random_rotation.random_rotation, "Random rotation", "-", "none", "epoch"),
   "random_static": Method(random_static.random_static, "Random subset", "-", "none", "epoch"),
   "rcap": Method(rcap.rcap, "RCAP", "2606.11761", "loss", "epoch"),
-  "repb": Method(repb.repb, "RePB", "-", "loss, usage", "epoch", "sum_to_n"),
+  "repb": Method(repb.repb, "RePB", "-", "loss, usage", "epoch"),
   "rho_loss": Method(
-    rho_loss.rho_loss, "RHO-LOSS", "2206.07137", "loss, hold-out loss", "batch", columns=(rho_loss.COLUMN,)
+    rho_loss.rho_loss, "RHO-LOSS", "2206.07137", "loss, hold-out loss", "batch", (rho_loss.COLUMN,)
   ),
   "rrd": Method(
-    rrd.rrd,
-    "RRD, representative then diverse, in turns",
-    "2603.04981",
-    "factors, usage",
-    "epoch",
-    columns=("representativeness", "rarity"),
+    rrd.rrd, "RRD, representative then diverse, in turns", "2603.04981", "factors, usage", "epoch", rrd.COLUMNS
   ),
   "rs2": Method(rs2.rs2, "RS2, repeated random sampling", "2305.18424", "none", "epoch"),
   "selective_backprop": Method(
@@ -93,17 +87,8 @@ def defaults(name: str) -> dict[str, Any]:
   return options.keyword_defaults(_factory(name))
 
 
-def weighting(name: str, wrapped_in: Collection[str] = ()) -> str:
-  """Returns how a step uses the weights of the method `name` by default: "mean_one" or "sum_to_n".
-
-  A wrapper around it that makes weights of its own decides.
-  """
-  of_method = METHODS[name].weighting if name in METHODS else "mean_one"
-  return wrapping.weighting(wrapped_in) or of_method
-
-
 def columns(name: str) -> tuple[str, ...]:
-  """Returns the columns of the `SampleTable` that the method `name` reads: its own, and its option `column`, if any."""
+  """Returns the columns of the `SampleTable` that the method `name` reads with its default options."""
   option = defaults(name).get("column")
   return (METHODS[name].columns if name in METHODS else ()) + ((option,) if option else ())
 
@@ -115,23 +100,44 @@ def create(
 
   Args:
     name: a registered method, or the path of a user's own factory: `my_lab.my_module:my_selector`.
-    table: what is known of the training set.
-    epochs: how many the run has.
-    wrapped_in: the wrappers and the options of each, see `wrapping.wrapped`; the first is the innermost.
+    table: the training set.
+    epochs: of the run.
+    wrapped_in: the wrappers and the options of each, see `wrappers.wrap`; the first is the innermost.
     **settings: the method's options, see `defaults`.
 
   Raises:
-    UserError: the name, an option, a value or the table is wrong.
+    UserError: the name, an option, a value or the table is wrong, or the table lacks what the method reads.
   """
   factory = _factory(name)
-  known = options.keyword_defaults(factory)
-  options.check_settings("selector", name, settings, known)
+  options.check_settings("selector", name, settings, options.keyword_defaults(factory))
   options.check_positive("epochs", epochs)
   _check_table(table)
-  selector = factory(table, epochs, **settings)
-  if not isinstance(selector, Selector):
-    raise UserError(f"selector.name={name!r} must return a Selector, not {type(selector).__name__}")
-  return wrapping.wrapped(selector, table, epochs, wrapped_in)
+  try:
+    selector = factory(table, epochs, **settings)
+    _check_selector(name, selector)
+    selector = wrappers.wrap(selector, table, epochs, wrapped_in)
+  except UserError as error:
+    if table.labels is None and str(error).startswith("table.labels is None"):
+      named = "+".join((name, *wrapped_in))
+      raise UserError(f"selector={named} reads labels, and the training set has none") from None
+    raise
+  return selector
+
+
+def check_reads(name: str, selector: Selector, table: SampleTable, given: Collection[str], giver: str) -> None:
+  """Raises `UserError` if the selector reads a name that neither the table nor the task gives.
+
+  Args:
+    name: of the selector, with its wrappers, for the message.
+    selector: built by `create`.
+    table: the training set.
+    given: names of the extras in the signals, for example "correct".
+    giver: for the message, who gives them and who gives others.
+  """
+  held = {*table.columns, *given, *(["labels"] if table.labels is not None else [])}
+  missing = [read for read in selector.reads if read not in held]
+  if missing:
+    raise UserError(f"selector={name} reads {', '.join(map(repr, missing))}: {giver}")
 
 
 def _factory(name: str) -> Callable[..., Selector]:
@@ -139,16 +145,32 @@ def _factory(name: str) -> Callable[..., Selector]:
   return options.named_or_imported("selector.name", name, {known: method.factory for known, method in METHODS.items()})
 
 
+def _check_selector(name: str, selector: Any) -> None:
+  if not isinstance(selector, Selector):
+    raise UserError(f"selector.name={name!r} must return a Selector, not {type(selector).__name__}")
+  options.check_choice(f"selector.name={name!r}: loss_normalization", selector.loss_normalization, LOSS_NORMALIZATIONS)
+
+
 def _check_table(table: SampleTable) -> None:
-  labels = np.asarray(table.labels)
-  if labels.ndim != 1 or labels.size == 0 or not np.issubdtype(labels.dtype, np.integer):
-    raise UserError(f"table.labels of shape {labels.shape} and type {labels.dtype} must be a list of whole numbers")
+  options.check_positive("table.num_samples", table.num_samples)
+  if table.labels is not None:
+    _check_labels(np.asarray(table.labels), table)
+  for name, column in table.columns.items():
+    if np.shape(column) != (table.num_samples,):
+      raise UserError(
+        f"table.columns[{name!r}] has shape {np.shape(column)}; it must have one value for each of the"
+        f" {table.num_samples} samples"
+      )
+
+
+def _check_labels(labels: np.ndarray, table: SampleTable) -> None:
+  if labels.shape != (table.num_samples,) or not np.issubdtype(labels.dtype, np.integer):
+    raise UserError(
+      f"table.labels has shape {labels.shape} and type {labels.dtype}; it must be {table.num_samples} integers"
+    )
   for label in (labels.min(), labels.max()):
     if not 0 <= label < table.num_classes:
-      raise UserError(f"table.labels has {label}, which is no class: num_classes={table.num_classes}")
+      raise UserError(f"table.labels contains {label}, outside [0, num_classes={table.num_classes})")
   empty = np.flatnonzero(np.bincount(labels, minlength=table.num_classes) == 0)
   if empty.size:
-    raise UserError(f"table.labels: class {empty[0]} has no sample")
-  for name, column in table.columns.items():
-    if np.shape(column) != labels.shape:
-      raise UserError(f"table.columns[{name!r}] of shape {np.shape(column)} must have one value for each sample")
+    raise UserError(f"table.labels contains no sample of class {empty[0]} (num_classes={table.num_classes})")

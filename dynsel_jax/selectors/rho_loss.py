@@ -1,8 +1,8 @@
-"""RHO-LOSS: train on the part of each meta-batch that can still be learnt and is worth it.
+"""RHO-LOSS: trains on the samples of each meta-batch that are learnable, worth learning, and not yet learnt.
 
 Mindermann et al., "Prioritized Training on Points that are Learnable, Worth Learning, and Not Yet Learnt",
-arXiv 2206.07137, Sec. 3 and Algorithm 1. A sample's reducible loss is its loss less its irreducible loss, that under a
-model trained on other data.
+arXiv 2206.07137, Sec. 3 and Algorithm 1. A sample's reducible loss is its loss minus its irreducible loss, which is its
+loss under a model trained on other data.
 
 `N` is the number of training samples, `B` the global batch size, `b` the number of samples a thinned batch trains on.
 """
@@ -23,13 +23,13 @@ COLUMN = "irreducible_loss"
 def rho_loss(table: SampleTable, epochs: int, *, batch_fraction: float = 0.125) -> Selector:
   """Trains on the b samples of each meta-batch with the largest reducible loss.
 
-  A reducible loss that is not finite is the smallest; how many irreducible ones are not is reported. The paper trains
-  on 32 of 320 samples.
+  A non-finite reducible loss counts as the smallest; the log counts the non-finite irreducible ones. The paper trains on
+  32 of 320 samples.
 
   Args:
     table: the training set, N samples, with the column "irreducible_loss" in nats.
     epochs: unused.
-    batch_fraction: b / B, in (0, 1]; b must be whole.
+    batch_fraction: b / B, in (0, 1]; b must be an integer.
 
   Raises:
     UserError: the column is missing or has no finite value, or the fraction lies outside its range; from `thin`, b is
@@ -39,15 +39,15 @@ def rho_loss(table: SampleTable, epochs: int, *, batch_fraction: float = 0.125) 
   options.check_fraction("batch_fraction", batch_fraction)
   if COLUMN not in table.columns:
     raise UserError(
-      f"selector rho_loss needs the column {COLUMN!r}, each sample's loss in nats under a model that was trained on"
-      " other data: config.scores.path names the file, experiments.score_dataset makes it"
+      f"selector=rho_loss reads the column {COLUMN!r}, which the table does not have: make it with"
+      f" experiments.score_dataset --scores={COLUMN} and name its file in --config.scores.path"
     )
   irreducible_loss = static.column_of(table, COLUMN, "selector rho_loss: column")
 
   def thin(key: Array, state: EmptyState, signals: Signals) -> tuple[Array, Array]:
     del state
     budget = thinning.batch_budget(batch_fraction, signals.index.shape[0])
-    reducible_loss, _ = ranking.guard(signals.loss - memory.read(irreducible_loss, signals))
-    return thinning.highest(key, reducible_loss, signals, budget)
+    reducible_loss, _ = ranking.sanitize(signals.loss - memory.gather(irreducible_loss, signals))
+    return thinning.top_rows(key, reducible_loss, signals, budget)
 
-  return thinning.memoryless(table.labels.shape[0], thin, static.count_missing(irreducible_loss))
+  return thinning.stateless(table.num_samples, thin, static.count_missing(irreducible_loss), (COLUMN,))

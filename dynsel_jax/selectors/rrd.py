@@ -1,9 +1,9 @@
-"""RRD: trains on what is representative first and on what is diverse later, and lets the samples take turns.
+"""RRD: trains on representative samples first and on diverse ones later, and rotates the samples by their usage.
 
 "Rethinking Representativeness and Diversity in Dynamic Data Selection", arXiv 2603.04981, Secs 3.3 to 3.5. Each epoch
 keeps the samples with the highest score H (Eq. 16): a mix of representativeness and diversity, both fixed before
-training, whose proportion moves over the run (Eqs 13, 18), less a penalty that grows with the sample's use (Eq. 12).
-The paper's authors have published no code.
+training, whose proportion shifts over the run (Eqs 13, 18), minus a penalty that grows with the sample's usage
+(Eq. 12). The authors have not published code.
 
 `N` is the number of training samples, `C` the number of classes, `T` the number of epochs.
 """
@@ -15,26 +15,29 @@ import jax.numpy as jnp
 from jax import Array
 
 from dynsel_jax.options import UserError, check_fraction, check_positive
-from dynsel_jax.selectors import memory, ranking, wrappers
+from dynsel_jax.selectors import memory, ranking
+from dynsel_jax.selectors.wrappers.annealed import annealed
 from dynsel_jax.types import SampleTable, Selection, Selector, Signals
 
-__all__ = ["RRDState", "hybrid_score", "mixing", "rrd", "usage_penalty"]
+__all__ = ["COLUMNS", "RRDState", "hybrid_score", "mixing", "rrd", "usage_penalty"]
+
+COLUMNS = ("representativeness", "rarity")
 
 
 class RRDState(NamedTuple):
-  """What RRD remembers."""
+  """The state of RRD."""
 
-  usage: memory.Usage  # u: in how many epochs each sample was trained on, full-data epochs included
+  usage: memory.Usage  # u: number of epochs in which each sample was trained on, full-data epochs included
 
 
 def mixing(epoch: Array, *, low: float, high: float, midpoint: float, slope: float) -> Array:
-  """Returns the share of representativeness in an epoch's score, alpha (Eq. 18), falling from `high` to `low`.
+  """Returns the weight of representativeness in an epoch's score, alpha (Eq. 18), which falls from `high` to `low`.
 
   Args:
     epoch: `[]` int32, counted from 0; the paper's t is one more.
     low: alpha_min.
-    high: where the curve begins, 1 in the paper.
-    midpoint: t_mid, the epoch, counted from 1, at which the share is halfway.
+    high: start of the curve, 1 in the paper.
+    midpoint: t_mid, the epoch, counted from 1, at which alpha is halfway.
     slope: k, per epoch.
   """
   t = (epoch + 1).astype(jnp.float32)
@@ -42,7 +45,7 @@ def mixing(epoch: Array, *, low: float, high: float, midpoint: float, slope: flo
 
 
 def usage_penalty(visits: Array, penalty: float) -> Array:
-  """Returns Pen = lambda log(1 + u) (Eq. 12) for the uses u before this epoch, `[N]` int32 to `[N]` float32."""
+  """Returns Pen = lambda log(1 + u) (Eq. 12) for the usage u before this epoch, `[N]` int32 to `[N]` float32."""
   return penalty * jnp.log1p(visits.astype(jnp.float32))
 
 
@@ -68,8 +71,8 @@ def rrd(
 ) -> Selector:
   """Keeps in each class the samples with the highest score H; the last epochs take the full data.
 
-  Reads the table's columns "representativeness" (Eq. 3) and "rarity" (Eq. 6), each brought to [0, 1] over the whole
-  training set. Ties are broken by the key. A score that is not finite is the worst and is reported.
+  Reads the table's columns "representativeness" (Eq. 3) and "rarity" (Eq. 6), each scaled to [0, 1] over the whole
+  training set. Ties are broken by the key. A non-finite score counts as the worst and is logged.
 
   The paper's ablations (Table 6) are options:
 
@@ -83,69 +86,71 @@ def rrd(
       only Pen         representativeness=False, diversity=False
       w/o full data    refinement=0
 
-  A term that is switched off, whose column is not read then, leaves the other with its own weight: without
-  representativeness s = (1 - alpha) Div. The paper does not say at which value alpha is held. The penalty alone is a
-  rotation.
+  A term that is switched off is not read from the table and leaves the other with its own weight: without
+  representativeness s = (1 - alpha) Div. The paper does not say at which value alpha is held. The penalty alone rotates
+  the samples.
 
   Args:
     table: the training set, N samples.
-    epochs: how many the run has, T.
-    keep_fraction: p, share kept each epoch, in (0, 1]: the floor of p n_c of a class of n_c samples, at least one.
-    alpha_min: share of representativeness at the end, in [0, 1].
-    alpha_max: share of representativeness at the start, in [alpha_min, 1].
-    midpoint: t_mid as a share of the epochs, in [0, 1].
-    slope: k, per epoch; 0 stands for 10 / T, which is the paper's 0.05 at its T = 200 and keeps the curve's shape.
+    epochs: of the run, T.
+    keep_fraction: p, fraction kept each epoch, in (0, 1]: the floor of p n_c of a class of n_c samples, at least one.
+    alpha_min: weight of representativeness at the end, in [0, 1].
+    alpha_max: weight of representativeness at the start, in [alpha_min, 1].
+    midpoint: t_mid as a fraction of the epochs, in [0, 1].
+    slope: k, per epoch; 0 stands for 10 / T, which is the paper's 0.05 at T = 200 and keeps the shape of the curve.
     penalty: lambda, at least 0.
     refinement: rho, in [0, 1]; epochs t > (1 - rho) T, counted from 1, take the full data.
-    class_balanced: False keeps the floor of p N best of the whole training set, as the paper's Algorithm 1 is written.
-    representativeness: whether the score has this term.
-    diversity: whether the score has this term.
+    class_balanced: False keeps the floor(p N) best of the whole training set, as in the paper's Algorithm 1, and reads no
+      labels.
+    representativeness: whether the score includes Rep.
+    diversity: whether the score includes Div.
 
   Raises:
     UserError: a value lies outside its range, or the table lacks a column.
   """
-  ranking.check_fraction("keep_fraction", keep_fraction)
+  num_samples = table.num_samples
+  count = ranking.keep_count(keep_fraction, num_samples)
   check_fraction("alpha_max", alpha_max, zero=True)
   check_fraction("midpoint", midpoint, zero=True)
   check_positive("slope", slope, zero=True)
   check_positive("penalty", penalty, zero=True)
   if not 0 <= alpha_min <= alpha_max:
     raise UserError(f"alpha_min={alpha_min} must lie in [0, alpha_max={alpha_max}]")
-  num_samples = table.labels.shape[0]
   zero = jnp.zeros(num_samples, jnp.float32)
   rep = _column(table, "representativeness") if representativeness else zero
   div = _column(table, "rarity") if diversity else zero
-  layout = ranking.class_layout(table.labels, table.num_classes)
-  class_counts = ranking.class_budgets(keep_fraction, layout)
+  layout = ranking.class_layout(table) if class_balanced else None
+  class_counts = None if layout is None else ranking.class_budgets(keep_fraction, layout)
+  reads = [name for name, read in zip(COLUMNS, (representativeness, diversity), strict=True) if read]
+  reads += ["labels"] * class_balanced
 
   def init(key: Array) -> RRDState:
     del key
-    return RRDState(usage=memory.no_usage(num_samples))
+    return RRDState(usage=memory.empty_usage(num_samples))
 
   def select(key: Array, state: RRDState, epoch: Array) -> tuple[Selection, dict[str, Array]]:
-    tie_key, order_key = jax.random.split(key)
     alpha = mixing(epoch, low=alpha_min, high=alpha_max, midpoint=midpoint * epochs, slope=slope or 10.0 / epochs)
     pen = usage_penalty(state.usage.visits, penalty)
-    score, non_finite = ranking.guard(hybrid_score(rep, div, alpha, pen))
-    if class_balanced:
-      keep = ranking.top_by_class(tie_key, score, layout, class_counts)
+    score, non_finite = ranking.sanitize(hybrid_score(rep, div, alpha, pen))
+    if layout is not None and class_counts is not None:
+      keep = ranking.top_by_class(key, score, layout, class_counts)
     else:
-      keep = ranking.top_fraction(tie_key, score, keep_fraction)
+      keep = ranking.top(key, score, count)
     info = {
       "alpha": alpha,
       "mean_penalty": jnp.mean(pen),
       "never_used": jnp.sum(state.usage.visits == 0, dtype=jnp.int32),
       "non_finite": non_finite,
     }
-    return ranking.visiting_order(order_key, keep), info
+    return Selection(keep=keep), info
 
   def observe(state: RRDState, signals: Signals) -> RRDState:
-    return RRDState(usage=memory.counted(state.usage, signals))
+    return RRDState(usage=memory.count_visits(state.usage, signals))
 
-  return wrappers.annealed(Selector(init, select, observe), table, epochs, last=refinement)
+  return annealed(Selector(init, select, observe, reads=tuple(reads)), table, epochs, last=refinement)
 
 
 def _column(table: SampleTable, name: str) -> Array:
   if name not in table.columns:
-    raise UserError(f"selector rrd needs table.columns[{name!r}], which the config's features and factors make")
+    raise UserError(f"selector=rrd reads the column {name!r}, which the table does not have: name features, as in features=pixels")
   return jnp.asarray(table.columns[name], jnp.float32)

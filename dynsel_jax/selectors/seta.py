@@ -4,8 +4,8 @@ Zhou, Gao and Wang, "Scale Efficient Training for Large Datasets", arXiv 2503.13
 the samples, splits it by one-dimensional k-means of the last losses, and keeps a window of neighbouring groups; the
 last epochs keep the whole draw.
 
-The authors' code runs k-means from random starts. Here the groups are the best ones over blocks of equal size of the
-sorted losses, found by dynamic programming and refined by Lloyd's rule: with up to 512 samples they are optimal. Above
+The authors' code runs k-means from random starts. Here the groups are optimal over blocks of equal size of the
+sorted losses, by dynamic programming, and then refined by Lloyd's rule: with up to 512 samples they are optimal. Above
 16384 samples they are found on a random 16384 of them.
 
 `N` is the number of training samples, `G` the number of groups, `S` the size of a sorted sample, `K` the number of
@@ -19,7 +19,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from dynsel_jax.options import check_positive
-from dynsel_jax.selectors import memory, ranking, wrappers
+from dynsel_jax.selectors import memory, ranking
+from dynsel_jax.selectors.wrappers.warmed_up import warmed_up
 from dynsel_jax.types import SampleTable, Selection, Selector, Signals
 
 __all__ = ["SeTaState", "group_edges", "seta", "window"]
@@ -30,16 +31,16 @@ _LLOYD_STEPS = 10
 
 
 class SeTaState(NamedTuple):
-  """What SeTa remembers."""
+  """The state of SeTa."""
 
   last_loss: Array  # [N] float32, 0 until a sample has been seen
 
 
 def group_edges(values: Array, num_groups: int) -> Array:
-  """Splits values into groups of least squared distance to the groups' means.
+  """Splits values into the groups with the least squared distance to the groups' means (k-means in one dimension).
 
   Args:
-    values: `[S]` float32, ascending, then +inf where there is no value.
+    values: `[S]` float32, ascending, with +inf behind the values.
     num_groups: G.
 
   Returns:
@@ -55,7 +56,7 @@ def group_edges(values: Array, num_groups: int) -> Array:
 
 
 def window(epoch: Array, num_groups: int, width: int) -> Array:
-  """Returns the first group of an epoch's window, `[]` int32: one further each epoch, then from the start again."""
+  """Returns the first group of an epoch's window, `[]` int32: it advances by one each epoch and then wraps around."""
   return epoch % (num_groups - width + 1)
 
 
@@ -65,21 +66,21 @@ def seta(
   *,
   pool_fraction: float = 0.9,
   num_groups: int = 5,
-  window_share: float = 0.9,
+  window_fraction: float = 0.9,
   whole_pool_from: float = 0.875,
 ) -> Selector:
-  """Keeps those of a random pool whose last loss lies in the epoch's window of groups.
+  """Keeps the samples of a random pool whose last loss lies in the epoch's window of groups.
 
-  How many that are depends on the losses. A loss that is not finite belongs to the hardest group. A window that holds
-  no sample, as when all losses are equal, gives way to the whole pool. All samples are trained on until each has
-  been seen once. The defaults are those of the authors' CIFAR script.
+  Their number depends on the losses. A non-finite loss belongs to the hardest group. If the window holds no sample, as
+  when all losses are equal, the whole pool is kept. All samples are trained on until each has been seen once. The
+  defaults are those of the authors' CIFAR script.
 
   Args:
     table: the training set, N samples.
-    epochs: how many the run has, T.
-    pool_fraction: 1 - r, share of the samples in an epoch's pool, in (0, 1].
+    epochs: of the run, T.
+    pool_fraction: 1 - r, fraction of the samples in an epoch's pool, in (0, 1].
     num_groups: G, at least 1.
-    window_share: s, in (0, 1]; the window holds round(s G) groups, at least 1.
+    window_fraction: s, in (0, 1]; the window holds round(s G) groups, at least 1.
     whole_pool_from: delta, in [0, 1]; epochs t > delta T, counted from 1, keep the whole pool.
 
   Raises:
@@ -87,10 +88,10 @@ def seta(
   """
   ranking.check_fraction("pool_fraction", pool_fraction)
   check_positive("num_groups", num_groups)
-  ranking.check_fraction("window_share", window_share)
+  ranking.check_fraction("window_fraction", window_fraction)
   ranking.check_fraction("whole_pool_from", whole_pool_from, zero=True)
-  num_samples = table.labels.shape[0]
-  width = max(1, round(window_share * num_groups))
+  num_samples = table.num_samples
+  width = max(1, round(window_fraction * num_groups))
   pool_size = ranking.budget(pool_fraction, num_samples)
   end = ranking.budget(whole_pool_from, epochs, least=0)
 
@@ -99,8 +100,7 @@ def seta(
     return SeTaState(last_loss=jnp.zeros(num_samples, jnp.float32))
 
   def select(key: Array, state: SeTaState, epoch: Array) -> tuple[Selection, dict[str, Array]]:
-    draw_key, order_key = jax.random.split(key)
-    pool_key, sample_key = jax.random.split(draw_key)
+    pool_key, sample_key = jax.random.split(key)
     pool = ranking.uniform_subset(pool_key, num_samples, pool_size)
     finite = jnp.isfinite(state.last_loss)
     loss = jnp.where(finite, state.last_loss, jnp.inf)
@@ -111,16 +111,16 @@ def seta(
     inside = pool & (loss > low) & (loss <= high)
     keep = jnp.where(jnp.any(inside), inside, pool)
     info = {"first_group": first, "non_finite": jnp.sum(~finite, dtype=jnp.int32), "whole_pool": whole}
-    return ranking.visiting_order(order_key, keep), info
+    return Selection(keep=keep), info
 
   def observe(state: SeTaState, signals: Signals) -> SeTaState:
-    return SeTaState(last_loss=memory.written(state.last_loss, signals, signals.loss))
+    return SeTaState(last_loss=memory.scatter(state.last_loss, signals, signals.loss))
 
-  return wrappers.warmed_up(Selector(init, select, observe), table, epochs)
+  return warmed_up(Selector(init, select, observe), table, epochs)
 
 
 def _sorted_sample(key: Array, loss: Array, member: Array) -> Array:
-  """Returns the members' losses in ascending order, of a random part of the samples if there are many."""
+  """Returns the members' losses in ascending order, or those of a random part of the samples if there are many."""
   num_samples = loss.shape[0]
   loss = jnp.where(member, loss, jnp.inf)
   if num_samples > _SAMPLE:
@@ -137,7 +137,7 @@ def _to_unit_range(values: Array, count: Array) -> Array:
 
 
 def _best_ends(sums: Array, squares: Array, count: Array, num_groups: int) -> Array:
-  """Returns where the groups but the last end, `[G - 1]` int32, best among splits at the blocks' ends."""
+  """Returns the ends of all groups but the last, `[G - 1]` int32, the best splits at block boundaries."""
   num_blocks = min(sums.shape[0] - 1, _BLOCKS)
   ends = jnp.arange(num_blocks + 1, dtype=jnp.int32) * count // num_blocks
   size, total, square = (x[None, :] - x[:, None] for x in (ends, sums[ends], squares[ends]))  # from row to column
@@ -158,7 +158,7 @@ def _best_ends(sums: Array, squares: Array, count: Array, num_groups: int) -> Ar
 
 
 def _lloyd(unit: Array, sums: Array, ends: Array) -> Array:
-  """Moves the groups' ends to halfway between their means, a few times."""
+  """Moves the ends of the groups to halfway between their means, a few times."""
   count = jnp.sum(jnp.isfinite(unit), dtype=jnp.int32)
 
   def move(_: Array, ends: Array) -> Array:

@@ -1,7 +1,7 @@
-"""Coverage-centric coreset selection (CCS): without the hardest samples, spread evenly over the range of a score.
+"""Coverage-centric coreset selection (CCS): cut the hardest samples, cover the range of a score evenly.
 
-Zheng et al., arXiv 2210.15809, Algorithm 1, with the area under the margin, the column `aum`. `subsets.strata` has the
-choice, with its differences from the published code.
+Zheng et al., arXiv 2210.15809, Algorithm 1, with the area under the margin, the column `aum`. `subsets.strata` makes
+the choice and lists its differences from the published code.
 
 `N` is the number of training samples.
 """
@@ -24,22 +24,22 @@ def strata(
   hard_fraction: float = 0.1,
   num_strata: int = 50,
 ) -> Selector:
-  """Trains in every epoch on samples from all strata of a score that are left when the hardest are cut.
+  """Trains in every epoch on samples from all strata of a score, after the hardest samples are cut.
 
-  A sample whose score is not finite is never kept.
+  A sample with a non-finite score is never kept.
 
   Args:
     table: the training set, N samples, with the column.
     epochs: unused.
-    keep_fraction: share of the training set kept, in (0, 1].
+    keep_fraction: fraction of the training set kept, in (0, 1].
     column: the score.
-    largest_is_hardest: whether a high score is hard; for the area under the margin a low one is.
-    hard_fraction: share of the training set that is cut, beta, in [0, 1]; less where the share kept needs more. The
-      authors tune it for each share.
-    num_strata: strata of equal width.
+    largest_is_hardest: whether a high score means hard; for the area under the margin a low score does.
+    hard_fraction: fraction of the training set that is cut, beta, in [0, 1]; less where `keep_fraction` needs more. The
+      authors tune it for each fraction kept.
+    num_strata: number of strata of equal width.
 
   Raises:
-    UserError: there is no such column, or a value lies outside its range.
+    UserError: the table has no such column, or a value lies outside its range.
   """
   del epochs
   options.check_fraction("hard_fraction", hard_fraction, zero=True)
@@ -47,6 +47,6 @@ def strata(
   count, _ = static.counts_and_groups(table, keep_fraction, class_balanced=False)
   score = static.column_of(table, column, "selector.column")
   score = -score if largest_is_hardest else score
-  num_samples = table.labels.shape[0]
+  num_samples = table.num_samples
   cut = min(ranking.budget(hard_fraction, num_samples, least=0), num_samples - int(count))
-  return static.fixed_subset(lambda key: subsets.strata(key, score, count, cut, num_strata=num_strata), score)
+  return static.fixed_subset(lambda key: subsets.strata(key, score, count, cut, num_strata=num_strata), {column: score})

@@ -1,7 +1,7 @@
-"""Choosing the rows of a scored meta-batch to train on: what a batch-level method's `thin` is written with.
+"""Picking the rows of a scored meta-batch to train on: the building blocks of `thin`.
 
-Everything but `batch_budget` is pure and jit-able. Positions come sorted, so that choosing the whole batch changes
-nothing. Padding is chosen only when fewer than b rows are valid, and then with weight 0.
+Everything but `batch_budget` is pure and jit-able. Positions are sorted, so that picking the whole batch changes
+nothing. Padding is picked only when fewer than b rows are valid, and then with weight 0.
 
 `N` is the number of training samples, `B` the global batch size, `b` the number of rows to train on.
 """
@@ -14,24 +14,33 @@ import jax.numpy as jnp
 from jax import Array
 
 from dynsel_jax.options import UserError
-from dynsel_jax.selectors import ranking, words
+from dynsel_jax.selectors import radix_select, ranking
 from dynsel_jax.selectors.memory import EmptyState
 from dynsel_jax.types import Selection, Selector, Signals, ThinFn
 
-__all__ = ["WEIGHTS", "batch_budget", "drawn", "highest", "inverse_probability", "log_weight", "memoryless", "ranked"]
+__all__ = [
+  "WEIGHTS",
+  "batch_budget",
+  "inverse_probability",
+  "log_weight",
+  "rank_rows",
+  "sample_rows",
+  "stateless",
+  "top_rows",
+]
 
-WEIGHTS = ("none", "inverse_probability")  # loss weights of drawn rows
+WEIGHTS = ("none", "inverse_probability")  # kinds of loss weights of sampled rows
 
 
 def batch_budget(batch_fraction: float, batch_size: int) -> int:
-  """Returns b, the share `batch_fraction` of a meta-batch of `batch_size` samples.
+  """Returns b = batch_fraction * batch_size.
 
   Raises:
-    UserError: b is no whole number.
+    UserError: b is not an integer.
   """
   count = Fraction(batch_fraction).limit_denominator(10**9) * batch_size
   if count.denominator != 1:
-    raise UserError(f"batch_fraction={batch_fraction} of batch_size={batch_size} is no whole number of samples")
+    raise UserError(f"batch_fraction={batch_fraction} of batch_size={batch_size} is {float(count):g} samples, not an integer")
   return int(count)
 
 
@@ -44,37 +53,37 @@ def log_weight(weight: Array) -> Array:
   Args:
     weight: float32 of any shape, at least 0.
   """
-  score, _ = ranking.guard(weight)
+  score, _ = ranking.sanitize(weight)
   return jnp.log(jnp.maximum(score, jnp.finfo(jnp.float32).tiny))
 
 
 def inverse_probability(log_weights: Array, noisy: Array, chosen: Array, where: Array) -> Array:
   """Returns loss weights that undo the preference of a weighted draw.
 
-  With the draw's noise on all others given, a sample is chosen with the probability q that its own noise lifts it over
-  the highest that was not chosen. So the sum of f / q over the chosen is an unbiased estimate of the sum of f over all.
-  The weight is q's inverse times the share that is chosen: the mean over the chosen of weight * f estimates the mean
-  of f, and equal chances give weights around 1.
+  Given the noise of all others, a sample is chosen with the probability q that its own noise lifts it above the highest
+  one that was not chosen. So the sum of f / q over the chosen samples is an unbiased estimate of the sum of f over all.
+  The weight is 1 / q times the fraction that is chosen: the mean of weight * f over the chosen samples estimates the
+  mean of f, and equal probabilities give weights around 1.
 
   Source: the importance-weighted estimator of Kool, van Hoof and Welling, arXiv 1903.06059.
 
   Args:
     log_weights: `[N]` float32, finite.
-    noisy: `[N]` float32, from `ranking.perturbed`.
+    noisy: `[N]` float32, from `ranking.add_gumbel_noise`.
     chosen: `[N]` bool, the samples with the highest `noisy`.
-    where: `[N]` bool, the samples there were to choose from.
+    where: `[N]` bool, the candidates.
 
   Returns:
     `[N]` float32, meaningful for the chosen.
   """
   threshold = jnp.max(jnp.where(where & ~chosen, noisy, -jnp.inf))
   probability = -jnp.expm1(-jnp.exp(log_weights - threshold))
-  share = jnp.sum(chosen, dtype=jnp.float32) / jnp.maximum(jnp.sum(where, dtype=jnp.float32), 1.0)
-  return share / probability
+  fraction = jnp.sum(chosen, dtype=jnp.float32) / jnp.maximum(jnp.sum(where, dtype=jnp.float32), 1.0)
+  return fraction / probability
 
 
-def ranked(key: Array, score: Array, valid: Array) -> Array:
-  """Returns the batch's positions from the highest score to the lowest, padding last, `[B]` int32.
+def rank_rows(key: Array, score: Array, valid: Array) -> Array:
+  """Returns the positions of the batch from the highest score to the lowest, padding last, `[B]` int32.
 
   Args:
     key: breaks ties.
@@ -82,11 +91,11 @@ def ranked(key: Array, score: Array, valid: Array) -> Array:
     valid: `[B]` bool, False on padding.
   """
   ties = ranking.tie_breakers(key, score.shape[0])
-  return jnp.lexsort((ties, ~words.ordered(score), ~valid)).astype(jnp.int32)
+  return jnp.lexsort((ties, ~radix_select.sortable_bits(score), ~valid)).astype(jnp.int32)
 
 
-def highest(key: Array, score: Array, signals: Signals, count: int) -> tuple[Array, Array]:
-  """Chooses the rows with the highest scores.
+def top_rows(key: Array, score: Array, signals: Signals, count: int) -> tuple[Array, Array]:
+  """Picks the rows with the highest scores.
 
   Args:
     key: breaks ties.
@@ -98,26 +107,28 @@ def highest(key: Array, score: Array, signals: Signals, count: int) -> tuple[Arr
     Positions `[b]` int32, ascending; loss weights `[b]` float32, 1 and 0 on padding.
   """
   valid = signals.index >= 0
-  positions = jnp.sort(ranked(key, score, valid)[:count])
+  positions = jnp.sort(rank_rows(key, score, valid)[:count])
   return positions, valid[positions].astype(jnp.float32)
 
 
-def drawn(key: Array, log_weights: Array, signals: Signals, count: int, *, weights: str) -> tuple[Array, Array]:
-  """Draws rows one after another without replacement, each time in proportion to the weights left.
+def sample_rows(
+  key: Array, log_weights: Array, signals: Signals, count: int, *, weights: str
+) -> tuple[Array, Array]:
+  """Draws rows without replacement, each time in proportion to the remaining weights.
 
   Args:
     key: consumed.
-    log_weights: `[B]` float32, unnormalised; -inf or NaN for a weight of zero, but then without weights.
+    log_weights: `[B]` float32, unnormalised; -inf or NaN for a weight of zero, with `weights` "none" only.
     signals: the scored meta-batch.
     count: b.
-    weights: "none" weights the loss of every drawn row with 1; "inverse_probability" as the function of that name.
+    weights: "none" gives every row the loss weight 1; "inverse_probability" is the function of that name.
 
   Returns:
     Positions `[b]` int32, ascending; loss weights `[b]` float32, 0 on padding.
   """
   noise_key, tie_key = jax.random.split(key)
-  noisy = ranking.perturbed(noise_key, log_weights)
-  positions, chosen_weights = highest(tie_key, noisy, signals, count)
+  noisy = ranking.add_gumbel_noise(noise_key, log_weights)
+  positions, chosen_weights = top_rows(tie_key, noisy, signals, count)
   if weights == "none":
     return positions, chosen_weights
   valid = signals.index >= 0
@@ -126,13 +137,16 @@ def drawn(key: Array, log_weights: Array, signals: Signals, count: int, *, weigh
   return positions, jnp.where(valid[positions], inverse[positions], 0.0)
 
 
-def memoryless(num_samples: int, thin: ThinFn, info: Mapping[str, Array] = {}) -> Selector:
-  """Returns the selector that visits every sample in every epoch, thins each meta-batch, and remembers nothing.
+def stateless(
+  num_samples: int, thin: ThinFn, info: Mapping[str, Array] = {}, reads: tuple[str, ...] = ()
+) -> Selector:
+  """Builds the selector that visits every sample in every epoch, thins each meta-batch, and remembers nothing.
 
   Args:
     num_samples: N.
-    thin: the selector's.
-    info: what `select` reports of every epoch.
+    thin: picks the rows of a meta-batch.
+    info: logged in every epoch.
+    reads: names that `thin` needs beside the loss.
   """
 
   def init(key: Array) -> EmptyState:
@@ -140,12 +154,11 @@ def memoryless(num_samples: int, thin: ThinFn, info: Mapping[str, Array] = {}) -
     return EmptyState()
 
   def select(key: Array, state: EmptyState, epoch: Array) -> tuple[Selection, dict[str, Array]]:
-    del state, epoch
-    _, order_key = jax.random.split(key)
-    return ranking.visiting_order(order_key, jnp.ones(num_samples, bool)), dict(info)
+    del key, state, epoch
+    return Selection(keep=jnp.ones(num_samples, bool)), dict(info)
 
   def observe(state: EmptyState, signals: Signals) -> EmptyState:
     del signals
     return state
 
-  return Selector(init, select, observe, thin)
+  return Selector(init, select, observe, thin, reads=reads)

@@ -1,8 +1,8 @@
-"""The top of a static score: the subset of most coresets, whose difference is the score.
+"""The top of a static score: the subset of most coreset methods, which differ in the score.
 
 With the column `el2n` or `grand` it is that of Paul et al., arXiv 2107.07075, with `forgetting` that of Toneva et al.,
 arXiv 1812.05159, with `moso`, class-balanced, that of Tan et al., arXiv 2310.14664, with `tdds` that of Zhang et al.,
-arXiv 2311.13613. An order of picks (`herding`, `k_center`, `d2`) is a column too, highest for the first pick.
+arXiv 2311.13613. An order of picks (`herding`, `k_center`, `d2`) is a column too, with the highest value for the first pick.
 
 `N` is the number of training samples.
 """
@@ -23,21 +23,21 @@ def top(
   largest: bool = True,
   class_balanced: bool = False,
 ) -> Selector:
-  """Trains in every epoch on the samples at one end of a score; one that is not finite comes last.
+  """Trains in every epoch on the samples at one end of a score; non-finite scores come last.
 
   Args:
     table: the training set, N samples, with the column.
     epochs: unused.
-    keep_fraction: share of the training set kept, in (0, 1].
+    keep_fraction: fraction of the training set kept, in (0, 1].
     column: the score.
-    largest: whether the highest are kept, or the lowest.
-    class_balanced: whether each class keeps that share of its samples.
+    largest: keep the highest scores, else the lowest.
+    class_balanced: keep that fraction of each class.
 
   Raises:
-    UserError: there is no such column, or the fraction lies outside its range.
+    UserError: the table has no such column, or the fraction lies outside its range.
   """
   del epochs
   counts, groups = static.counts_and_groups(table, keep_fraction, class_balanced)
   score = static.column_of(table, column, "selector.column")
   score = score if largest else -score
-  return static.fixed_subset(lambda key: subsets.top(key, score, counts, groups), score)
+  return static.fixed_subset(lambda key: subsets.top(key, score, counts, groups), {column: score}, labels=class_balanced)

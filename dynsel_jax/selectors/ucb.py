@@ -1,55 +1,55 @@
-"""UCB: trains on the samples whose loss is high or varies, an upper confidence bound over running averages.
+"""UCB: trains on the samples whose loss is high or varies, by an upper confidence bound of running averages.
 
 Raju, Daruwalla and Lipasti, "Accelerating Deep Learning with Dynamic Data Pruning", arXiv 2111.12621. The paper has no
-code of its own; the updates are those by which others restate it. Unlike there, samples are chosen anew in every epoch
-and not every tenth, and the raw loss never overwrites an average.
+published code; the updates follow a public re-implementation. Unlike there, samples are chosen in every epoch rather
+than every tenth, and the raw loss never overwrites an average.
 
 `N` is the number of training samples.
 """
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
 from dynsel_jax.options import check_positive
-from dynsel_jax.selectors import memory, ranking, wrappers
+from dynsel_jax.selectors import memory, ranking
+from dynsel_jax.selectors.wrappers.warmed_up import warmed_up
 from dynsel_jax.types import SampleTable, Selection, Selector, Signals
 
-__all__ = ["UCBState", "averaged", "bound", "ucb"]
+__all__ = ["UCBState", "bound", "ucb", "update_averages"]
 
-_UNSEEN = 1.0  # bound of a sample without a loss
+_UNSEEN = 1.0  # bound of a sample that was never seen
 
 
 class UCBState(NamedTuple):
-  """What UCB remembers."""
+  """The state of UCB."""
 
-  mean: Array  # [N] float32, u, running average of the loss, from 0
-  variance: Array  # [N] float32, v, running average of the squared deviation, from 0
-  last_epoch: Array  # [N] int32, when the averages were last moved, -1 if never
+  mean: Array  # [N] float32, u, running average of the loss, initially 0
+  variance: Array  # [N] float32, v, running average of the squared deviation, initially 0
+  last_epoch: Array  # [N] int32, epoch of the last update, -1 if never
 
 
-def averaged(state: UCBState, signals: Signals, update_rate: float) -> UCBState:
-  """Moves the averages of the batch's samples: v by the deviation from the old u, then u. Others keep theirs.
+def update_averages(state: UCBState, signals: Signals, update_rate: float) -> UCBState:
+  """Updates the averages of the batch's samples: v by the deviation from the old u, then u.
 
-  A sample whose average is not finite starts afresh, so that one bad loss is not remembered for ever.
+  A non-finite average is reset first, so that one bad loss is not remembered for ever.
   """
-  new = memory.is_new(state.last_epoch, signals)
-  mean, variance = memory.read(state.mean, signals), memory.read(state.variance, signals)
+  new = memory.first_this_epoch(state.last_epoch, signals)
+  mean, variance = memory.gather(state.mean, signals), memory.gather(state.variance, signals)
   finite = jnp.isfinite(mean) & jnp.isfinite(variance)
   mean, variance = jnp.where(finite, mean, 0.0), jnp.where(finite, variance, 0.0)
   deviation = signals.loss - mean
   variance = (1.0 - update_rate) * variance + update_rate * jnp.square(deviation)
   return UCBState(
-    mean=memory.written(state.mean, signals, mean + update_rate * deviation, new),
-    variance=memory.written(state.variance, signals, variance, new),
-    last_epoch=memory.written(state.last_epoch, signals, signals.epoch, new),
+    mean=memory.scatter(state.mean, signals, mean + update_rate * deviation, new),
+    variance=memory.scatter(state.variance, signals, variance, new),
+    last_epoch=memory.scatter(state.last_epoch, signals, signals.epoch, new),
   )
 
 
 def bound(state: UCBState, variance_weight: float) -> Array:
-  """Returns u + c v, `[N]` float32, and 1 for a sample never seen."""
+  """Returns u + c v, `[N]` float32; 1 for a sample that was never seen."""
   return jnp.where(state.last_epoch < 0, _UNSEEN, state.mean + variance_weight * state.variance)
 
 
@@ -67,18 +67,18 @@ def ucb(
 
   Args:
     table: the training set, N samples.
-    epochs: how many the run has.
-    keep_fraction: share kept each epoch, in (0, 1].
+    epochs: of the run.
+    keep_fraction: fraction kept each epoch, in (0, 1].
     update_rate: alpha, weight of the newest loss in an average, in (0, 1].
     variance_weight: c, at least 0.
 
   Raises:
     UserError: a value lies outside its range.
   """
-  ranking.check_fraction("keep_fraction", keep_fraction)
+  num_samples = table.num_samples
+  count = ranking.keep_count(keep_fraction, num_samples)
   ranking.check_fraction("update_rate", update_rate)
   check_positive("variance_weight", variance_weight, zero=True)
-  num_samples = table.labels.shape[0]
 
   def init(key: Array) -> UCBState:
     del key
@@ -87,12 +87,10 @@ def ucb(
 
   def select(key: Array, state: UCBState, epoch: Array) -> tuple[Selection, dict[str, Array]]:
     del epoch
-    tie_key, order_key = jax.random.split(key)
-    score, non_finite = ranking.guard(bound(state, variance_weight))
-    keep = ranking.top_fraction(tie_key, score, keep_fraction)
-    return ranking.visiting_order(order_key, keep), {"non_finite": non_finite}
+    score, non_finite = ranking.sanitize(bound(state, variance_weight))
+    return Selection(keep=ranking.top(key, score, count)), {"non_finite": non_finite}
 
   def observe(state: UCBState, signals: Signals) -> UCBState:
-    return averaged(state, signals, update_rate)
+    return update_averages(state, signals, update_rate)
 
-  return wrappers.warmed_up(Selector(init, select, observe), table, epochs)
+  return warmed_up(Selector(init, select, observe), table, epochs)

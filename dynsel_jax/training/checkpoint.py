@@ -1,7 +1,7 @@
 """Saving a run and continuing it, through Orbax. Host-side.
 
 A checkpoint holds the whole `RunState` and the host's position in the run; it is named by the number of optimizer
-steps. Saving copies the arrays to the host and then writes in the background; a write that was cut off is never read.
+steps. Saving copies the arrays to the host and then writes in the background; an incomplete write is never read.
 """
 
 import dataclasses
@@ -22,22 +22,19 @@ KEPT = 2  # the newest, and one before it
 
 @dataclasses.dataclass
 class Position:
-  """Where a run stands, and what the host has counted so far. Everything in it can be written as JSON."""
+  """The position of a run, and the counts of the host. Every field can be written as JSON."""
 
   epoch: int = 0  # epochs done
-  step: int = 0  # steps done of the running epoch; its plan is in the `RunState`
+  step: int = 0  # steps done of the running epoch, whose plan is in the `RunState`
   steps: int = 0  # optimizer steps done in all
   forward_visits: int = 0  # of finished epochs
   backward_visits: int = 0  # of finished epochs
-  noisy_visits: int = 0  # of `backward_visits`, those of samples whose label is wrong by label noise
-  factor_firings: list[int] = dataclasses.field(default_factory=list)  # of `backward_visits`, by latent; see `coverage`
   non_finite_scores: int = 0
-  best_accuracy: float = 0.0
-  best_validation_accuracy: float = -1.0  # of the finished epochs, where there is a validation set
-  selected_test_accuracy: float = 0.0  # the test accuracy of that epoch
-  corrupt: dict[str, list[int]] = dataclasses.field(default_factory=dict)  # of a streamed set, the damaged samples
+  best_metric: float | None = None  # of the finished epochs, in the direction of the task's metric
+  monitors: dict[str, Any] = dataclasses.field(default_factory=dict)  # the state of each monitor by its name
+  corrupt: dict[str, list[int]] = dataclasses.field(default_factory=dict)  # damaged samples of a streamed set
   resumed_from: list[int] = dataclasses.field(default_factory=list)  # optimizer steps
-  info: dict[str, float | None] = dataclasses.field(default_factory=dict)  # the selector's, of the running epoch
+  info: dict[str, float | None] = dataclasses.field(default_factory=dict)  # of the selector, for the running epoch
   seconds: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
@@ -45,7 +42,7 @@ class Checkpoints:
   """The checkpoints of one run."""
 
   def __init__(self, directory: str):
-    """Opens `directory`, and makes it if it is not there."""
+    """Opens `directory`, and makes it if need be."""
     self._manager = ocp.CheckpointManager(
       os.path.abspath(directory),
       options=ocp.CheckpointManagerOptions(preservation_policy=preservation_policy.LatestN(KEPT)),
@@ -57,7 +54,7 @@ class Checkpoints:
     return self._manager.latest_step()
 
   def save(self, state: RunState, position: Position) -> None:
-    """Begins to save; `state` may be donated as soon as this returns. A step that is saved already is left alone."""
+    """Begins to save; `state` may be donated as soon as this returns. A step that is saved already is not saved again."""
     if position.steps in self._manager.all_steps():
       return
     self._manager.save(
@@ -68,7 +65,7 @@ class Checkpoints:
     )
 
   def restore(self, template: RunState, devices: parallel.Devices) -> tuple[RunState, Position]:
-    """Returns the newest checkpoint, placed as `template` is on `devices`, and the position saved with it."""
+    """Returns the newest checkpoint, placed on `devices` like `template`, and the position saved with it."""
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, parallel.to_global(template))
     restored = self._manager.restore(
       self._manager.latest_step(),
@@ -95,7 +92,7 @@ def latest_step(directory: str) -> int | None:
 def read_model(directory: str) -> dict[str, Any]:
   """Returns the model's variables, "params" and "batch_stats", from the newest checkpoint in `directory`.
 
-  Nothing else is read, so that neither the selector nor the number of devices of that run matters.
+  Only these are read: neither the selector nor the number of devices of that run matters.
   """
   placed = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 

@@ -1,7 +1,7 @@
-"""What each step is given of the data: the arrays on the devices, or the rows that the host has read for it. Host-side.
+"""Feeds each step: the device-resident data set, or batches streamed from disk. Host-side.
 
-Where a run stands, its epoch, its step and the plan in its state, says everything that is read next: a continued run
-reads the same rows as one that was not stopped.
+The position of a run (its epoch, its step and the plan in its state) determines everything that is read next: a
+continued run reads the same rows as one that was not stopped.
 """
 
 import collections
@@ -17,8 +17,8 @@ from dynsel_jax import data
 from dynsel_jax.data import stream
 from dynsel_jax.data.gather import Rows
 from dynsel_jax.training import parallel
-from dynsel_jax.training.steps import Fixed
-from dynsel_jax.types import Selection
+from dynsel_jax.training.steps import Arrays
+from dynsel_jax.types import Plan
 
 __all__ = ["Feed", "Resident", "Streamed"]
 
@@ -26,46 +26,49 @@ _PLACED = 2  # steps whose rows lie on the devices at a time
 
 
 class Feed(Protocol):
-  """Gives a step's arrays, one `Fixed` after another; a generator is to be closed where it is left early."""
+  """Yields the `Arrays` of one step after another; close a generator that is left early."""
 
-  fixed: Fixed  # for a call that takes no step
+  arrays: Arrays  # for a call that takes no step
+  evaluated: Mapping[str, int]  # number of samples of each set to evaluate on, by its name: "test", "validation"
 
-  def training(self, plan: Selection, epoch: int, first: int) -> Generator[Fixed]:
-    """Yields what the epoch's steps from `first` on are given."""
+  def training(self, plan: Plan, epoch: int, first: int) -> Generator[Arrays]:
+    """Yields the arrays of the epoch's steps from `first` on."""
 
-  def scoring(self, plan: Selection) -> Generator[Fixed]:
-    """Yields what the steps of a pass over unaugmented samples are given."""
+  def scoring(self, plan: Plan) -> Generator[Arrays]:
+    """Yields the arrays of the steps of a pass over unaugmented samples."""
 
-  def testing(self, fixed: Fixed) -> Generator[Fixed]:
-    """Yields what the steps over the test set of `fixed` are given."""
+  def evaluating(self, split: str) -> Generator[Arrays]:
+    """Yields the arrays of the steps over one of `evaluated`, in the place of the test set."""
 
   def corrupt(self) -> dict[str, list[int]] | None:
-    """Returns the damaged samples met so far, by split; None for a set in memory. Every process must ask."""
+    """Returns the damaged samples met so far, by split; None for a set in memory. Every process must call it."""
 
   def restore(self, corrupt: Mapping[str, list[int]]) -> None:
-    """Takes back what `corrupt` gave."""
+    """Restores the result of `corrupt`."""
 
 
 class Resident:
-  """The whole set lies on the devices: each step is given the same."""
+  """The whole set lies on the devices: each step gets the same arrays."""
 
-  def __init__(self, fixed: Fixed):
-    """Takes the run's arrays."""
-    self.fixed = fixed
+  def __init__(self, arrays: Arrays, validation: data.Dataset | None = None):
+    """Takes the run's arrays, placed, and the validation set, if there is one."""
+    self.arrays = arrays
+    self._tests = {"test": arrays.test} | ({} if validation is None else {"validation": validation})
+    self.evaluated = {split: data.num_samples(dataset) for split, dataset in self._tests.items()}
 
-  def training(self, plan: Selection, epoch: int, first: int) -> Generator[Fixed]:
+  def training(self, plan: Plan, epoch: int, first: int) -> Generator[Arrays]:
     """See `Feed`."""
     del plan, epoch, first
-    return _repeated(self.fixed)
+    return _repeated(self.arrays)
 
-  def scoring(self, plan: Selection) -> Generator[Fixed]:
+  def scoring(self, plan: Plan) -> Generator[Arrays]:
     """See `Feed`."""
     del plan
-    return _repeated(self.fixed)
+    return _repeated(self.arrays)
 
-  def testing(self, fixed: Fixed) -> Generator[Fixed]:
+  def evaluating(self, split: str) -> Generator[Arrays]:
     """See `Feed`."""
-    return _repeated(fixed)
+    return _repeated(self.arrays._replace(test=self._tests[split]))
 
   def corrupt(self) -> None:
     """See `Feed`."""
@@ -74,9 +77,9 @@ class Resident:
     """See `Feed`."""
 
 
-def _repeated(fixed: Fixed) -> Generator[Fixed]:
+def _repeated(arrays: Arrays) -> Generator[Arrays]:
   while True:
-    yield fixed
+    yield arrays
 
 
 class Streamed:
@@ -92,12 +95,12 @@ class Streamed:
     eval_batch_size: int,
     cropped: bool,
   ):
-    """Places the labels, and rows of padding.
+    """Places rows of padding.
 
     Args:
       source: its inputs are `stream.Images`.
-      key: the run's.
-      devices: the run's.
+      key: the run's key.
+      devices: the run's devices.
       batch_size: of a step, over all devices.
       eval_batch_size: of an evaluation, over all devices.
       cropped: whether training sees random crops.
@@ -105,13 +108,13 @@ class Streamed:
     self._devices, self._cropped = devices, cropped
     self._sizes = {"train": batch_size, "test": eval_batch_size}
     self._datasets = {"train": source.train, "test": source.test}
+    self.evaluated = {"test": data.num_samples(source.test)}
     for dataset in self._datasets.values():
-      dataset.inputs.corrupt[:] = False  # what is counted is what this run meets
+      dataset["inputs"].corrupt[:] = False  # this run counts what it meets itself
     self._words = np.asarray(jax.random.key_data(key)).tolist()
-    train, test = (self._blank(split) for split in ("train", "test"))
-    self.fixed = Fixed(train, test, devices.place(key))
+    self.arrays = Arrays(self._blank("train"), self._blank("test"), devices.place(key))
 
-  def training(self, plan: Selection, epoch: int, first: int) -> Generator[Fixed]:
+  def training(self, plan: Plan, epoch: int, first: int) -> Generator[Arrays]:
     """See `Feed`."""
 
     def generator(index: int) -> np.random.Generator:
@@ -119,50 +122,51 @@ class Streamed:
 
     return self._train(plan, first, generator if self._cropped else None)
 
-  def scoring(self, plan: Selection) -> Generator[Fixed]:
+  def scoring(self, plan: Plan) -> Generator[Arrays]:
     """See `Feed`."""
     return self._train(plan, 0)
 
-  def _train(self, plan: Selection, first: int, generators: Any = None) -> Generator[Fixed]:
-    # Once an epoch the host gets to know the plan.
+  def _train(self, plan: Plan, first: int, generators: Any = None) -> Generator[Arrays]:
+    # The only transfer of the plan to the host, once an epoch.
     indices, size = parallel.fetch((plan.indices, plan.size))
     for rows in self._rows("train", indices[:size], first, generators=generators, replace=True):
-      yield self.fixed._replace(train=self.fixed.train._replace(inputs=rows))
+      yield self.arrays._replace(train=rows)
 
-  def testing(self, fixed: Fixed) -> Generator[Fixed]:
+  def evaluating(self, split: str) -> Generator[Arrays]:
     """See `Feed`."""
-    for rows in self._rows("test", np.arange(len(self._datasets["test"].labels), dtype=np.int32), 0):
-      yield fixed._replace(test=fixed.test._replace(inputs=rows))
+    for rows in self._rows(split, np.arange(self.evaluated[split], dtype=np.int32), 0):
+      yield self.arrays._replace(test=rows)
 
   def corrupt(self) -> dict[str, list[int]]:
     """See `Feed`."""
-    masks = {split: parallel.any_of_processes(dataset.inputs.corrupt) for split, dataset in self._datasets.items()}
+    masks = {split: parallel.any_of_processes(dataset["inputs"].corrupt) for split, dataset in self._datasets.items()}
     return {split: np.flatnonzero(mask).tolist() for split, mask in masks.items()}
 
   def restore(self, corrupt: Mapping[str, list[int]]) -> None:
     """See `Feed`."""
     for split, indices in corrupt.items():
-      self._datasets[split].inputs.corrupt[indices] = True
+      self._datasets[split]["inputs"].corrupt[indices] = True
 
   def _rows(self, split: str, plan: np.ndarray, first: int, **how: Any) -> Iterator[Rows]:
-    """Yields placed rows; those of the next step are on their way while one is taken."""
+    """Yields placed rows, with the transfer of the next step's rows already under way."""
     slots = self._slots(split, len(plan), first)
     with contextlib.closing(stream.read_ahead(self._datasets[split], plan, slots, **how)) as rows:
       placed: collections.deque[Rows] = collections.deque()
-      for of_step in rows:
-        placed.append(self._devices.share(of_step))
+      for rows_of_step in rows:
+        placed.append(self._devices.share(rows_of_step))
         if len(placed) == _PLACED:
           yield placed.popleft()
       yield from placed
 
   def _slots(self, split: str, size: int, first: int) -> np.ndarray:
-    """Returns this process's places in the plan, `[steps, rows]`: those of its devices, which follow one another."""
+    """Returns this process's places in the plan, `[steps, rows]`; the places of its devices are contiguous."""
     batch_size = self._sizes[split]
     rows = batch_size // jax.process_count()
     starts = np.arange(first, -(-size // batch_size)) * batch_size + jax.process_index() * rows
     return starts[:, None] + np.arange(rows)
 
-  def _blank(self, split: str) -> data.Dataset:
+  def _blank(self, split: str) -> Rows:
     dataset, rows = self._datasets[split], self._sizes[split] // jax.process_count()
-    blank = Rows(np.stack([dataset.inputs.blank()] * rows), np.full(rows, -1, np.int32))
-    return data.Dataset(self._devices.share(blank), self._devices.place(dataset.labels))
+    inputs = np.stack([dataset["inputs"].blank()] * rows)
+    batch = {"inputs": inputs, "labels": np.full(rows, -1, np.int32)}
+    return self._devices.share(Rows(batch, np.zeros(rows, bool)))

@@ -3,92 +3,66 @@
 import contextlib
 import math
 import os
-import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from dynsel_jax import cache, data, options
-from dynsel_jax.factors import coverage
-from dynsel_jax.selectors import ranking
-from dynsel_jax.training import parallel, setup
+from dynsel_jax import batching, cache, data, options
+from dynsel_jax.runs.console import Console
+from dynsel_jax.runs.interruption import Interrupted, NonFiniteError, stop_requests
+from dynsel_jax.runs.timing import Timers
+from dynsel_jax.runs.workdir import Workdir, check_writable, provenance
+from dynsel_jax.training import evaluation, monitors, parallel, setup
 from dynsel_jax.training.checkpoint import Checkpoints, Position
-from dynsel_jax.training.console import Console
 from dynsel_jax.training.state import RunState
-from dynsel_jax.training.steps import Evaluation, Fixed
-from dynsel_jax.training.timing import Timers
-from dynsel_jax.training.workdir import Workdir, check_writable, provenance
 
-__all__ = ["AfterEpoch", "Interrupted", "NonFiniteError", "Result", "stop_requests", "train_and_evaluate"]
+__all__ = ["AfterEpoch", "MakeColumns", "Result", "train_and_evaluate"]
 
 AfterEpoch = Callable[[setup.Run, RunState, int], RunState]
 
-
-class Interrupted(Exception):  # noqa: N818 - no error: the run can be continued
-  """A signal asked the run to stop, and everything has been saved."""
-
-
-class NonFiniteError(ArithmeticError):
-  """A loss or a gradient was not finite. The last good checkpoint is kept."""
+# (config, data set, timers) -> the columns of the `SampleTable`, and the arrays of `firings.npz`, or none
+MakeColumns = Callable[[ml_collections.ConfigDict, data.Source, Timers], tuple[Mapping[str, Any], cache.Arrays]]
 
 
 class Result(NamedTuple):
-  """What a finished run returns."""
+  """The result of a finished run."""
 
   summary: dict[str, Any]  # as `summary.json`
   state: RunState
   run: setup.Run
 
 
-@contextlib.contextmanager
-def stop_requests() -> Iterator[Callable[[], str]]:
-  """Yields a function that names the signal which asked to stop, or returns ""; a second one acts as it always does."""
-  asked: list[str] = []
-  before: dict[int, Any] = {}
-
-  def note(number: int, frame: Any) -> None:
-    del frame
-    asked.append(signal.Signals(number).name)
-    signal.signal(number, before[number])
-
-  with contextlib.ExitStack() as stack:
-    for number in (signal.SIGTERM, signal.SIGINT):
-      with contextlib.suppress(ValueError):  # only the main thread may
-        before[number] = signal.signal(number, note)
-        stack.callback(signal.signal, number, before[number])
-    yield lambda: asked[0] if asked else ""
-
-
 class _Trainer:
-  """The host's side of a run: its position, its clock, and when it writes what."""
+  """The host's side of a run: its position, its clock, and when it writes its files."""
 
   def __init__(self, run: setup.Run, config: ml_collections.ConfigDict, workdir: Workdir, timers: Timers):
     self.run, self.config, self.workdir, self.timers = run, config, workdir, timers
+    self.metric = run.recipe.task.metric
     self.state: RunState = run.initial
     self.position = Position()
     self.checkpoints = Checkpoints(workdir.checkpoints)
     self.saved = 0  # optimizer steps at the last checkpoint
-    self.firings = workdir.read_firings()
-    self.validation: Fixed | None = None  # the run's arrays with the validation set for the test set
-    if run.source.validation is not None:
-      self.validation = run.fixed._replace(test=run.devices.place(run.source.validation))
+    streamed = run.feed.corrupt() is not None
+    self.monitors = monitors.create(run.source, self.metric, streamed=streamed, firings=workdir.read_firings())
+    self.position.monitors = {monitor.name: monitor.init() for monitor in self.monitors}
 
   def restore(self, begun: dict[str, float] | None) -> None:
     """Continues from the newest checkpoint, if there is one.
 
     Args:
-      begun: what an earlier part took before its first step; without a checkpoint only this is known of its time.
+      begun: seconds of an earlier part before its first step; without a checkpoint only these are known.
     """
     if self.checkpoints.latest_step() is None:
       if begun is not None:
         self.timers.add(begun)
       return
+    begin = self.position.monitors
     self.state, self.position = self.checkpoints.restore(self.state, self.run.devices)
+    self.position.monitors = {**begin, **self.position.monitors}
     self.run.feed.restore(self.position.corrupt)
     self.timers.add(self.position.seconds)
     self.saved = self.position.steps
@@ -111,26 +85,27 @@ class _Trainer:
 
   def compile(self) -> None:
     """Compiles every program by a call on a copy that does nothing, so that no other phase pays for it."""
-    run, programs, fixed = self.run, self.run.programs, self.run.fixed
+    run, programs, arrays = self.run, self.run.programs, self.run.arrays
     selector = run.recipe.selector
     with self.timers.phase("compiling"):
-      state, _ = programs.plan(run.devices.copy(self.state), fixed, 0)
-      nothing = run.devices.place(ranking.nothing(state.usage.visits.shape[0]))
-      state = programs.train(state._replace(plan=nothing), fixed, 0, 0, 1)
+      state, _ = programs.plan(run.devices.copy(self.state), arrays, 0)
+      nothing = run.devices.place(batching.empty_plan(state.usage.visits.shape[0]))
+      state = programs.train(state._replace(plan=nothing), arrays, 0, 0, 1)
       if selector.thin is not None:
-        state = programs.train_thinned(state, fixed, 0, 0, 1)
+        state = programs.train_thinned(state, arrays, 0, 0, 1)
       if selector.refresh is not None:
-        state = programs.refresh(programs.score(state, fixed, 0, 0, 1), fixed, 0)
-      for evaluated in filter(None, (fixed, self.validation)):
-        beyond = self._num_evaluations(evaluated)
-        jax.block_until_ready(programs.evaluate(self._no_evaluation(), self.state.train, evaluated, beyond, 1))
+        state = programs.refresh(programs.score(state, arrays, 0, 0, 1), arrays, 0)
+      for split in run.feed.evaluated:
+        with contextlib.closing(run.feed.evaluating(split)) as fed:
+          beyond = self._num_evaluations(split)
+          jax.block_until_ready(programs.evaluate(self._no_evaluation(split), self.state.train, next(fed), beyond, 1))
 
   def plan_epoch(self) -> None:
     """Selects the running epoch's samples."""
     with self.timers.phase("selecting"):
-      self.state, info = self.run.programs.plan(self.state, self.run.fixed, self.position.epoch)
+      self.state, info = self.run.programs.plan(self.state, self.run.arrays, self.position.epoch)
       values = {name: float(value) for name, value in parallel.fetch(info).items()}
-      # JSON has no number for what is not finite.
+      # JSON has no number for NaN and infinity.
       self.position.info = {name: value if math.isfinite(value) else None for name, value in values.items()}
     self.position.non_finite_scores += int(values.get("non_finite", 0))
     if parallel.fetch(self.state.plan.size) < 1:
@@ -145,7 +120,7 @@ class _Trainer:
       NonFiniteError: a loss or a gradient was not finite.
     """
     programs, position = self.run.programs, self.position
-    size, thin = parallel.fetch((self.state.plan.size, self.state.plan.thin))
+    size, thin = parallel.fetch((self.state.plan.size, self.state.thin))
     num_steps = -(-int(size) // self.config.batch_size)
     thinned = bool(thin) and self.run.recipe.selector.thin is not None
     train = programs.train_thinned if thinned else programs.train
@@ -162,7 +137,7 @@ class _Trainer:
         position.steps += count
         if console.due():
           console.step(position.epoch + position.step / num_steps, self._running_loss())
-        # An epoch's last step is saved with the epoch's end: checkpoints are named by steps, and it is one step.
+        # The last step of an epoch is saved with the epoch's end: a checkpoint is named by its step.
         if position.step < num_steps:
           self.stop_if_asked(stop)
           self.save_if_due()
@@ -179,12 +154,12 @@ class _Trainer:
       raise Interrupted(f"stopped by {asked} after step {self.position.steps}, and saved")
 
   def refresh_scores(self) -> None:
-    """Scores the samples that the selector wants seen again after the epoch."""
+    """Scores the samples that the selector's `refresh` names after the epoch."""
     if self.run.recipe.selector.refresh is None:
       return
     programs, epoch = self.run.programs, self.position.epoch
     with self.timers.phase("scoring"):
-      self.state = programs.refresh(self.state, self.run.fixed, epoch)
+      self.state = programs.refresh(self.state, self.run.arrays, epoch)
       num_steps = -(-int(parallel.fetch(self.state.plan.size)) // self.config.batch_size)
       with contextlib.closing(self.run.feed.scoring(self.state.plan)) as fed:
         for step in range(0, num_steps, programs.steps_per_call):
@@ -192,75 +167,68 @@ class _Trainer:
           self.state = programs.score(self.state, next(fed), epoch, step, count)
       jax.block_until_ready(self.state.usage)
 
-  def evaluate(self, fixed: Fixed) -> tuple[float, float]:
-    """Returns the mean loss over the test set of `fixed`, in nats, and the accuracy, in [0, 1]."""
-    programs, num_steps = self.run.programs, self._num_evaluations(fixed)
+  def evaluate(self, split: str = "test") -> dict[str, float]:
+    """Returns the task's metrics by name over one of the sets of `feed.evaluated`."""
+    programs, num_steps = self.run.programs, self._num_evaluations(split)
     with self.timers.phase("evaluating"):
-      sums = self._no_evaluation()
-      with contextlib.closing(self.run.feed.testing(fixed)) as fed:
+      done = self._no_evaluation(split)
+      with contextlib.closing(self.run.feed.evaluating(split)) as fed:
         for step in range(0, num_steps, programs.steps_per_call):
           count = min(programs.steps_per_call, num_steps - step)
-          sums = programs.evaluate(sums, self.state.train, next(fed), step, count)
-      sums = parallel.fetch(sums)
-    return float(sums.loss_sum) / float(sums.samples), float(sums.correct) / float(sums.samples)
+          done = programs.evaluate(done, self.state.train, next(fed), step, count)
+      done = parallel.fetch(done)
+    return evaluation.values(self.run.recipe.task, done)
 
   def end_epoch(self, size: int) -> dict[str, Any]:
     """Moves the position to the next epoch, writes the finished one's line, and returns it."""
-    position, (test_loss, accuracy) = self.position, self.evaluate(self.run.fixed)
-    validation_accuracy = None if self.validation is None else self.evaluate(self.validation)[1]
+    position, metrics = self.position, self.evaluate()
+    metric = metrics[self.metric.name]
     meters, visits = parallel.fetch((self.state.meters, self.state.usage.visits))
+    trained = int(meters.backward_visits)
+    corrupt = self.run.feed.corrupt()
+    position.corrupt = corrupt or {}
+    end = monitors.EpochEnd(visits, trained, metric, self.evaluate, corrupt)
+    position.monitors |= {m.name: m.update(position.monitors[m.name], end) for m in self.monitors}
     position.epoch += 1
     position.step = 0
     position.forward_visits += int(meters.forward_visits)
-    position.backward_visits += int(meters.backward_visits)
-    position.best_accuracy = max(position.best_accuracy, accuracy)
-    metrics = {
+    position.backward_visits += trained
+    if position.best_metric is None or self.metric.better(metric, position.best_metric):
+      position.best_metric = metric
+    line = {
       "epoch": position.epoch,
       "step": position.steps,
       "progress": position.epoch / self.config.epochs,
-      "train_loss": float(meters.loss_sum) / max(int(meters.backward_visits), 1),
-      "test_loss": test_loss,
-      "test_accuracy": accuracy,
+      "train_loss": float(meters.loss_sum) / max(trained, 1),
+      **{f"test_{name}": value for name, value in metrics.items()},
+      "metric": metric,
       "learning_rate": float(meters.learning_rate),
       "size": size,
-      "realised_keep_fraction": int(meters.backward_visits) / visits.shape[0],
+      "realised_keep_fraction": trained / visits.shape[0],
       "unique_seen": int(np.count_nonzero(visits)),
       "weight_sum": float(meters.weight_sum),
       "forward_visits": position.forward_visits,
       "backward_visits": position.backward_visits,
-      "kept_by_class": meters.trained_by_class.tolist(),
       "selector": position.info,
-      "seconds": self.timers.seconds(),
     }
-    if validation_accuracy is not None:
-      metrics["validation_accuracy"] = validation_accuracy
-      if validation_accuracy > position.best_validation_accuracy:
-        position.best_validation_accuracy, position.selected_test_accuracy = validation_accuracy, accuracy
-    if (noisy := self.run.source.noisy) is not None:
-      noisy_visits = int(visits[noisy].sum())
-      metrics["noisy_share_kept"] = (noisy_visits - position.noisy_visits) / max(int(meters.backward_visits), 1)
-      position.noisy_visits = noisy_visits
-    if self.firings is not None:
-      fired = coverage.count(self.firings.latents, visits, self.firings.frequency.size)
-      of_epoch = fired - np.asarray(position.factor_firings or 0)
-      metrics |= coverage.coverage(self.firings, of_epoch, int(meters.backward_visits))
-      position.factor_firings = fired.tolist()
-    if (corrupt := self.run.feed.corrupt()) is not None:
-      position.corrupt = corrupt
-      metrics["corrupt"] = sum(map(len, corrupt.values()))
-    self.workdir.write_epoch(metrics, visits)
-    return metrics
+    for monitor in self.monitors:
+      line |= monitor.metrics(position.monitors[monitor.name])
+    line["seconds"] = self.timers.seconds()
+    self.workdir.write_epoch(line, visits)
+    return line
 
-  def finish(self, accuracy: float) -> dict[str, Any]:
-    """Saves the run, writes its last files, and returns the summary."""
+  def finish(self, metric: float) -> dict[str, Any]:
+    """Saves the run, writes its last files, and returns the summary; `metric` is the final one."""
     self.save()
     with self.timers.phase("checkpointing"):
       self.checkpoints.close()
-    usage, position = parallel.fetch(self.state.usage), self.position
+    usage, position, name = parallel.fetch(self.state.usage), self.position, self.metric.name
     self.workdir.write_usage(usage.visits, usage.last_loss)
     summary = {
-      "final_test_accuracy": accuracy,
-      "best_test_accuracy": position.best_accuracy,
+      "final_metric": metric,
+      "best_metric": position.best_metric,
+      f"final_test_{name}": metric,
+      f"best_test_{name}": position.best_metric,
       "epochs": position.epoch,
       "steps": position.steps,
       "forward_visits": position.forward_visits,
@@ -270,22 +238,18 @@ class _Trainer:
       "non_finite": {"scores": position.non_finite_scores, "steps": 0},
       "resumed_from": position.resumed_from,
     }
-    if self.validation is not None:
-      summary["best_validation_accuracy"] = position.best_validation_accuracy
-      summary["test_accuracy_at_best_validation"] = position.selected_test_accuracy
-    if self.run.source.noisy is not None:
-      summary["noisy_share_kept"] = position.noisy_visits / position.backward_visits
-    if (corrupt := self.run.feed.corrupt()) is not None:
-      summary["corrupt"] = sum(map(len, corrupt.values()))
+    for monitor in self.monitors:
+      summary |= monitor.summary(position.monitors[monitor.name], position.backward_visits)
     self.workdir.write_summary(summary)
     return summary
 
-  def _num_evaluations(self, fixed: Fixed) -> int:
-    return -(-fixed.test.labels.shape[0] // self.config.eval_batch_size)
+  def _num_evaluations(self, split: str) -> int:
+    return -(-self.run.feed.evaluated[split] // self.config.eval_batch_size)
 
-  def _no_evaluation(self) -> Evaluation:
-    # Three arrays of their own, since a program takes them over.
-    return self.run.devices.place(Evaluation(*(jnp.zeros((), dtype) for dtype in (jnp.float32, jnp.int32, jnp.int32))))
+  def _no_evaluation(self, split: str) -> evaluation.Evaluation:
+    # Separate buffers: `evaluate` donates its first argument.
+    recipe, num_samples = self.run.recipe, self.run.feed.evaluated[split]
+    return self.run.devices.place(evaluation.empty(recipe, self.state.train, self.run.arrays, num_samples))
 
   def _running_loss(self) -> float:
     loss_sum, visits = parallel.fetch((self.state.meters.loss_sum, self.state.meters.backward_visits))
@@ -297,25 +261,34 @@ class _Trainer:
     return "no checkpoint had been saved" if step is None else f"the checkpoint of step {step} is kept"
 
 
+def no_columns(config: ml_collections.ConfigDict, source: data.Source, timers: Timers) -> tuple[dict[str, Any], Any]:
+  """Makes the table of the data set alone."""
+  del config, source, timers
+  return {}, {}
+
+
 def train_and_evaluate(
   config: ml_collections.ConfigDict,
   workdir: str | os.PathLike[str],
   devices: Sequence[Any] | None = None,
   *,
+  columns: MakeColumns = no_columns,
   prepare: Callable[..., data.Source] = data.prepare,
   stop: Callable[[], str] | None = None,
   after_epoch: AfterEpoch | None = None,
 ) -> Result:
-  """Trains as `config` says, or continues what `workdir` holds; a finished run is returned as it is.
+  """Trains as `config` says, or continues the run in `workdir`; a finished run is returned as it is.
 
   Args:
     config: as `configs/base.py` makes it.
-    workdir: the run's folder; see `training.workdir` for what is left in it.
+    workdir: the run's folder; `runs.workdir` lists its files.
     devices: the devices to train on, by default all of this process.
-    prepare: `data.prepare`, or what remembers its results where one process makes many runs.
-    stop: as `stop_requests` yields it, where the caller listens to signals; by default this function does.
-    after_epoch: called when an epoch's steps are done with the run, its state and the epoch, counted from 0; returns
-      the state to go on with. What it leaves in the selector's state is checkpointed with everything else.
+    columns: makes the columns of the sample table, for example `offline.columns`. Called only once a new run is known
+      to be right in everything else and its folder to be ours; a continued run reads them from the folder.
+    prepare: `data.prepare`, or a function that remembers its results where one process makes many runs.
+    stop: as `stop_requests` yields it, where the caller handles signals; by default this function does.
+    after_epoch: called after an epoch's steps with the run, its state and the epoch, counted from 0; returns the state
+      to continue with. Its changes of the selector's state are checkpointed with everything else.
 
   Raises:
     UserError: a value is wrong, or `workdir` belongs to another run or is being written; nothing has been written.
@@ -327,27 +300,42 @@ def train_and_evaluate(
   with contextlib.closing(folder), contextlib.nullcontext(stop) if stop else stop_requests() as stop:
     with timers.phase("loading"), parallel.first_process_first():
       source = prepare(config.dataset.to_dict(), config.cache_dir)
-    given, config = config.to_dict(), setup.matched(config)
+    given = config.to_dict()
     identity = {"config": given, "data_fingerprint": source.fingerprint}
     parallel.check_same_on_every_process(cache.digest(identity), "config or data")
     folder.check_same_run(identity)
     _lock(folder, make=False)  # before anything that takes long
-    run = setup.build(config, source, timers, devices, folder.read_columns())
-    columns = {name: np.asarray(column) for name, column in run.columns.items()}
+    parts = setup.parts(config, source, devices)
+    with parallel.first_process_first():
+      held = folder.read_columns()
+      made, firings = columns(config, source, timers) if held is None else (held, {})
+    run = setup.build(parts, setup.table_of(source, made))
+    arrays = {"columns": {name: np.asarray(column) for name, column in run.table.columns.items()}, "firings": firings}
     device, count = run.devices.local[0], run.devices.num_replicas
-    made = provenance(given, source.fingerprint, cache.checksum(columns), device, count)
+    about = provenance(given, source.fingerprint, cache.checksum(arrays["columns"]), device, count)
     _lock(folder, make=True)
-    folder.check_same_run(made)  # under the lock, since a run may have begun there in the meantime
-    begun = folder.begin(made | {"seconds": timers.seconds()}, columns, run.firings)
+    folder.check_same_run(about)  # under the lock, since a run may have begun there in the meantime
+    begun = folder.begin(about | _use(run) | {"seconds": timers.seconds()}, arrays)
     if source.true_labels is not None:
-      folder.write_noise(source.train.labels, source.true_labels)
-    trainer = _Trainer(run, config, folder, timers)
+      folder.write_noise(source.labels, source.true_labels)
+    trainer = _Trainer(run, parts.config, folder, timers)
     trainer.restore(begun)
     summary = folder.read_summary()
-    if summary is not None and trainer.position.epoch == config.epochs:
+    if summary is not None and trainer.position.epoch == parts.config.epochs:
       trainer.checkpoints.close()
       return Result(summary, trainer.state, trainer.run)
     return _train(trainer, stop, after_epoch)
+
+
+def _use(run: setup.Run) -> dict[str, Any]:
+  """Returns the part of `config.json` that is needed to use the trained model, and to speak of its metric."""
+  task, source = run.recipe.task, run.source
+  return {
+    "task": {"name": task.name, "metric": task.metric._asdict(), "signals": list(task.signals)},
+    "model": {"num_outputs": task.num_outputs, "input_shape": list(source.train["inputs"].shape[1:])},
+    "normalisation": {"mean": list(source.mean), "std": list(source.std)},
+    "class_names": list(source.class_names),
+  }
 
 
 def _lock(folder: Workdir, *, make: bool) -> None:
@@ -357,15 +345,15 @@ def _lock(folder: Workdir, *, make: bool) -> None:
 
 
 def _train(trainer: _Trainer, stop: Callable[[], str], after_epoch: AfterEpoch | None) -> Result:
-  """Takes the run from where it stands to its end."""
-  epochs, position = trainer.config.epochs, trainer.position
+  """Takes the run from its position to its end."""
+  epochs, position, metric = trainer.config.epochs, trainer.position, trainer.metric
   quiet = not parallel.is_first_process()
   if not quiet:
     print(setup.description(trainer.run, trainer.config, position.steps), flush=True)
   trainer.workdir.rewind(position.epoch)
   trainer.compile()
-  with contextlib.closing(Console(epochs, position.epoch, quiet=quiet)) as console:
-    accuracy = None
+  with contextlib.closing(Console(metric, epochs, position.epoch, quiet=quiet)) as console:
+    final = None
     while position.epoch < epochs:
       trainer.stop_if_asked(stop)
       if position.step == 0:
@@ -376,9 +364,9 @@ def _train(trainer: _Trainer, stop: Callable[[], str], after_epoch: AfterEpoch |
       if after_epoch is not None:
         with trainer.timers.phase("scoring"):
           trainer.state = after_epoch(trainer.run, trainer.state, position.epoch)
-      metrics = trainer.end_epoch(size)
-      accuracy = metrics["test_accuracy"]
-      console.epoch(metrics)
+      line = trainer.end_epoch(size)
+      final = line["metric"]
+      console.epoch(line)
       trainer.save_if_due()
-    summary = trainer.finish(trainer.evaluate(trainer.run.fixed)[1] if accuracy is None else accuracy)
+    summary = trainer.finish(trainer.evaluate()[metric.name] if final is None else final)
     return Result(summary, trainer.state, trainer.run)

@@ -1,6 +1,6 @@
-"""What a run carries on the devices from step to step, all of it checkpointed. Pytrees and pure functions.
+"""The run's state on the devices, all of it checkpointed. Pytrees and pure functions.
 
-`N` is the number of training samples, `C` the number of classes.
+`N` is the number of training samples.
 """
 
 from typing import Any, NamedTuple
@@ -11,8 +11,8 @@ from flax import linen as nn
 from flax.training import train_state
 from jax import Array
 
-from dynsel_jax.selectors import ranking
-from dynsel_jax.types import Selection, Selector, SelectorState, Signals
+from dynsel_jax import batching
+from dynsel_jax.types import Plan, Selector, SelectorState, Signals
 
 __all__ = [
   "Meters",
@@ -40,20 +40,19 @@ class TrainState(train_state.TrainState):
 class Usage(NamedTuple):
   """How often each sample was used."""
 
-  visits: Array  # [N] int32, backward passes
-  last_loss: Array  # [N] float32, last seen cross-entropy in nats; NaN until a sample has been seen
+  visits: Array  # [N] int32, number of backward passes
+  last_loss: Array  # [N] float32, last observed loss; NaN until the sample has been seen
 
 
 class Meters(NamedTuple):
-  """Sums over the epoch so far."""
+  """Sums over the running epoch."""
 
-  loss_sum: Array  # [] float32, cross-entropy summed over trained samples, in nats
+  loss_sum: Array  # [] float32, observed losses summed over trained samples
   weight_sum: Array  # [] float32, loss weights summed over trained samples
   forward_visits: Array  # [] int32
   backward_visits: Array  # [] int32
-  trained_by_class: Array  # [C] int32
   learning_rate: Array  # [] float32, of the last step
-  non_finite_step: Array  # [] int32, first optimizer step, from 1, of which something was not finite, or -1
+  non_finite_step: Array  # [] int32, first optimizer step, counted from 1, with a non-finite value, or -1
 
 
 class RunState(NamedTuple):
@@ -62,19 +61,20 @@ class RunState(NamedTuple):
   train: TrainState
   selector: SelectorState
   usage: Usage
-  plan: Selection  # the running epoch's
+  plan: Plan  # of the running epoch
+  learning_rate_multiplier: Array  # [] float32, of the running epoch
+  thin: Array  # [] bool, whether the running epoch thins its meta-batches
   meters: Meters
 
 
-def empty_meters(num_classes: int) -> Meters:
+def empty_meters() -> Meters:
   """Returns the meters at the start of an epoch."""
-  zero = jnp.zeros((), jnp.float32)
-  none = jnp.zeros((), jnp.int32)
-  return Meters(zero, zero, none, none, jnp.zeros(num_classes, jnp.int32), zero, none - 1)
+  zero, none = jnp.zeros((), jnp.float32), jnp.zeros((), jnp.int32)
+  return Meters(zero, zero, none, none, zero, none - 1)
 
 
 def record_usage(usage: Usage, signals: Signals) -> Usage:
-  """Counts the trained samples of one step and keeps the losses that were seen; padding changes nothing."""
+  """Counts the trained samples of one step and stores the observed losses; padding changes nothing."""
   num_samples = usage.visits.shape[0]
   position = jnp.where(signals.index < 0, num_samples, signals.index)
   return Usage(
@@ -84,18 +84,17 @@ def record_usage(usage: Usage, signals: Signals) -> Usage:
 
 
 def create_run_state(
-  key: Array, module: nn.Module, tx: Any, selector: Selector, example: Array, num_samples: int, num_classes: int
+  key: Array, module: nn.Module, tx: Any, selector: Selector, example: Array, num_samples: int
 ) -> RunState:
   """Builds the state before the first step.
 
   Args:
-    key: consumed; split between the model's and the selector's initial values.
+    key: consumed; split between the initial values of the model and of the selector.
     module: a model of `dynsel_jax.models`.
     tx: an optax transformation without a learning rate.
-    selector: its `init` gives the first selector state.
-    example: `[1, ...]` float32, one normalised input.
+    selector: its `init` gives the initial selector state.
+    example: `[1, ...]`, the inputs of one sample as the model takes them.
     num_samples: N.
-    num_classes: C.
   """
   model_key, selector_key = jax.random.split(key)
   variables = module.init(model_key, example, jnp.ones(1, bool), train=False)
@@ -106,6 +105,8 @@ def create_run_state(
     train=train.replace(step=jnp.zeros((), jnp.int32)),
     selector=selector.init(selector_key),
     usage=Usage(jnp.zeros(num_samples, jnp.int32), jnp.full(num_samples, jnp.nan, jnp.float32)),
-    plan=ranking.nothing(num_samples),
-    meters=empty_meters(num_classes),
+    plan=batching.empty_plan(num_samples),
+    learning_rate_multiplier=jnp.float32(1),
+    thin=jnp.bool_(False),
+    meters=empty_meters(),
   )

@@ -1,17 +1,18 @@
-"""The files that a run leaves behind: the contract that reports and people rely on. Host-side input and output.
+"""The folder of a run and its files: the contract that reports and people rely on. Host-side input and output.
 
 `config.json`, `columns.npz`, `firings.npz`, `metrics.jsonl`, `summary.json`, `usage.npz`, `noise.npz` and TensorBoard
-event files; `checkpoint` writes the rest, and `.lock` says which process writes them.
+event files. `training.checkpoint` writes the folder `checkpoints`; `.lock` names the process that writes.
 """
 
 import contextlib
 import functools
 import importlib.metadata
 import json
+import math
 import os
 import pathlib
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -19,12 +20,12 @@ from absl import logging
 from tensorboardX import SummaryWriter
 
 from dynsel_jax import cache, options
-from dynsel_jax.factors.coverage import Firings
-from dynsel_jax.training.lock import Lock
+from dynsel_jax.runs.lock import Lock
 
 __all__ = ["Workdir", "check_writable", "provenance"]
 
-IDENTITY = ("config", "data_fingerprint", "columns_fingerprint")  # what must be the same for a run to continue
+IDENTITY = ("config", "data_fingerprint", "columns_fingerprint")  # a run continues only if these are the same
+FIRINGS = ("latents", "frequency", "common")  # arrays of `firings.npz`
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy", "ml_collections")
 
 
@@ -43,18 +44,18 @@ def check_writable(workdir: str) -> None:
   longest = os.pathconf(existing, "PC_NAME_MAX")
   for part in path.relative_to(existing).parts:
     if len(os.fsencode(part)) > longest:
-      raise options.UserError(f"workdir={workdir} cannot be made: a name has at most {longest} bytes")
+      raise options.UserError(f"workdir={workdir} cannot be made: {part[:20]!r}... is longer than the {longest} bytes that a name may have")
 
 
 def provenance(config: dict[str, Any], data: str, columns: str, device: Any, num_devices: int) -> dict[str, Any]:
-  """Returns what `config.json` holds: the config, and what the run's first part was made with.
+  """Returns the content of `config.json` that says how the run's first part was made.
 
   Args:
     config: the whole config.
-    data: the data's fingerprint.
-    columns: the fingerprint of the columns that the selector reads.
+    data: fingerprint of the data.
+    columns: fingerprint of the columns that the selector reads.
     device: one of the run's devices.
-    num_devices: how many there are over all processes.
+    num_devices: number of devices over all processes.
   """
   return {
     "config": config,
@@ -67,12 +68,12 @@ def provenance(config: dict[str, Any], data: str, columns: str, device: Any, num
 
 @contextlib.contextmanager
 def _replacing(path: pathlib.Path) -> Iterator[BinaryIO]:
-  """Yields a file that takes the place of `path` in one move, so that a reader or a kill never meets half of it."""
+  """Yields a file that replaces `path` in one move, so that a reader or a kill never meets half of it."""
   partial = path.with_suffix(path.suffix + ".partial")
   with partial.open("wb") as file:
     yield file
     file.flush()
-    os.fsync(file.fileno())  # else the move may reach the disk before the bytes, and a crash leaves an empty file
+    os.fsync(file.fileno())  # else the move may reach the disk before the content, and a crash leaves an empty file
   partial.replace(path)
 
 
@@ -82,7 +83,7 @@ def _write(path: pathlib.Path, text: str) -> None:
 
 
 def _if_writing(method: Callable[..., Any]) -> Callable[..., Any]:
-  """Makes a method do nothing, and return None, in a process that does not write."""
+  """Makes a method a no-op that returns None in a process that does not write."""
 
   @functools.wraps(method)
   def guarded(self: "Workdir", *arguments: Any) -> Any:
@@ -91,11 +92,18 @@ def _if_writing(method: Callable[..., Any]) -> Callable[..., Any]:
   return guarded
 
 
+def _finite(value: Any) -> Any:
+  """Replaces what JSON has no number for by None."""
+  if isinstance(value, dict):
+    return {name: _finite(one) for name, one in value.items()}
+  return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 class Workdir:
-  """One run's folder."""
+  """The folder of one run."""
 
   def __init__(self, path: str, *, writes: bool = True):
-    """Names the folder; nothing is read or made before a method is called. Of several processes one `writes`."""
+    """Names the folder; only the methods read or make anything. Of several processes one `writes`."""
     self.path, self.writes = pathlib.Path(path).absolute(), writes
     self._events: SummaryWriter | None = None
     self._lock = Lock(self.path)
@@ -106,10 +114,10 @@ class Workdir:
     return str(self.path / "checkpoints")
 
   def lock(self, *, make: bool) -> bool:
-    """Keeps other processes from writing the folder until `close`; returns False if one of them writes it.
+    """Keeps other processes from writing the folder until `close`; returns False if another one is writing it.
 
     Args:
-      make: whether to make the folder, if need be; otherwise one that no run has locked yet is left as it is.
+      make: make the folder, if need be; otherwise a folder that no run has locked yet is left as it is.
     """
     if not self.writes:
       return True
@@ -118,14 +126,14 @@ class Workdir:
     return self._lock.take(make=make)
 
   def holder(self) -> str:
-    """Returns in words which process writes the folder, where `lock` returned False to one of the processes."""
+    """Names the process that is writing the folder, after `lock` returned False."""
     return self._lock.holder()
 
   def check_same_run(self, made: dict[str, Any]) -> None:
-    """Raises `UserError`, with the differing fields named, if the folder holds a run of another config or data.
+    """Raises `UserError`, naming the differing fields, if the folder holds a run of another config or other data.
 
     Args:
-      made: any of the parts of `provenance` that are a run's `IDENTITY`.
+      made: parts of `provenance`, of which those of `IDENTITY` are compared.
     """
     try:
       held = json.loads((self.path / "config.json").read_text())
@@ -133,7 +141,7 @@ class Workdir:
     except FileNotFoundError:
       return
     except (ValueError, KeyError, TypeError):
-      raise options.UserError(f"workdir={self.path} has a config.json that is no run's") from None
+      raise options.UserError(f"workdir={self.path} contains a config.json that dynsel_jax did not write") from None
     # Through JSON, since a tuple comes back as a list.
     new = options.flatten(json.loads(json.dumps({name: made[name] for name in made if name in IDENTITY})))
     differing = [
@@ -145,31 +153,28 @@ class Workdir:
       raise options.UserError(f"workdir={self.path} belongs to a different run: {', '.join(differing)}")
 
   @_if_writing
-  def begin(
-    self, made: dict[str, Any], columns: cache.Arrays, firings: Firings | None = None
-  ) -> dict[str, float] | None:
-    """Makes the folder and writes its first files, `config.json` last, unless it has that from an earlier part.
+  def begin(self, made: dict[str, Any], arrays: Mapping[str, cache.Arrays]) -> dict[str, float] | None:
+    """Makes the folder and writes its first files, `config.json` last, unless an earlier part of the run did.
 
     Args:
-      made: as `provenance` returns it, with the `seconds` that all before the first step took.
-      columns: of the `SampleTable`, kept so that a run goes on with them wherever it is continued.
-      firings: of the training set's factors, kept for the same reason; a run that began without them has none.
+      made: `provenance` with the `seconds` of everything before the first step, and more that describes the run.
+      arrays: array files by name, for example "columns" of the `SampleTable`: a run continues with them anywhere. One
+        without arrays is not written.
 
     Returns:
-      The `seconds` that the run's first part wrote; None if this is the first, and in a process that does not write.
+      The `seconds` that the first part of the run wrote; None if this is the first, or the process does not write.
     """
     self.path.mkdir(parents=True, exist_ok=True)
     if (self.path / "config.json").exists():
       return json.loads((self.path / "config.json").read_text()).get("seconds")
-    if columns:
-      self._write_arrays("columns", columns)
-    if firings is not None:
-      self._write_arrays("firings", firings._asdict())
+    for name, held in arrays.items():
+      if held:
+        self._write_arrays(name, held)
     _write(self.path / "config.json", json.dumps(made, indent=2) + "\n")
     return None
 
   def read_columns(self) -> cache.Arrays | None:
-    """Returns the columns that the run began with, or None if there are none or they are not what was written."""
+    """Returns the columns that the run began with, or None if there are none or they are damaged."""
     try:
       held = json.loads((self.path / "config.json").read_text())
       # Opened here, since numpy leaves a damaged file open.
@@ -179,33 +184,33 @@ class Workdir:
       return None
     return columns if cache.checksum(columns) == held["columns_fingerprint"] else None
 
-  def read_firings(self) -> Firings | None:
-    """Returns the firings that the run began with; None without them, or in a process that does not write."""
+  def read_firings(self) -> cache.Arrays:
+    """Returns the firings of factors that the run began with; {} without them, or in a process that does not write."""
     path = self.path / "firings.npz"
     if not self.writes or not path.exists():
-      return None
+      return {}
     try:
       with path.open("rb") as raw, np.load(raw) as file:
-        return Firings(**file)
-    except (*cache.UNREADABLE, TypeError) as error:
-      logging.warning("%s is damaged (%s): from here on no line has the coverage of factors", path, error)
-      return None
+        return {name: file[name] for name in FIRINGS}
+    except (*cache.UNREADABLE, KeyError, TypeError) as error:
+      logging.warning("%s is damaged (%s): the coverage of factors is not logged from here on", path, error)
+      return {}
 
   @_if_writing
   def rewind(self, epoch: int) -> None:
-    """Drops the lines of `metrics.jsonl` from `epoch` (counted from 0) on: the run is about to write them again."""
+    """Drops the lines of `metrics.jsonl` from `epoch` (counted from 0) on: the run will write them again."""
     path = self.path / "metrics.jsonl"
     if path.exists():
-      # One line an epoch, so a torn last line lies beyond what a checkpoint covers.
+      # One line an epoch: a torn last line lies beyond the checkpoint.
       _write(path, "".join(path.read_text().splitlines(keepends=True)[:epoch]))
     self._events = SummaryWriter(str(self.path), purge_step=epoch + 1)
 
   @_if_writing
   def write_epoch(self, metrics: dict[str, Any], visits: np.ndarray) -> None:
-    """Adds a line to `metrics.jsonl` and the same scalars, with the histogram of `visits`, to TensorBoard's events."""
+    """Adds a line to `metrics.jsonl`, and the same scalars and the histogram of `visits` to TensorBoard's events."""
     assert self._events is not None
     with (self.path / "metrics.jsonl").open("a") as file:
-      file.write(json.dumps(metrics) + "\n")
+      file.write(json.dumps(_finite(metrics)) + "\n")
       file.flush()
       os.fsync(file.fileno())
     for name, value in options.flatten(metrics).items():
@@ -231,17 +236,17 @@ class Workdir:
   @_if_writing
   def write_summary(self, summary: dict[str, Any]) -> None:
     """Writes `summary.json`."""
-    _write(self.path / "summary.json", json.dumps(summary, indent=2) + "\n")
+    _write(self.path / "summary.json", json.dumps(_finite(summary), indent=2) + "\n")
 
   def read_summary(self) -> dict[str, Any] | None:
-    """Returns the summary of a finished run, or None; one that is torn is none, since the run can write it anew."""
+    """Returns the summary of a finished run, or None; a torn one counts as none, since the run can write it again."""
     try:
       return json.loads((self.path / "summary.json").read_text())
     except (FileNotFoundError, ValueError):
       return None
 
   def close(self) -> None:
-    """Closes the event file, and lets other processes write the folder."""
+    """Closes the event file and releases the lock."""
     if self._events is not None:
       self._events.close()
     self._lock.release()

@@ -1,22 +1,22 @@
-"""Exact thresholds over 32-bit words, and keyed bijections of them: what the ranking functions are made of.
+"""Radix select over 32-bit words, and keyed bijections of them: the primitives of `ranking`.
 
 Pure and jit-able. A threshold is found digit by digit from histograms (a radix select), so that a choice among
 millions of samples costs a few passes over memory and no sort.
 
-`N` is the number of samples, `G` the number of groups that are ranked apart.
+`N` is the number of samples, `G` the number of groups that are ranked separately.
 """
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-__all__ = ["mixed", "ordered", "thresholds"]
+__all__ = ["keyed_bijection", "sortable_bits", "thresholds"]
 
 _ROUNDS = 6
 _SIGN = 0x80000000
 
 
-def mixed(key: Array, words: Array, bits: int = 32) -> Array:
+def keyed_bijection(key: Array, words: Array, bits: int = 32) -> Array:
   """Applies a keyed bijection of the words of `bits` bits, so that distinct words stay distinct.
 
   Each round multiplies by a random odd number, adds a random number and folds the upper half into the lower one; all
@@ -38,8 +38,8 @@ def mixed(key: Array, words: Array, bits: int = 32) -> Array:
   return words
 
 
-def ordered(score: Array) -> Array:
-  """Maps float32 to uint32 of the same order: -0.0 equals 0.0, and NaN lies below -inf.
+def sortable_bits(score: Array) -> Array:
+  """Maps float32 to uint32 in the same order: -0.0 equals 0.0, and NaN lies below -inf.
 
   Args:
     score: `[N]` float32.
@@ -54,18 +54,18 @@ def ordered(score: Array) -> Array:
 
 
 def thresholds(words: Array, groups: Array, counts: Array, where: Array) -> tuple[Array, Array]:
-  """Returns for each group the word of its `counts`-th highest member, and how many members at that word to take.
+  """Finds the `counts`-th highest word of each group, and how many members at that word to take.
 
-  A group asked for none gets a threshold of which none is to be taken; a group asked for more than it has gets 0.
+  A group with count 0 takes none of its members; a group with a count above its size gets the threshold 0.
 
   Args:
     words: `[N]` uint32.
     groups: `[N]` int32, in [0, G).
-    counts: `[G]` int32, how many of each group are wanted.
-    where: `[N]` bool, the members; the rest is left out.
+    counts: `[G]` int32, number of members to take from each group.
+    where: `[N]` bool, the members; the rest is ignored.
 
   Returns:
-    The thresholds `[G]` uint32, and `[G]` int32: counts less the members above the threshold.
+    The thresholds `[G]` uint32, and `[G]` int32: the counts minus the number of members above the threshold.
   """
   num_groups = counts.shape[0]
   width = _digit_width(num_groups, words.shape[0])
@@ -89,6 +89,6 @@ def thresholds(words: Array, groups: Array, counts: Array, where: Array) -> tupl
 
 
 def _digit_width(num_groups: int, num_words: int) -> int:
-  """Few passes want wide digits; but the histograms should fit a cache and not outgrow the words themselves."""
+  """Returns the bits of a digit: wide for few passes, but with histograms that fit a cache and stay below N bins."""
   most_bins = min(num_words, 1 << 18)
   return next((width for width in (11, 8, 6) if num_groups << width <= most_bins), 4)

@@ -10,22 +10,22 @@ from dynsel_jax.coresets import subsets
 from dynsel_jax.selectors import static
 from dynsel_jax.types import SampleTable, Selector
 
-__all__ = ["central"]
+__all__ = ["moderate"]
 
 
-def central(table: SampleTable, epochs: int, *, keep_fraction: float = 0.3, column: str = "moderate") -> Selector:
-  """Trains in every epoch on the samples in the middle of the order of a score; one not finite comes last.
+def moderate(table: SampleTable, epochs: int, *, keep_fraction: float = 0.3, column: str = "moderate") -> Selector:
+  """Trains in every epoch on the samples in the middle of the order by a score; non-finite scores come last.
 
   Args:
     table: the training set, N samples, with the column.
     epochs: unused.
-    keep_fraction: share of the training set kept, in (0, 1].
+    keep_fraction: fraction of the training set kept, in (0, 1].
     column: the score.
 
   Raises:
-    UserError: there is no such column, or the fraction lies outside its range.
+    UserError: the table has no such column, or the fraction lies outside its range.
   """
   del epochs
   counts, _ = static.counts_and_groups(table, keep_fraction, class_balanced=False)
   score = static.column_of(table, column, "selector.column")
-  return static.fixed_subset(lambda key: subsets.central(key, score, counts), score)
+  return static.fixed_subset(lambda key: subsets.central(key, score, counts), {column: score})

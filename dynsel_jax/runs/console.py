@@ -1,4 +1,4 @@
-"""What a person sees while a run trains: a bar on a terminal, a plain line an epoch elsewhere. Host-side."""
+"""Progress of a run for people: a bar on a terminal, one plain line an epoch elsewhere. Host-side."""
 
 import sys
 import time
@@ -6,9 +6,11 @@ from typing import Any
 
 from tqdm import tqdm
 
+from dynsel_jax.tasks import Metric
+
 __all__ = ["Console", "closing_lines"]
 
-SECONDS_BETWEEN = 0.2  # two pictures of the bar
+SECONDS_BETWEEN = 0.2  # two redraws of the bar
 
 
 def _clock(seconds: float) -> str:
@@ -18,10 +20,11 @@ def _clock(seconds: float) -> str:
 
 
 class Console:
-  """Progress of one run, `epochs` long, of which `done` are behind it."""
+  """Progress of one run of `epochs`, of which `done` are finished."""
 
-  def __init__(self, epochs: int, done: float = 0.0, *, quiet: bool = False):
-    """Begins the bar, or nothing where output is not a terminal. Of several processes all but one are `quiet`."""
+  def __init__(self, metric: Metric, epochs: int, done: float = 0.0, *, quiet: bool = False):
+    """Begins the bar on a terminal; `metric` is the task's. Of several processes all but one are `quiet`."""
+    self._metric = metric
     self._epochs, self._first, self._start, self._quiet = epochs, done, time.perf_counter(), quiet
     self._shown = 0.0
     self._words: dict[str, str] = {}
@@ -31,7 +34,7 @@ class Console:
       self._bar = tqdm(total=epochs, initial=done, bar_format=layout, dynamic_ncols=True)
 
   def due(self) -> bool:
-    """Whether it is time to show progress again; asking for the loss costs a transfer from the device."""
+    """Whether it is time to show progress again; reading the loss costs a transfer from the device."""
     return self._bar is not None and time.perf_counter() - self._shown >= SECONDS_BETWEEN
 
   def step(self, progress: float, loss: float) -> None:
@@ -43,7 +46,7 @@ class Console:
     """Shows a finished epoch, given its line of `metrics.jsonl`."""
     self._words = {
       "loss": f"loss {metrics['train_loss']:.4f}",
-      "accuracy": f"accuracy {metrics['test_accuracy']:.2%}",
+      "metric": f"{_words(self._metric)} {self._metric.show(metrics['metric'])}",
       "kept": f"kept {metrics['realised_keep_fraction']:.1%}",
     }
     if self._bar is not None:
@@ -69,17 +72,21 @@ class Console:
       self._bar.close()
 
 
-def closing_lines(summary: dict[str, Any], workdir: str) -> str:
-  """Returns the closing summary of a run, a few lines for a person."""
+def _words(metric: Metric) -> str:
+  return metric.name.replace("_", " ")
+
+
+def closing_lines(summary: dict[str, Any], metric: Metric, workdir: str) -> str:
+  """Returns the closing summary of a run in a few lines."""
   seconds = summary["seconds"]
   spent = ", ".join(f"{name} {value:.1f}" for name, value in seconds.items() if name != "total" and value >= 0.05)
-  best = f"best {summary['best_test_accuracy']:.2%}"
-  if "best_validation_accuracy" in summary:
-    best += f", {summary['test_accuracy_at_best_validation']:.2%} at the best validation accuracy"
-    best += f" {summary['best_validation_accuracy']:.2%}"
+  best = f"best {metric.show(summary['best_metric'])}"
+  if (validation := summary.get(f"best_validation_{metric.name}")) is not None:
+    selected = summary[f"test_{metric.name}_at_best_validation"]
+    best += f", {metric.show(selected)} at the best validation {_words(metric)} {metric.show(validation)}"
   return "\n".join(
     [
-      f"test accuracy   {summary['final_test_accuracy']:.2%} ({best})",
+      f"{f'test {_words(metric)}':15} {metric.show(summary['final_metric'])} ({best})",
       f"visits          {summary['backward_visits']:,} backward, {summary['forward_visits']:,} forward"
       f" in {summary['steps']:,} steps, {summary['epochs']} epochs",
       f"kept            {summary['realised_keep_fraction']:.1%} of the training set per epoch on average",

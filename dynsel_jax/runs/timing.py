@@ -29,14 +29,14 @@ class Timers:
     self._start = time.perf_counter()
 
   def add(self, earlier: Mapping[str, float]) -> None:
-    """Adds the seconds of an earlier part of the run, as `seconds` gave them."""
+    """Adds the seconds of an earlier part of the run, from `seconds`."""
     for name in PHASES:
       self._seconds[name] += earlier[name]
     self._earlier_total += earlier["total"]
 
   @contextlib.contextmanager
   def phase(self, name: str) -> Iterator[None]:
-    """Counts the enclosed seconds towards the phase `name`, one of `PHASES`."""
+    """Adds the enclosed seconds to the phase `name`, one of `PHASES`."""
     start = time.perf_counter()
     try:
       yield
@@ -44,6 +44,6 @@ class Timers:
       self._seconds[name] += time.perf_counter() - start
 
   def seconds(self) -> dict[str, float]:
-    """Returns the seconds of every phase, and of the whole run, in whole milliseconds."""
+    """Returns the seconds of every phase and the total, rounded to milliseconds."""
     total = self._earlier_total + time.perf_counter() - self._start
     return {name: round(value, 3) for name, value in {**self._seconds, "total": total}.items()}

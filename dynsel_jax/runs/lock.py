@@ -1,7 +1,7 @@
 """A lock on a folder, so that one process at a time writes it. Host-side.
 
-The kernel keeps it, as an `flock` on a file in the folder, and frees it when the process that holds it ends, however it
-does. So the file stays where it is, and locks nothing by being there.
+The lock is an `flock` on a file in the folder. The kernel frees it when its process ends, for whatever reason; the file
+itself stays, and locks nothing by its presence.
 """
 
 import contextlib
@@ -31,17 +31,17 @@ class Lock:
   """The lock on one folder."""
 
   def __init__(self, folder: pathlib.Path):
-    """Names the folder; nothing is made or locked before `take`."""
+    """Names the folder; `take` makes and locks the file."""
     self._path = folder / _NAME
     self._descriptor: int | None = None
 
   def take(self, *, make: bool) -> bool:
-    """Takes the lock, or goes on holding it; returns False, and changes nothing, if another holds it.
+    """Takes the lock, or keeps it; returns False, and changes nothing, if another process holds it.
 
     Where the file system has no locks, the folder is written without one.
 
     Args:
-      make: whether to make the file where there is none; otherwise such a folder stays as it is, unlocked.
+      make: make the file if there is none; otherwise a folder without the file stays unlocked.
     """
     if self._descriptor is not None:
       return True
@@ -53,13 +53,13 @@ class Lock:
       if make:
         logging.warning("%s cannot be locked (%s): let no other run write this folder", self._path, error.strerror)
       return True
-    with contextlib.suppress(OSError):  # who holds it is for people alone
+    with contextlib.suppress(OSError):  # the number is for people only
       os.ftruncate(self._descriptor, 0)
       os.write(self._descriptor, str(os.getpid()).encode())
     return True
 
   def holder(self) -> str:
-    """Returns in words which process took the lock last."""
+    """Names the process that took the lock last."""
     try:
       return f"process {int(self._path.read_text())}"
     except (OSError, ValueError):

@@ -1,0 +1,93 @@
+"""The task's metrics over a set: one batch as a pure function for a mapped axis, and the values at the end.
+
+`n` is the number of samples of the evaluated set.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from dynsel_jax.data import gather
+from dynsel_jax.data.gather import Batch, Rows
+from dynsel_jax.tasks import Task
+from dynsel_jax.training import buckets, steps
+from dynsel_jax.training.state import TrainState
+from dynsel_jax.training.steps import Arrays, Recipe
+
+__all__ = ["Evaluation", "empty", "evaluate", "values"]
+
+
+class Evaluation(NamedTuple):
+  """The samples evaluated so far."""
+
+  sums: dict[str, tuple[Array, Array]]  # of each metric the sum and the count, both []
+  rows: dict[str, Array]  # {name: [n] float32}, of the task's `rows`; {} where it has none
+  seen: Array  # [n] bool, which samples of `rows` are filled
+
+
+def _measured(task: Task, outputs: Any, batch: Batch, valid: Array) -> tuple[Any, dict[str, Array]]:
+  return task.metrics(outputs, batch, valid), {} if task.rows is None else task.rows(outputs, batch)
+
+
+def empty(recipe: Recipe, state: TrainState, arrays: Arrays, num_samples: int) -> Evaluation:
+  """Returns the evaluation of nothing, for a set of n = `num_samples` samples."""
+
+  def one_batch(state: TrainState, arrays: Arrays) -> Any:
+    index = jnp.zeros(1, jnp.int32)
+    test = arrays.test
+    batch = jax.tree.map(lambda x: x[:1], test.batch if isinstance(test, Rows) else test)
+    batch, valid = recipe.task.inputs(None, index, batch), jnp.ones(1, bool)
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    outputs, _ = recipe.module.apply(variables, batch["inputs"], valid, train=False)
+    return _measured(recipe.task, outputs, batch, valid)
+
+  sums, rows = jax.eval_shape(one_batch, state, arrays)
+  return Evaluation(
+    sums=jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), sums),
+    rows={name: jnp.zeros(num_samples, jnp.float32) for name in rows},
+    seen=jnp.zeros(num_samples, bool),
+  )
+
+
+def evaluate(
+  recipe: Recipe, done: Evaluation, state: TrainState, arrays: Arrays, step: Array, replica: Array
+) -> Evaluation:
+  """Adds one batch of test samples; arguments as in `steps.plan`."""
+  num_samples = done.seen.shape[0]
+
+  def slots_of(replica: Array, num_replicas: int) -> Array:
+    rows = recipe.eval_batch_size // num_replicas
+    slots = step * recipe.eval_batch_size + replica * rows + jnp.arange(rows, dtype=jnp.int32)
+    return jnp.where(slots < num_samples, slots, -1)
+
+  index = slots_of(replica, recipe.num_replicas)
+  test = arrays.test
+  batch = recipe.task.inputs(None, index, gather.gather(test, index))
+  valid = index >= 0
+  if isinstance(test, Rows):
+    valid &= test.readable  # an image that cannot be read counts nowhere
+  inputs = jnp.zeros(0) if recipe.buckets is None else test["inputs"]
+  cut = buckets.cutting(recipe.buckets, inputs, slots_of(jnp.int32(0), 1))
+  outputs = steps.outputs_of(recipe, state, batch, valid, cut, running=True)
+  sums, rows = _measured(recipe.task, outputs, batch, valid)
+  sums = jax.tree.map(jnp.add, done.sums, steps.summed(recipe, sums))
+  if not rows:
+    return done._replace(sums=sums)
+  place, rows = steps.gathered(recipe, (jnp.where(valid, index, num_samples), rows))
+  return Evaluation(
+    sums=sums,
+    rows={name: done.rows[name].at[place].set(rows[name].astype(jnp.float32), mode="drop") for name in rows},
+    seen=done.seen.at[place].set(True, mode="drop"),
+  )
+
+
+def values(task: Task, done: Evaluation) -> dict[str, float]:
+  """Returns the metrics of a set by name, from an `Evaluation` of numpy arrays."""
+  found = {name: float(total) / float(count) for name, (total, count) in done.sums.items()}
+  if task.summarize is not None:
+    seen = np.asarray(done.seen)
+    found |= task.summarize({name: np.asarray(rows)[seen] for name, rows in done.rows.items()})
+  return found

@@ -1,0 +1,26 @@
+"""How many samples of each class an epoch trained on. `C` is the number of classes."""
+
+from typing import Any
+
+import numpy as np
+
+from dynsel_jax.training.monitors.monitor import EpochEnd, Monitor
+
+__all__ = ["by_class"]
+
+
+def by_class(labels: np.ndarray, num_classes: int) -> Monitor:
+  """Logs `kept_by_class`, C counts an epoch, from the training labels `[N]` int32."""
+
+  def init() -> dict[str, list[int]]:
+    return {"total": [0] * num_classes, "kept": [0] * num_classes}
+
+  def update(state: dict[str, list[int]], end: EpochEnd) -> dict[str, list[int]]:
+    total = np.zeros(num_classes, np.int64)
+    np.add.at(total, labels, end.visits)
+    return {"total": total.tolist(), "kept": (total - np.asarray(state["total"])).tolist()}
+
+  def metrics(state: dict[str, list[int]]) -> dict[str, Any]:
+    return {"kept_by_class": state["kept"]}
+
+  return Monitor("by_class", init, update, metrics, lambda state, visits: {})
