@@ -4,8 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import simulation
-from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,6 +11,7 @@ from dynsel_jax import selectors
 from dynsel_jax.options import UserError
 from dynsel_jax.selectors import evolved, rho_loss, thinning
 from dynsel_jax.types import SampleTable
+from tests.support import ROOT, simulation
 
 REFERENCE = ROOT.parent / "shared" / "oracles" / "selective_backprop.npz"
 METHODS = [name for name, method in selectors.METHODS.items() if method.level == "batch"]

@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import ROOT
 
 from dynsel_jax.coresets import dynamics, windows
 from dynsel_jax.options import UserError
+from tests.support import ROOT
 
 RNG = np.random.default_rng(0)
 

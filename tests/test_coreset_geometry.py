@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import ROOT
 
 from dynsel_jax.coresets import d2, geometry, greedy, subsets
 from dynsel_jax.options import UserError
+from tests.support import ROOT
 
 RNG = np.random.default_rng(0)
 FEATURES = (RNG.normal(size=(60, 4)) + 5).astype(np.float32)

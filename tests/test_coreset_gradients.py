@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import ROOT
 
 from dynsel_jax import models
 from dynsel_jax.coresets import gradients
+from tests.support import ROOT
 
 RNG = np.random.default_rng(0)
 

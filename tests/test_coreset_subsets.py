@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynsel_jax.coresets import subsets
+from tests.support import ROOT
 
 KEY = jax.random.key(0)
 CHOICES = {"top": subsets.top, "central": subsets.central, "strata": subsets.strata}

@@ -7,13 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import simulation
-from conftest import ROOT
-from simulation import NUM_SAMPLES
 
 from dynsel_jax import selectors
 from dynsel_jax.options import UserError
 from dynsel_jax.selectors import evolved, thinning
+from tests.support import ROOT, simulation
+from tests.support.simulation import NUM_SAMPLES
 
 REFERENCE = ROOT.parent / "shared" / "oracles" / "evolved_sampling.npz"
 DRAWS = 4000

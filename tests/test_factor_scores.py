@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_sae import reference
 
 from dynsel_jax.factors import scores, statistics
 from dynsel_jax.factors.sae import Codes
 from dynsel_jax.options import UserError
+from tests.test_sae import reference
 
 
 def codes_of(active, k, rng):

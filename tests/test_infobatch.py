@@ -4,13 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import simulation
-from conftest import ROOT
-from simulation import NUM_SAMPLES
 
 from dynsel_jax import selectors
 from dynsel_jax.options import UserError
 from dynsel_jax.selectors import infobatch
+from tests.support import ROOT, simulation
+from tests.support.simulation import NUM_SAMPLES
 
 REFERENCE = ROOT.parent / "shared" / "oracles" / "infobatch.npz"
 pruned = jax.jit(infobatch.pruned, static_argnums=2, compiler_options=simulation.QUICK)

@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_sae import reference
 
 from dynsel_jax.factors.mmd import mmd_squared
 from dynsel_jax.options import UserError
+from tests.test_sae import reference
 
 
 @pytest.mark.parametrize("case", ["random_subset", "biased_subset", "shifted"])

@@ -6,15 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import simulation
-from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from simulation import NUM_CLASSES, NUM_SAMPLES
 
 from dynsel_jax import selectors
 from dynsel_jax.options import UserError
 from dynsel_jax.selectors import rcap
+from tests.support import ROOT, simulation
+from tests.support.simulation import NUM_CLASSES, NUM_SAMPLES
 
 REFERENCE = ROOT.parent / "shared" / "oracles" / "rcap.npz"
 quick = functools.partial(jax.jit, compiler_options=simulation.QUICK)

@@ -6,8 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import simulation
-from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +13,7 @@ from dynsel_jax import selectors
 from dynsel_jax.options import UserError
 from dynsel_jax.selectors import rrd
 from dynsel_jax.types import SampleTable, Signals
+from tests.support import ROOT, simulation
 
 REFERENCE = ROOT.parent / "shared" / "oracles" / "rrd.npz"
 quick = functools.partial(jax.jit, compiler_options=simulation.QUICK)

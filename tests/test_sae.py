@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import ROOT
 from jax import lax
 
 from dynsel_jax.factors import rows, sae
+from tests.support import ROOT
 
 
 def reference(name):
