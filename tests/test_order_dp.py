@@ -8,17 +8,13 @@ import pytest
 from dynsel_jax import selectors
 from dynsel_jax.options import UserError
 from dynsel_jax.selectors import order_dp
-from tests.support import ROOT, simulation
+from tests.support import oracles, simulation
 from tests.support.simulation import NUM_SAMPLES
-
-REFERENCE = ROOT.parent / "shared" / "oracles" / "order_dp.npz"
 
 
 @pytest.mark.parametrize("case", ["pool075_top085", "pool060_top050"])
 def test_inclusion_agrees_with_the_closed_form_and_the_authors_code(case):
-  if not REFERENCE.exists():
-    pytest.skip(f"{REFERENCE.name} is not here")
-  reference = dict(np.load(REFERENCE))
+  reference = oracles.load("order_dp")
   losses = jnp.asarray(reference["losses"])
   pool, top, draws = float(reference[f"{case}_pool_ratio"]), float(reference[f"{case}_top_ratio"]), 2000
 
