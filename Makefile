@@ -1,29 +1,34 @@
-# `make demo` and `make test` set up .venv by themselves, then do their job.
+# `make demo`, `make check` and `make test` set up .venv by themselves, then do their job.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint results
+# For fewer epochs or tests: make demo DEMO_FLAGS=--config.epochs=1, make test TESTS=tests/test_memory.py
+DEMO_FLAGS :=
+TESTS :=
+
+.PHONY: demo check test results
 
 demo: $(INSTALLED)
 	rm -rf runs/demo
-	$(BIN)/python -m experiments.train --config=configs/digits.py --workdir=runs/demo
+	$(BIN)/python -m experiments.train --config=configs/digits.py --workdir=runs/demo $(DEMO_FLAGS)
+
+# Lint, format and types.
+check: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 # A worker that crashes ends the tests: xdist, given another in its place, waits for ever at the end.
-test: $(INSTALLED) lint
-	$(BIN)/python -m pytest -n 2 --dist=loadfile --max-worker-restart=0
+test: $(INSTALLED)
+	$(BIN)/python -m pytest -n 2 --dist=loadfile --max-worker-restart=0 $(TESTS)
 
 # Every table and picture of experiments/results from its run folders.
 results: $(INSTALLED)
 	for set in experiments/results/runs/*; do \
 	  $(BIN)/python -m experiments.report --workdir=$$set --out=experiments/results/$$(basename $$set) || exit 1; \
 	done
-
-lint: $(INSTALLED)
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 
 $(INSTALLED): requirements.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "dynsel_jax needs Python 3.11 or newer; name one with: make PYTHON=python3.12 ...")'

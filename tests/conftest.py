@@ -4,9 +4,8 @@
 """
 
 import os
-import pathlib
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+from tests.support import ROOT
 
 # Before JAX starts. Subprocesses of a test inherit them.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")

@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import simulation
 
 from dynsel_jax import selectors
 from dynsel_jax.options import UserError
 from dynsel_jax.selectors import memory, ranking
 from dynsel_jax.types import SampleTable
+from tests.support import simulation
 
 quick = functools.partial(jax.jit, compiler_options=simulation.QUICK)
 READS_COLUMNS = [name for name in selectors.METHODS if selectors.columns(name)]

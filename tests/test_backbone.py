@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import runs
 
 from dynsel_jax import data, features, models, options
 from dynsel_jax.data import gather, noise
 from dynsel_jax.training import factor_columns, loop, spaces, timing
+from tests.support import small_runs
 
 
 @pytest.fixture(autouse=True)
@@ -29,13 +29,13 @@ def digits():
 @pytest.fixture(scope="module", params=["mlp", "resnet_patch"])
 def finished(request, tmp_path_factory):
   """A finished run on two devices: its config, workdir and final state."""
-  made = runs.config("infobatch", model=request.param)
+  made = small_runs.config("infobatch", model=request.param)
   workdir = tmp_path_factory.mktemp("finished")
-  return made, workdir, runs.train(made, workdir, num_devices=2)[1]
+  return made, workdir, small_runs.train(made, workdir, num_devices=2)[1]
 
 
 def _config(**changes):
-  made = runs.config("rrd", factors__epochs=2)
+  made = small_runs.config("rrd", factors__epochs=2)
   made.features = {"name": "backbone", **spaces.defaults("backbone")}
   made.update_from_flattened_dict({name.replace("__", "."): value for name, value in changes.items()})
   return made
@@ -68,8 +68,8 @@ def test_without_a_path_a_model_is_trained_with_the_runs_recipe(digits, tmp_path
   stage = factor_columns.Stage(_config(**changes), digits, timers)
   assert stage.features.shape == (1442, 128)
   assert timers.seconds()["features"] > 0
-  expected = runs.config("full", epochs=1, checkpoint_every_steps=0)
-  state = runs.train(expected, tmp_path / "plain", len(jax.local_devices()))[1].train
+  expected = small_runs.config("full", epochs=1, checkpoint_every_steps=0)
+  state = small_runs.train(expected, tmp_path / "plain", len(jax.local_devices()))[1].train
   module = models.create("mlp", 10, hidden=tuple(expected.model.hidden))
   inputs = gather.normalize(jnp.asarray(digits.train.inputs), digits.mean, digits.std)
   _, stages = module.apply({"params": state.params}, inputs, jnp.ones(1442, bool), train=False)
@@ -99,7 +99,7 @@ def test_labels_are_part_of_the_identity_of_a_warm_up_run_and_not_of_a_runs_para
 
 
 def test_a_signal_during_the_warm_up_run_is_said(digits, tmp_path, monkeypatch):
-  runs.interrupted_at(3, monkeypatch, signal.SIGTERM)
+  small_runs.interrupted_at(3, monkeypatch, signal.SIGTERM)
   with pytest.raises(loop.Interrupted, match="stopped while the model of features.name=backbone") as stopped:
     factor_columns.Stage(_config(cache_dir=str(tmp_path)), digits, timing.Timers()).features  # noqa: B018
   assert stopped.value.__notes__ == ["the same command trains it anew"]  # its folder is gone

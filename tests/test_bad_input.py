@@ -5,12 +5,11 @@ import subprocess
 import sys
 
 import pytest
-import runs
-from conftest import ROOT
 
 from configs import digits
 from dynsel_jax import options
 from experiments import benchmark
+from tests.support import ROOT, small_runs
 
 
 @pytest.mark.parametrize(
@@ -40,7 +39,7 @@ from experiments import benchmark
 def test_one_line_names_the_field_and_the_value(changes, line, tmp_path):
   workdir = tmp_path / "run"
   with pytest.raises(options.UserError) as error:
-    runs.train(runs.config(**changes), workdir)
+    small_runs.train(small_runs.config(**changes), workdir)
   assert line in str(error.value)
   assert "\n" not in str(error.value)
   assert not workdir.exists()
@@ -66,34 +65,34 @@ def test_a_section_that_has_been_wiped(section, missing, features, tmp_path):
   made.match_steps = section == "selector"
   made[section] = {}
   with pytest.raises(options.UserError, match=rf"^{section}=\{{\}} has no {missing}$"):
-    runs.train(made, tmp_path / "run")
+    small_runs.train(made, tmp_path / "run")
   assert not (tmp_path / "run").exists()
 
 
 def test_a_batch_that_the_devices_cannot_share(tmp_path):
   with pytest.raises(options.UserError, match=r"batch_size=126 must be a multiple of the 4 device\(s\)"):
-    runs.train(runs.config(batch_size=126, eval_batch_size=356), tmp_path / "run", 4)
+    small_runs.train(small_runs.config(batch_size=126, eval_batch_size=356), tmp_path / "run", 4)
 
 
 def test_a_workdir_below_a_file(tmp_path):
   (tmp_path / "file").write_text("")
   with pytest.raises(options.UserError, match="file is not a folder"):
-    runs.train(runs.config(), tmp_path / "file" / "run")
+    small_runs.train(small_runs.config(), tmp_path / "file" / "run")
 
 
 def test_a_workdir_of_somebody_else(tmp_path):
   for content in ('{"architectures": []}', "no json", "[]"):
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(options.UserError, match="has a config.json that is no run's"):
-      runs.train(runs.config(), tmp_path)
+      small_runs.train(small_runs.config(), tmp_path)
 
 
 def test_a_workdir_that_cannot_be_made(tmp_path):
   (tmp_path / "link").symlink_to(tmp_path / "nowhere")
   with pytest.raises(options.UserError, match="link is not a folder"):
-    runs.train(runs.config(), tmp_path / "link")
+    small_runs.train(small_runs.config(), tmp_path / "link")
   with pytest.raises(options.UserError, match="a name has at most"):
-    runs.train(runs.config(), tmp_path / ("x" * 300))
+    small_runs.train(small_runs.config(), tmp_path / ("x" * 300))
 
 
 SELECTORS = """
@@ -132,7 +131,7 @@ def test_a_users_selector_that_breaks_the_contract(name, line, tmp_path, monkeyp
   (tmp_path / "broken_selectors.py").write_text(SELECTORS)
   monkeypatch.syspath_prepend(tmp_path)
   with pytest.raises(options.UserError) as error:
-    runs.train(runs.config(f"broken_selectors:{name}"), tmp_path / "run")
+    small_runs.train(small_runs.config(f"broken_selectors:{name}"), tmp_path / "run")
   assert line in str(error.value)
   assert not (tmp_path / "run").exists()
 
@@ -141,7 +140,7 @@ def test_a_users_selector_that_breaks_the_contract(name, line, tmp_path, monkeyp
 def test_a_workdir_without_permission(tmp_path):
   tmp_path.chmod(0o500)
   with pytest.raises(options.UserError, match="cannot be written"):
-    runs.train(runs.config(), tmp_path / "run")
+    small_runs.train(small_runs.config(), tmp_path / "run")
 
 
 @pytest.mark.parametrize(

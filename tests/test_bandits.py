@@ -6,24 +6,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import simulation
-from conftest import ROOT
-from simulation import NUM_SAMPLES
 
 from dynsel_jax import selectors
 from dynsel_jax.options import UserError
 from dynsel_jax.selectors import epsilon_greedy, ranking, ucb
 from dynsel_jax.types import Signals
+from tests.support import oracles, simulation
+from tests.support.simulation import NUM_SAMPLES
 
-REFERENCE = ROOT.parent / "shared" / "oracles" / "bandit.npz"
 quick = functools.partial(jax.jit, compiler_options=simulation.QUICK)
 
 
 @pytest.fixture(scope="module")
 def reference():
-  if not REFERENCE.exists():
-    pytest.skip(f"{REFERENCE.name} is not here")
-  return dict(np.load(REFERENCE))
+  return oracles.load("bandit")
 
 
 def visits(reference):

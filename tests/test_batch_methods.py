@@ -4,8 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import simulation
-from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,8 +11,8 @@ from dynsel_jax import selectors
 from dynsel_jax.options import UserError
 from dynsel_jax.selectors import evolved, rho_loss, thinning
 from dynsel_jax.types import SampleTable
+from tests.support import oracles, simulation
 
-REFERENCE = ROOT.parent / "shared" / "oracles" / "selective_backprop.npz"
 METHODS = [name for name, method in selectors.METHODS.items() if method.level == "batch"]
 WEIGHTED = [name for name in METHODS if "weights" in selectors.defaults(name)]
 DRAWS = 2000
@@ -113,9 +111,7 @@ def test_a_part_of_a_batch_must_be_whole(name):
 
 @pytest.mark.parametrize("keep", ["keep025", "keep050"])
 def test_selective_backprop_agrees_with_composer(keep):
-  if not REFERENCE.exists():
-    pytest.skip(f"{REFERENCE.name} is not here")
-  data = np.load(REFERENCE)
+  data = oracles.load("selective_backprop")
   expected, draws = data[f"{keep}_inclusion_frequency_of_sample"], 8000
   thinner = Thinner("selective_backprop", float(data[f"{keep}_keep"]))
   positions, weights = thinner(np.arange(32), data["losses"], draws)

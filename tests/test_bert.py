@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
-from conftest import ROOT
 
 from dynsel_jax import models
 from dynsel_jax.models import bert, hugging_face
 from dynsel_jax.models.dropout import Dropout
 from dynsel_jax.models.weights import Weights, folder
 from dynsel_jax.options import UserError
+from tests.support import ROOT
 
 KEY = jax.random.key(0)
 SIZES = {

@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import runs
 from hypothesis import strategies
 
 from configs import rsd15k
 from dynsel_jax import data
 from dynsel_jax.training import buckets, loop, parallel, setup, steps, timing
 from dynsel_jax.types import Selection
+from tests.support import small_runs
 
 N = 23
 BUCKETS = buckets.Buckets((3, 5, 9), 0)
@@ -87,7 +87,7 @@ def _standard_promotion():
 
 def _config(tmp_path, selector, dropout=0.0):
   made = rsd15k.get_config(f"size=smoke,selector={selector}")
-  runs.planted_texts(made, tmp_path)
+  small_runs.planted_texts(made, tmp_path)
   made.update(batch_size=16, eval_batch_size=10, epochs=3, checkpoint_every_steps=0)
   made.model.update(vocabulary=20, layers=1, dropout=dropout)
   return made
@@ -98,10 +98,10 @@ def test_cutting_changes_no_number(selector, tmp_path, monkeypatch):
   made = _config(tmp_path, selector)
   run = setup.build(made, data.prepare(made.dataset.to_dict()), timing.Timers(), jax.devices()[:1])
   assert len(run.recipe.buckets.lengths) == 4
-  _, state = runs.train(made, tmp_path / "cut")
+  _, state = small_runs.train(made, tmp_path / "cut")
   monkeypatch.setattr(buckets, "cutting", lambda *_: lambda function, rows: function(rows))
-  _, whole = runs.train(made, tmp_path / "whole")
-  for one, other in zip(runs.lines(tmp_path / "cut"), runs.lines(tmp_path / "whole"), strict=True):
+  _, whole = small_runs.train(made, tmp_path / "whole")
+  for one, other in zip(small_runs.lines(tmp_path / "cut"), small_runs.lines(tmp_path / "whole"), strict=True):
     for field in ("train_loss", "test_loss", "weight_sum"):
       np.testing.assert_allclose(one[field], other[field], rtol=1e-4)
     assert one["forward_visits"] == other["forward_visits"]
@@ -112,7 +112,7 @@ def test_cutting_changes_no_number(selector, tmp_path, monkeypatch):
 def test_thinned_steps_with_dropout_are_the_same_on_two_devices(tmp_path):
   made = _config(tmp_path, "es", dropout=0.1)
   made.selector.anneal_first = made.selector.anneal_last = 0.0
-  (_, one), (_, two) = (runs.train(made, tmp_path / str(count), count) for count in (1, 2))
+  (_, one), (_, two) = (small_runs.train(made, tmp_path / str(count), count) for count in (1, 2))
   np.testing.assert_array_equal(one.usage.visits, two.usage.visits)
   np.testing.assert_allclose(one.usage.last_loss, two.usage.last_loss, rtol=1e-3)
 
@@ -132,7 +132,7 @@ def test_a_run_through_all_lengths_traces_nothing_after_its_programs(tmp_path, m
 
   monkeypatch.setattr(loop._Trainer, "compile", marking)
   jax.monitoring.register_event_duration_secs_listener(listener)
-  runs.train(_config(tmp_path, "kakurenbo"), tmp_path / "run")
+  small_runs.train(_config(tmp_path, "kakurenbo"), tmp_path / "run")
   jax.monitoring.unregister_event_duration_listener(listener)
   assert marks[0] > 0
   assert seen[marks[0] :] == []
@@ -158,7 +158,7 @@ def test_every_step_of_a_plan_holds_texts_of_similar_length(tmp_path):
 
 def test_steps_of_every_length_in_one_call_are_the_steps_taken_one_by_one(tmp_path):
   made = _config(tmp_path, "full", dropout=0.1)
-  run = setup.build(made, data.prepare(made.dataset.to_dict()), timing.Timers(), runs.devices(2))
+  run = setup.build(made, data.prepare(made.dataset.to_dict()), timing.Timers(), small_runs.devices(2))
   looped = parallel.create_programs(steps.create(run.recipe), run.devices, looped=True)
   ends = []
   for programs, counts in ((run.programs, [1] * 6), (looped, [6])):
@@ -170,6 +170,6 @@ def test_steps_of_every_length_in_one_call_are_the_steps_taken_one_by_one(tmp_pa
 
 
 def test_images_have_no_buckets():
-  made = runs.config("full")
+  made = small_runs.config("full")
   run = setup.build(made, data.load("digits"), timing.Timers(), jax.devices()[:1])
   assert run.recipe.buckets is None

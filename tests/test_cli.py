@@ -5,12 +5,11 @@ import subprocess
 import sys
 
 import pytest
-import run_folders
-from conftest import ROOT
 
 from dynsel_jax import options
 from dynsel_jax.training import loop
 from experiments import cli
+from tests.support import ROOT, run_folders
 
 ANEW = loop.Interrupted("stopped while a model was trained")
 ANEW.add_note("the same command trains it anew")

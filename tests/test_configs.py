@@ -6,13 +6,10 @@ import pathlib
 import re
 import types
 
-import image_sets
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import runs
-from conftest import ROOT
 
 from configs import base
 from dynsel_jax import data, models, options, selectors
@@ -20,6 +17,7 @@ from dynsel_jax.data import gather, sources, stream, views
 from dynsel_jax.selectors import wrapping
 from dynsel_jax.training import factor_columns, optimizers, parallel, schedules, score_file, setup, steps, timing
 from dynsel_jax.types import SampleTable
+from tests.support import ROOT, image_sets, small_runs
 
 NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem not in ("__init__", "base"))
 
@@ -117,7 +115,7 @@ def _few(source):
 def test_every_smoke_variant_trains(name, tmp_path, monkeypatch):
   made = importlib.import_module(f"configs.{name}").get_config("size=smoke")
   if made.dataset.name in TEXTS:
-    runs.planted_texts(made, tmp_path)
+    small_runs.planted_texts(made, tmp_path)
   try:
     source = data.prepare(made.dataset.to_dict(), made.cache_dir)
   except options.UserError as error:
@@ -128,9 +126,9 @@ def test_every_smoke_variant_trains(name, tmp_path, monkeypatch):
   monkeypatch.setattr(data, "prepare", lambda *_: source)
   if "width" in made.model:
     made.model.width = 8  # with fewer samples: the whole would take minutes
-  summary, _ = runs.train(made, tmp_path / "run")
+  summary, _ = small_runs.train(made, tmp_path / "run")
   assert summary["steps"] > 0
-  assert np.isfinite(runs.lines(tmp_path / "run")[-1]["train_loss"])
+  assert np.isfinite(small_runs.lines(tmp_path / "run")[-1]["train_loss"])
 
 
 @pytest.mark.parametrize("size", ["full", "cpu", "smoke"])

@@ -4,19 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import ROOT
 
 from dynsel_jax.coresets import dynamics, windows
 from dynsel_jax.options import UserError
+from tests.support import oracles
 
 RNG = np.random.default_rng(0)
-
-
-def _reference(name):
-  path = ROOT.parent / "shared" / "oracles" / f"{name}.npz"
-  if not path.exists():
-    pytest.skip(f"no reference outputs at {path}")
-  return np.load(path)
 
 
 def _float32(array):
@@ -29,7 +22,7 @@ def _softmax(logits):
 
 
 def test_scores_of_one_epoch_equal_the_reference():
-  want = _reference("el2n_grand_margin")
+  want = oracles.load("el2n_grand_margin")
   probabilities, labels = _float32(want["probabilities"]), jnp.asarray(want["labels"], jnp.int32)
   np.testing.assert_allclose(dynamics.el2n(probabilities, labels), want["el2n"], rtol=1e-5)
   np.testing.assert_allclose(dynamics.margin(probabilities, labels), -want["margin_max_other_minus_label"], atol=1e-6)
@@ -43,7 +36,7 @@ def test_entropy_of_a_certain_prediction_is_zero():
 
 
 def test_area_under_the_margin_equals_the_reference():
-  want = _reference("aum_ccs")
+  want = oracles.load("aum_ccs")
   labels = jnp.asarray(want["labels"], jnp.int32)
   margins = jax.vmap(lambda p: dynamics.margin(p, labels))(_float32(_softmax(want["logits"])))
   got = dynamics.replay(dynamics.average(), margins)
@@ -56,7 +49,7 @@ def test_area_under_the_margin_equals_the_reference():
 
 
 def test_forgetting_equals_the_reference():
-  want = _reference("forgetting")
+  want = oracles.load("forgetting")
   method = dynamics.forgetting()
   state = method.init(want["correct_by_epoch"].shape[1])
   update = jax.jit(method.update)
@@ -78,14 +71,14 @@ def test_a_sample_never_learned_outranks_the_most_forgotten():
 @pytest.mark.parametrize(("method", "name"), [(windows.dyn_unc, "dyn_unc"), (windows.dual, "dual")])
 @pytest.mark.parametrize("window", [5, 10])
 def test_windowed_uncertainty_equals_the_reference(method, name, window):
-  want = _reference("dyn_unc_dual")
+  want = oracles.load("dyn_unc_dual")
   got = dynamics.replay(method(window=window), _float32(want["probability_of_label"]))
   np.testing.assert_allclose(10 * got, want[f"{name}_window{window}"], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(("epochs", "window"), [(12, 5), (10, 4)])
 def test_tdds_equals_the_reference(epochs, window):
-  want = _reference("tdds")
+  want = oracles.load("tdds")
   probabilities = _float32(want["softmax_outputs"][:epochs])
   got = dynamics.replay(windows.tdds(5, window=window, decay=float(want["decay"])), probabilities)
   np.testing.assert_allclose(got, want[f"score_T{epochs}_window{window}"], rtol=1e-3, atol=1e-5)

@@ -4,20 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import ROOT
 
 from dynsel_jax.coresets import d2, geometry, greedy, subsets
 from dynsel_jax.options import UserError
+from tests.support import oracles
 
 RNG = np.random.default_rng(0)
 FEATURES = (RNG.normal(size=(60, 4)) + 5).astype(np.float32)
-
-
-def _reference(name):
-  path = ROOT.parent / "shared" / "oracles" / f"{name}.npz"
-  if not path.exists():
-    pytest.skip(f"no reference outputs at {path}")
-  return np.load(path)
 
 
 def _with_nan(features, row):
@@ -30,7 +23,7 @@ def _with_nan(features, row):
 
 
 def test_moderate_equals_the_reference():
-  want = _reference("moderate")
+  want = oracles.load("moderate")
   distance = geometry.distance_to_class_median(want["features"], want["labels"])
   np.testing.assert_allclose(distance, want["distance_to_class_median"], rtol=1e-6)
   for share in (20, 50, 70):
@@ -104,7 +97,7 @@ def _k_center_twin(features, count, first):
 
 
 def test_herding_equals_the_reference_and_follows_the_mean():
-  want = _reference("herding")
+  want = oracles.load("herding")
   features = want["features"]
   got = np.asarray(greedy.herding(jnp.asarray(features, jnp.float32), int(want["budget"])))
   np.testing.assert_array_equal(got, want["order"])
@@ -115,7 +108,7 @@ def test_herding_equals_the_reference_and_follows_the_mean():
 
 
 def test_k_center_equals_the_reference():
-  want = _reference("kcenter")
+  want = oracles.load("kcenter")
   features, first = want["features"], int(want["first_index"])
   got = np.asarray(greedy.k_center(jnp.asarray(features), int(want["budget"]), first))
   np.testing.assert_array_equal(got, want["greedy_order"])
@@ -179,7 +172,7 @@ def test_k_center_takes_one_of_each_cluster_before_a_second():
 
 @pytest.mark.parametrize("combine", ["sum", "product"])
 def test_d2_equals_the_reference(combine):
-  want = _reference("d2")
+  want = oracles.load("d2")
   features, importance, budget = want["features"], want["importance"], int(want["budget"])
   graph = d2.neighbor_graph(
     *d2.nearest_neighbors(jnp.asarray(features, jnp.float32), int(want["n_neighbors"]), block=50)

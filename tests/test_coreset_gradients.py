@@ -6,19 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import ROOT
 
 from dynsel_jax import models
 from dynsel_jax.coresets import gradients
+from tests.support import oracles
 
 RNG = np.random.default_rng(0)
-
-
-def _reference():
-  path = ROOT.parent / "shared" / "oracles" / "el2n_grand_margin.npz"
-  if not path.exists():
-    pytest.skip(f"no reference outputs at {path}")
-  return np.load(path)
 
 
 def _cross_entropy(logits, label):
@@ -55,7 +48,7 @@ def _one_by_one(params, samples):
 
 @pytest.mark.parametrize("block", [24, 100])  # with a rest, and larger than the data
 def test_grand_equals_the_reference(block):
-  want = _reference()
+  want = oracles.load("el2n_grand_margin")
   params = {name: jnp.asarray(want[name], jnp.float32) for name in ("weight1", "bias1", "weight2", "bias2")}
   samples = (jnp.asarray(want["inputs"], jnp.float32), jnp.asarray(want["labels"], jnp.int32))
   got = gradients.grand(_tanh_loss, params, samples, block=block)
@@ -63,7 +56,7 @@ def test_grand_equals_the_reference(block):
 
 
 def test_grand_of_the_last_layer_equals_the_reference():
-  want = _reference()
+  want = oracles.load("el2n_grand_margin")
   got = gradients.grand_last_layer(
     jnp.asarray(want["probabilities"], jnp.float32),
     jnp.asarray(want["labels"], jnp.int32),

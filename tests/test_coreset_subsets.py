@@ -4,24 +4,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynsel_jax.coresets import subsets
+from tests.support import oracles
 
 KEY = jax.random.key(0)
 CHOICES = {"top": subsets.top, "central": subsets.central, "strata": subsets.strata}
 RNG = np.random.default_rng(0)
 SCORE = RNG.permutation(40).astype(np.float32)  # no ties
 GROUPS = np.repeat([0, 1, 2], [25, 1, 14]).astype(np.int32)  # a class of one sample
-
-
-def _reference():
-  path = ROOT.parent / "shared" / "oracles" / "aum_ccs.npz"
-  if not path.exists():
-    pytest.skip(f"no reference outputs at {path}")
-  return np.load(path)
 
 
 def _shares_twin(sizes, count):
@@ -49,7 +42,7 @@ def _strata(score, count, cut=0, groups=None):
 
 @pytest.mark.parametrize(("case", "cut"), [("budget180_cut00", 0), ("budget300_cut10", 60)])
 def test_strata_equal_the_reference(case, cut):
-  want = _reference()
+  want = oracles.load("aum_ccs")
   total, stratum = int(want[f"{case}_requested_total"]), want[f"{case}_stratum_of_sample"]
   assert cut == want[f"{case}_n_hardest_removed"] and not want[f"{case}_stratum_budget_depends_on_tie_order"].any()
   keep = np.asarray(subsets.strata(KEY, jnp.asarray(want["aum_sum_over_epochs"]), total, cut))

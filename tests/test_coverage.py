@@ -5,10 +5,10 @@ import shutil
 import jax
 import numpy as np
 import pytest
-import runs
 
 from dynsel_jax.factors import coverage
 from dynsel_jax.training import factor_columns, loop, workdir
+from tests.support import small_runs
 
 FIELDS = ("factors_covered", "rare_factor_rate", "common_factor_rate")
 
@@ -72,21 +72,21 @@ def test_all_samples_cover_everything_at_a_rate_of_one_and_a_set_without_rare_fa
 
 
 def _config(tmp_path, selector="rrd", **changes):
-  made = runs.config(selector, cache_dir=str(tmp_path / "cache"), features__components=16)
+  made = small_runs.config(selector, cache_dir=str(tmp_path / "cache"), features__components=16)
   made.factors.update(epochs=5, k=4)
   made.update_from_flattened_dict({name.replace("__", "."): value for name, value in changes.items()})
   return made
 
 
 def _coverage(folder):
-  return [{name: line[name] for name in FIELDS if name in line} for line in runs.lines(folder)]
+  return [{name: line[name] for name in FIELDS if name in line} for line in small_runs.lines(folder)]
 
 
 @pytest.mark.parametrize(("alpha", "more"), [(1.0, "common_factor_rate"), (0.0, "rare_factor_rate")])
 def test_a_run_records_what_its_usage_says(tmp_path, alpha, more):
   mixing = {"selector__alpha_min": alpha, "selector__alpha_max": alpha}
   made = _config(tmp_path, epochs=1, selector__refinement=0.0, **mixing)
-  runs.train(made, tmp_path / "run")
+  small_runs.train(made, tmp_path / "run")
   visits = np.load(tmp_path / "run" / "usage.npz")["visits"]
   known = workdir.Workdir(str(tmp_path / "run")).read_firings()
   active = np.zeros((visits.size, known.common.size + 1), bool)
@@ -100,40 +100,40 @@ def test_a_run_records_what_its_usage_says(tmp_path, alpha, more):
 @pytest.mark.parametrize("selector", ["rrd", "es,features=pixels"])  # ES trains on a part of each planned batch
 def test_a_run_stopped_within_an_epoch_and_moved_records_the_same(tmp_path, monkeypatch, selector):
   made = _config(tmp_path, selector, epochs=3)
-  runs.train(made, tmp_path / "whole")
+  small_runs.train(made, tmp_path / "whole")
   expected = _coverage(tmp_path / "whole")
   assert all(list(line) == list(FIELDS) for line in expected)
-  steps = runs.lines(tmp_path / "whole")[0]["step"]
+  steps = small_runs.lines(tmp_path / "whole")[0]["step"]
   with monkeypatch.context() as patched:
-    runs.interrupted_at(steps + 2, patched)
+    small_runs.interrupted_at(steps + 2, patched)
     with pytest.raises(loop.Interrupted):
-      runs.train(made, tmp_path / "run")
+      small_runs.train(made, tmp_path / "run")
   shutil.rmtree(tmp_path / "cache")
   monkeypatch.setattr(factor_columns, "Stage", None)  # nothing is fitted anew
-  runs.train(made, tmp_path / "run")
+  small_runs.train(made, tmp_path / "run")
   assert _coverage(tmp_path / "run") == expected
 
 
 @pytest.mark.parametrize("loss", ["absent", "damaged"])
 def test_a_run_without_its_firings_goes_on_to_the_same_end_without_coverage(tmp_path, monkeypatch, loss):
   made = _config(tmp_path)
-  _, expected = runs.train(made, tmp_path / "whole")
-  steps = runs.lines(tmp_path / "whole")[0]["step"]
+  _, expected = small_runs.train(made, tmp_path / "whole")
+  steps = small_runs.lines(tmp_path / "whole")[0]["step"]
   with monkeypatch.context() as patched:
-    runs.interrupted_at(steps + 2, patched)
+    small_runs.interrupted_at(steps + 2, patched)
     with pytest.raises(loop.Interrupted):
-      runs.train(made, tmp_path / "run")
+      small_runs.train(made, tmp_path / "run")
   path = tmp_path / "run" / "firings.npz"
   if loss == "absent":  # as in a folder from before there was this file
     path.unlink()
   else:
     path.write_bytes(path.read_bytes()[:-100])
-  _, state = runs.train(made, tmp_path / "run")
-  runs.same_state(state, expected)
+  _, state = small_runs.train(made, tmp_path / "run")
+  small_runs.same_state(state, expected)
   assert [bool(line) for line in _coverage(tmp_path / "run")] == [True, False]
 
 
 def test_a_run_without_factor_scores_has_none_of_it(tmp_path):
-  runs.train(runs.config("random", epochs=1), tmp_path / "run")
+  small_runs.train(small_runs.config("random", epochs=1), tmp_path / "run")
   assert _coverage(tmp_path / "run") == [{}]
   assert not (tmp_path / "run" / "firings.npz").exists()

@@ -4,11 +4,11 @@ import math
 
 import jax
 import pytest
-from conftest import ROOT
 
 from configs import digits
 from dynsel_jax import options
 from experiments import estimate
+from tests.support import ROOT
 
 TIMED = estimate.Timed(
   step=0.1, selecting=0.5, evaluating=2.0, offline=60.0, num_samples=1000, batch_size=128, epochs=20, full_share=0.15

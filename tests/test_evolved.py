@@ -7,15 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import simulation
-from conftest import ROOT
-from simulation import NUM_SAMPLES
 
 from dynsel_jax import selectors
 from dynsel_jax.options import UserError
 from dynsel_jax.selectors import evolved, thinning
+from tests.support import oracles, simulation
+from tests.support.simulation import NUM_SAMPLES
 
-REFERENCE = ROOT.parent / "shared" / "oracles" / "evolved_sampling.npz"
 DRAWS = 4000
 LOSSES = np.array([0.1, 0.4, 1.0, 1.5, 3.0, 0.7])
 SCORES = np.array([4.0, 0.2, 2.0, 0.1, 0.5, 0.7])  # in another order than the losses
@@ -53,9 +51,7 @@ def assert_frequencies(chosen, expected):
 
 @pytest.mark.parametrize("pair", range(4))
 def test_scores_and_weights_agree_with_the_reference(pair):
-  if not REFERENCE.exists():
-    pytest.skip(f"{REFERENCE.name} is not here")
-  data = np.load(REFERENCE)
+  data = oracles.load("evolved_sampling")
   beta1, beta2 = (float(beta) for beta in data["beta_pairs"][pair])
   case = f"beta1_{round(100 * beta1):03d}_beta2_{round(100 * beta2):03d}"
   losses = data["losses_by_visit"]

@@ -5,12 +5,12 @@ import shutil
 import jax
 import numpy as np
 import pytest
-import runs
 
 from configs import digits
 from dynsel_jax import data, factors, features, options
 from dynsel_jax.data import noise
 from dynsel_jax.training import factor_columns, loop, timing, workdir
+from tests.support import small_runs
 
 
 @pytest.fixture(autouse=True)
@@ -21,26 +21,26 @@ def _standard_promotion():
 
 
 def _config(tmp_path, **changes):
-  made = runs.config("rrd", cache_dir=str(tmp_path / "cache"), features__components=16, factors__epochs=5)
+  made = small_runs.config("rrd", cache_dir=str(tmp_path / "cache"), features__components=16, factors__epochs=5)
   made.update_from_flattened_dict({name.replace("__", "."): value for name, value in changes.items()})
   return made
 
 
 def test_a_run_counts_the_stages_seconds_and_the_next_one_finds_it_in_the_cache(tmp_path):
-  first, state = runs.train(_config(tmp_path), tmp_path / "first")
-  again, same = runs.train(_config(tmp_path), tmp_path / "again")
+  first, state = small_runs.train(_config(tmp_path), tmp_path / "first")
+  again, same = small_runs.train(_config(tmp_path), tmp_path / "again")
   assert first["seconds"]["features"] > 0
   assert first["seconds"]["factors"] > 0
   assert again["seconds"]["features"] == again["seconds"]["factors"] == 0
-  runs.same_state(state, same)
+  small_runs.same_state(state, same)
 
 
 def test_a_run_goes_on_with_the_columns_that_it_began_with(tmp_path, monkeypatch):
-  _, expected = runs.train(_config(tmp_path), tmp_path / "whole")
+  _, expected = small_runs.train(_config(tmp_path), tmp_path / "whole")
   with monkeypatch.context() as patched:
-    runs.interrupted_at(5, patched)
+    small_runs.interrupted_at(5, patched)
     with pytest.raises(loop.Interrupted):
-      runs.train(_config(tmp_path), tmp_path / "run")
+      small_runs.train(_config(tmp_path), tmp_path / "run")
   shutil.rmtree(tmp_path / "cache")
   made = _config(tmp_path)
 
@@ -49,13 +49,13 @@ def test_a_run_goes_on_with_the_columns_that_it_began_with(tmp_path, monkeypatch
 
   with monkeypatch.context() as patched:
     patched.setattr(factor_columns, "Stage", elsewhere)
-    _, continued = runs.train(made, tmp_path / "run")
-  runs.same_state(continued, expected)
+    _, continued = small_runs.train(made, tmp_path / "run")
+  small_runs.same_state(continued, expected)
 
   columns = tmp_path / "run" / "columns.npz"
   columns.write_bytes(columns.read_bytes()[:-100])
   assert workdir.Workdir(str(tmp_path / "run")).read_columns() is None
-  runs.train(made, tmp_path / "run")  # made again, and the same here
+  small_runs.train(made, tmp_path / "run")  # made again, and the same here
 
 
 def test_columns_depend_on_settings_and_lie_between_0_and_1(tmp_path):
@@ -110,5 +110,5 @@ def test_the_sections_are_there_for_the_methods_that_read_them():
 def test_wrong_values_are_named_before_the_features_are_made(tmp_path, monkeypatch, changes, line):
   monkeypatch.setattr(features, "extract", None)
   with pytest.raises(options.UserError) as error:
-    runs.train(_config(tmp_path, **changes), tmp_path / "run")
+    small_runs.train(_config(tmp_path, **changes), tmp_path / "run")
   assert line in str(error.value)

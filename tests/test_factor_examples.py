@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_factor_scores import codes_of
 
 from dynsel_jax.factors import examples, scores, statistics
 from dynsel_jax.factors.sae import Codes
+from tests.test_factor_scores import codes_of
 
 
 @settings(deadline=None, max_examples=10)

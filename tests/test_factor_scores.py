@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_sae import reference
 
 from dynsel_jax.factors import scores, statistics
 from dynsel_jax.factors.sae import Codes
 from dynsel_jax.options import UserError
+from tests.support import oracles
 
 
 def codes_of(active, k, rng):
@@ -28,7 +28,7 @@ def codes_of(active, k, rng):
 
 @pytest.fixture
 def paper():
-  ref = reference("rrd")
+  ref = oracles.load("rrd")
   codes = codes_of(ref["active"], int(ref["active"].sum(axis=1).max()) + 2, np.random.default_rng(0))
   labels = jnp.asarray(ref["labels"], jnp.int32)
   return ref, codes, labels, statistics.factor_statistics(codes, labels, num_classes=5, num_latents=96)

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import runs
 
 from dynsel_jax.factors import fit, quality, sae
 from dynsel_jax.options import UserError
+from tests.support import small_runs
 
 N, D, L, B = 100, 12, 32, 32
 OPTIONS = {"num_latents": L, "k": 3, "epochs": 4, "batch_size": B, "dead_after": 40, "learning_rate": 1e-2}
@@ -71,7 +71,7 @@ def test_two_devices_fit_what_one_does():
     axis_name="batch",
     in_axes=(0, None, None, None, None),
     out_axes=None,
-    devices=runs.devices(2),
+    devices=small_runs.devices(2),
   )
   state, seen = advance(jnp.arange(2), jax.random.key(3), spread.init(jax.random.key(2)), *data())
   jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5), state.params, expected.params)

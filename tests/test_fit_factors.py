@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import PIL.Image
 import pytest
-import runs
 
 from configs import digits
 from dynsel_jax import data, factors, options
@@ -16,6 +15,7 @@ from dynsel_jax.factors import files
 from dynsel_jax.report import factor_page
 from dynsel_jax.training import factor_columns, timing
 from experiments import fit_factors
+from tests.support import small_runs
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -26,7 +26,7 @@ def _standard_promotion():
 
 
 def _config(folder, **changes):
-  return runs.config(
+  return small_runs.config(
     "rrd", cache_dir=str(folder / "cache"), features__components=16, factors__epochs=5, factors__k=4, **changes
   )
 

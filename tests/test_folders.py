@@ -7,11 +7,11 @@ import subprocess
 import numpy as np
 import PIL.Image
 import pytest
-import runs
 
 from configs import folder, tiny_imagenet
 from dynsel_jax import data
 from dynsel_jax.options import UserError
+from tests.support import small_runs
 
 RANDOM = np.random.default_rng(0)
 
@@ -168,7 +168,7 @@ def test_a_run_trains_on_a_folder(root, tmp_path):
   made.update(batch_size=2, eval_batch_size=2)
   made.model.update(width=4, stages=1)
   made.selector.keep_fraction = 0.5
-  summary, _ = runs.train(made, tmp_path / "run")
+  summary, _ = small_runs.train(made, tmp_path / "run")
   assert summary["backward_visits"] == 3
 
 

@@ -6,12 +6,12 @@ import numpy as np
 import PIL.Image
 import pytest
 import safetensors.numpy
-from conftest import ROOT
 
 from dynsel_jax import data, features
 from dynsel_jax.features import efficientnet, images
 from dynsel_jax.models import vit, vit_weights
 from dynsel_jax.options import UserError
+from tests.support import ROOT
 
 RNG = np.random.default_rng(0)
 SHARED = ROOT.parent / "shared" / "datasets"

@@ -4,24 +4,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import simulation
-from conftest import ROOT
-from simulation import NUM_SAMPLES
 
 from dynsel_jax import selectors
 from dynsel_jax.options import UserError
 from dynsel_jax.selectors import infobatch
+from tests.support import oracles, simulation
+from tests.support.simulation import NUM_SAMPLES
 
-REFERENCE = ROOT.parent / "shared" / "oracles" / "infobatch.npz"
 pruned = jax.jit(infobatch.pruned, static_argnums=2, compiler_options=simulation.QUICK)
 
 
 @pytest.mark.parametrize("case", ["r50", "r30", "tiny"])
 def test_agrees_with_the_authors_code(case):
-  if not REFERENCE.exists():
-    pytest.skip(f"{REFERENCE.name} is not here")
-  data = {name: value for name, value in np.load(REFERENCE).items() if name.startswith(f"{case}_")}
-  reference = {name.removeprefix(f"{case}_"): value for name, value in data.items()}
+  reference = oracles.load("infobatch", case)
   losses, r = jnp.asarray(reference["losses"]), float(reference["prune_ratio"])
   keep, weights, info = pruned(jax.random.key(0), losses, r)
   keep, low = np.asarray(keep), ~reference["is_at_or_above_mean"]

@@ -6,22 +6,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import simulation
-from conftest import ROOT
-from simulation import NUM_SAMPLES
 
 from dynsel_jax import selectors
 from dynsel_jax.options import UserError
 from dynsel_jax.types import SampleTable, Signals
-
-REFERENCE = ROOT.parent / "shared" / "oracles" / "kakurenbo.npz"
+from tests.support import oracles, simulation
+from tests.support.simulation import NUM_SAMPLES
 
 
 @pytest.mark.parametrize("case", ["fraction30", "fraction40"])
 def test_agrees_with_the_authors_code(case):
-  if not REFERENCE.exists():
-    pytest.skip(f"{REFERENCE.name} is not here")
-  reference = dict(np.load(REFERENCE))
+  reference = oracles.load("kakurenbo")
   num_samples = reference["losses"].size
   table = SampleTable(jnp.zeros(num_samples, jnp.int32), 1)
   options = {"max_hidden_fraction": float(reference[f"{case}_fraction"])}

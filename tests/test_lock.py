@@ -8,19 +8,18 @@ import subprocess
 import sys
 
 import pytest
-import runs
-from conftest import ROOT
 
 from dynsel_jax import options
 from dynsel_jax.training import lock, loop, setup
+from tests.support import ROOT, small_runs
 
 # A process that trains and stands still within its first epoch.
 WRITING = """
 import sys, signal, pytest
-sys.path[:0] = ["tests", "."]
-import conftest, runs
-runs.interrupted_at(5, pytest.MonkeyPatch(), signal.SIGSTOP)
-runs.train(runs.config(checkpoint_every_steps=2), sys.argv[1])
+from tests import conftest
+from tests.support import small_runs
+small_runs.interrupted_at(5, pytest.MonkeyPatch(), signal.SIGSTOP)
+small_runs.train(small_runs.config(checkpoint_every_steps=2), sys.argv[1])
 """
 
 
@@ -37,24 +36,23 @@ def _free(folder):
 
 
 def test_a_second_run_is_refused_and_goes_on_once_the_first_is_killed(tmp_path):
-  _, alone = runs.train(runs.config(checkpoint_every_steps=2), tmp_path / "alone")
+  _, alone = small_runs.train(small_runs.config(checkpoint_every_steps=2), tmp_path / "alone")
   workdir = tmp_path / "run"
-  environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-  first = subprocess.Popen([sys.executable, "-c", WRITING, str(workdir)], cwd=ROOT, env=environment)
+  first = subprocess.Popen([sys.executable, "-c", WRITING, str(workdir)], cwd=ROOT)
   try:
     _, status = os.waitpid(first.pid, os.WUNTRACED)
     assert os.WIFSTOPPED(status)
     before = _contents(workdir)
     with pytest.raises(options.UserError) as refused:
-      runs.train(runs.config(checkpoint_every_steps=2), workdir)
+      small_runs.train(small_runs.config(checkpoint_every_steps=2), workdir)
     assert str(refused.value) == f"workdir={workdir} is being written by process {first.pid}"
     assert _contents(workdir) == before
   finally:
     first.kill()
     assert first.wait() == -signal.SIGKILL
-  summary, state = runs.train(runs.config(checkpoint_every_steps=2), workdir)
+  summary, state = small_runs.train(small_runs.config(checkpoint_every_steps=2), workdir)
   assert summary["resumed_from"]
-  runs.same_state(state, alone)
+  small_runs.same_state(state, alone)
 
 
 def test_a_run_that_begins_while_another_is_built_is_not_written_over(tmp_path, monkeypatch):
@@ -66,30 +64,30 @@ def test_a_run_that_begins_while_another_is_built_is_not_written_over(tmp_path, 
 
   monkeypatch.setattr(setup, "build", overtaken)
   with pytest.raises(options.UserError, match=f"is being written by process {os.getpid()}"):
-    runs.train(runs.config(), tmp_path)
+    small_runs.train(small_runs.config(), tmp_path)
   other.release()
   assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
 def test_the_lock_is_free_once_a_run_ends_however_it_does(tmp_path, monkeypatch):
   with monkeypatch.context() as patched:
-    runs.interrupted_at(5, patched)
+    small_runs.interrupted_at(5, patched)
     with pytest.raises(loop.Interrupted):
-      runs.train(runs.config(), tmp_path)
+      small_runs.train(small_runs.config(), tmp_path)
   assert _free(tmp_path)
   with monkeypatch.context() as patched:
     patched.setattr(loop._Trainer, "finish", None)
     with pytest.raises(TypeError):
-      runs.train(runs.config(), tmp_path)
+      small_runs.train(small_runs.config(), tmp_path)
   assert _free(tmp_path)
-  summary, _ = runs.train(runs.config(), tmp_path)
-  assert runs.train(runs.config(), tmp_path)[0] == summary  # finished
+  summary, _ = small_runs.train(small_runs.config(), tmp_path)
+  assert small_runs.train(small_runs.config(), tmp_path)[0] == summary  # finished
   assert _free(tmp_path)
 
 
 def test_a_wrong_value_leaves_no_lock_behind(tmp_path):
   with pytest.raises(options.UserError, match="keep_fraction"):
-    runs.train(runs.config(selector__keep_fraction=2.0), tmp_path)
+    small_runs.train(small_runs.config(selector__keep_fraction=2.0), tmp_path)
   assert list(tmp_path.iterdir()) == []
 
 
@@ -104,6 +102,6 @@ def test_a_file_system_without_locks_is_written_without_one(tmp_path, monkeypatc
   assert lock.Lock(tmp_path).take(make=True)
   with pytest.raises(OSError, match="Bad file descriptor"):
     os.fstat(asked[0])  # not left open
-  runs.train(runs.config(epochs=1), tmp_path)
+  small_runs.train(small_runs.config(epochs=1), tmp_path)
   assert (tmp_path / "summary.json").exists()
   assert "cannot be locked (Operation not supported)" in caplog.text

@@ -10,11 +10,10 @@ import sys
 import jax
 import numpy as np
 import pytest
-import runs
-from conftest import ROOT
 
 from dynsel_jax import options
 from dynsel_jax.training import loop
+from tests.support import ROOT, small_runs
 
 METRICS = {
   "epoch", "step", "progress", "train_loss", "test_loss", "test_accuracy", "learning_rate", "size",
@@ -38,13 +37,13 @@ PHASES = {
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
   workdir = tmp_path_factory.mktemp("finished")
-  made = runs.config("infobatch", epochs=4)
-  return workdir, made, runs.train(made, workdir)
+  made = small_runs.config("infobatch", epochs=4)
+  return workdir, made, small_runs.train(made, workdir)
 
 
 def test_metrics_have_a_line_an_epoch_with_every_field(finished):
   workdir, made, _ = finished
-  lines = runs.lines(workdir, without=())
+  lines = small_runs.lines(workdir, without=())
   assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
   assert all(set(line) == METRICS for line in lines)
   assert all(set(line["seconds"]) == PHASES for line in lines)
@@ -53,7 +52,7 @@ def test_metrics_have_a_line_an_epoch_with_every_field(finished):
 
 def test_counts_of_metrics_usage_and_summary_agree(finished):
   workdir, made, (summary, _) = finished
-  lines, usage = runs.lines(workdir), np.load(workdir / "usage.npz")
+  lines, usage = small_runs.lines(workdir), np.load(workdir / "usage.npz")
   num_samples = usage["visits"].shape[0]
   sizes = [line["size"] for line in lines]
   assert summary["backward_visits"] == sum(sizes) == usage["visits"].sum() == lines[-1]["backward_visits"]
@@ -94,7 +93,7 @@ def test_tensorboard_events_hold_the_scalars_and_the_usage_histogram(finished):
     event, raw = event_pb2.Event.FromString(raw[12 : 12 + length]), raw[16 + length :]
     for value in event.summary.value:
       values.setdefault(value.tag, []).append((event.step, value))
-  lines = runs.lines(finished[0])
+  lines = small_runs.lines(finished[0])
   assert [(step, pytest.approx(v.simple_value)) for step, v in values["test_accuracy"]] == [
     (line["epoch"], line["test_accuracy"]) for line in lines
   ]
@@ -104,9 +103,9 @@ def test_tensorboard_events_hold_the_scalars_and_the_usage_histogram(finished):
 def test_a_finished_run_is_returned_as_it_is(finished, monkeypatch):
   workdir, made, (summary, state) = finished
   before = {path: path.read_bytes() for path in workdir.iterdir() if path.is_file()}
-  again, same = runs.train(made, workdir)
+  again, same = small_runs.train(made, workdir)
   assert again == summary
-  runs.same_state(state, same)
+  small_runs.same_state(state, same)
   assert before == {path: path.read_bytes() for path in workdir.iterdir() if path.is_file()}
 
 
@@ -114,8 +113,8 @@ def test_keeping_everything_is_plain_training_bit_for_bit(tmp_path):
   if jax.default_backend() != "cpu":
     pytest.skip("XLA fuses the two programs differently on an accelerator: they agree up to rounding")
   # As a user's programs are compiled, not as the tests' are.
-  environment = {**os.environ, "XLA_FLAGS": "", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
-  program = [sys.executable, "tests/plain_training.py", str(tmp_path / "run")]
+  environment = {**os.environ, "XLA_FLAGS": ""}
+  program = [sys.executable, "-m", "tests.support.plain_training", str(tmp_path / "run")]
   done = subprocess.run(program, cwd=ROOT, env=environment, capture_output=True, text=True)
   assert done.returncode == 0, done.stderr
   assert done.stdout.endswith("the same bits\n")
@@ -136,17 +135,17 @@ def test_nothing_is_traced_or_compiled_once_the_programs_are(tmp_path, monkeypat
 
   monkeypatch.setattr(loop._Trainer, "compile", marking)
   jax.monitoring.register_event_duration_secs_listener(listener)
-  runs.train(runs.config("infobatch", epochs=4, checkpoint_every_steps=5), tmp_path)
+  small_runs.train(small_runs.config("infobatch", epochs=4, checkpoint_every_steps=5), tmp_path)
   jax.monitoring.unregister_event_duration_listener(listener)
   assert marks[0] > 0
   assert seen[marks[0] :] == []
-  assert len({line["size"] for line in runs.lines(tmp_path)}) > 1
+  assert len({line["size"] for line in small_runs.lines(tmp_path)}) > 1
 
 
 def test_hidden_samples_are_scored_after_the_epoch_and_trained_on_at_another_rate(tmp_path):
-  made = runs.config("kakurenbo", epochs=4, model="mlp", schedule="constant")
-  summary, state = runs.train(made, tmp_path)
-  lines = runs.lines(tmp_path)
+  made = small_runs.config("kakurenbo", epochs=4, model="mlp", schedule="constant")
+  summary, state = small_runs.train(made, tmp_path)
+  lines = small_runs.lines(tmp_path)
   hidden = [1442 - line["size"] for line in lines]
   forward = np.diff([0] + [line["forward_visits"] for line in lines])
   assert hidden[0] == 0
@@ -163,7 +162,7 @@ def test_a_selector_that_selects_nothing_is_named(tmp_path, monkeypatch):
   (tmp_path / "lazy.py").write_text(LAZY)
   monkeypatch.syspath_prepend(tmp_path)
   with pytest.raises(options.UserError, match="selector=lazy:lazy selects no sample in epoch 2"):
-    runs.train(runs.config("lazy:lazy"), tmp_path / "run")
+    small_runs.train(small_runs.config("lazy:lazy"), tmp_path / "run")
 
 
 LAZY = """

@@ -2,10 +2,10 @@
 
 import jax.numpy as jnp
 import numpy as np
-import simulation
-from simulation import NUM_SAMPLES
 
 from dynsel_jax.selectors import memory
+from tests.support import simulation
+from tests.support.simulation import NUM_SAMPLES
 
 
 def test_written_leaves_out_padding_and_what_is_masked():

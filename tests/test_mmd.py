@@ -4,15 +4,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_sae import reference
 
 from dynsel_jax.factors.mmd import mmd_squared
 from dynsel_jax.options import UserError
+from tests.support import oracles
 
 
 @pytest.mark.parametrize("case", ["random_subset", "biased_subset", "shifted"])
 def test_both_forms_match_the_reference(case):
-  ref = reference("mmd")
+  ref = oracles.load("mmd")
   u, v = (jnp.asarray(ref[f"{case}_{side}"], jnp.float32) for side in "UV")
   np.testing.assert_allclose(mmd_squared(u, v), ref[f"{case}_mmd2_unbiased"], atol=1e-6)
   np.testing.assert_allclose(mmd_squared(u, v, unbiased=False), ref[f"{case}_mmd2_biased"], atol=1e-6)

@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_fit_factors import _config
 
 from dynsel_jax import data
 from dynsel_jax.training import factor_columns, timing
 from experiments.studies import mmd
+from tests.test_fit_factors import _config
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,11 @@ import json
 import hypothesis
 import numpy as np
 import pytest
-import runs
 from hypothesis import strategies
 
 from dynsel_jax import data, options
 from dynsel_jax.data import noise
+from tests.support import small_runs
 
 BALANCED = np.repeat(np.arange(10), 5000).astype(np.int32)
 
@@ -99,14 +99,14 @@ def test_a_wrong_option_is_named(digits, settings, line):
 
 
 def test_a_run_says_how_many_of_its_samples_had_a_wrong_label(tmp_path, monkeypatch, capsys):
-  made = runs.config("infobatch", epochs=4, dataset__label_noise__rate=0.3)
-  summary, state = runs.train(made, tmp_path / "whole")
+  made = small_runs.config("infobatch", epochs=4, dataset__label_noise__rate=0.3)
+  summary, state = small_runs.train(made, tmp_path / "whole")
   with np.load(tmp_path / "whole" / "noise.npz") as file:
     noisy, true_labels = file["noisy"], file["true_labels"]
   np.testing.assert_array_equal(true_labels, data.load("digits").train.labels)
   assert f"({noisy.mean():.1%} of the training labels are wrong)" in capsys.readouterr().out
 
-  lines = runs.lines(tmp_path / "whole")
+  lines = small_runs.lines(tmp_path / "whole")
   assert lines[0]["noisy_share_kept"] == noisy.mean()  # infobatch begins with everything
   counts = [line["noisy_share_kept"] * line["size"] for line in lines]
   assert lines[-1]["size"] < 1442 or lines[-2]["size"] < 1442
@@ -114,15 +114,15 @@ def test_a_run_says_how_many_of_its_samples_had_a_wrong_label(tmp_path, monkeypa
   assert summary["noisy_share_kept"] == pytest.approx(sum(counts) / summary["backward_visits"])
 
   # An interruption within an epoch changes none of it.
-  runs.interrupted_at(15, monkeypatch)
-  with pytest.raises(runs.loop.Interrupted):
-    runs.train(made, tmp_path / "parts")
+  small_runs.interrupted_at(15, monkeypatch)
+  with pytest.raises(small_runs.loop.Interrupted):
+    small_runs.train(made, tmp_path / "parts")
   monkeypatch.undo()
-  again, _ = runs.train(made, tmp_path / "parts")
-  assert runs.lines(tmp_path / "parts") == lines
+  again, _ = small_runs.train(made, tmp_path / "parts")
+  assert small_runs.lines(tmp_path / "parts") == lines
   assert again["noisy_share_kept"] == summary["noisy_share_kept"]
 
   made.dataset.label_noise.seed = 1
   with pytest.raises(options.UserError, match=r"label_noise.seed \(0 there, 1 here\), data_fingerprint"):
-    runs.train(made, tmp_path / "whole")
+    small_runs.train(made, tmp_path / "whole")
   assert json.loads((tmp_path / "whole" / "summary.json").read_text()) == summary

@@ -2,10 +2,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import runs
 from flax import linen as nn
 
 from dynsel_jax.models.normalization import BatchNorm
+from tests.support import small_runs
 
 CHANNELS = 3
 
@@ -92,7 +92,7 @@ def test_two_devices_with_unequal_shares_equal_one(valid):
 
   halves = [array.reshape((2, 4, *array.shape[1:])) for array in (x, valid, coefficients)]
   mapped = jax.pmap(
-    on_device, axis_name="batch", in_axes=(None, 0, 0, 0), out_axes=(0, None, None, 0), devices=runs.devices(2)
+    on_device, axis_name="batch", in_axes=(None, 0, 0, 0), out_axes=(0, None, None, 0), devices=small_runs.devices(2)
   )
   out, statistics, of_params, of_x = mapped(params, *halves)
   split = (out.reshape(x.shape), statistics, of_params, of_x.reshape(x.shape))

@@ -4,22 +4,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import simulation
-from conftest import ROOT
-from simulation import NUM_SAMPLES
 
 from dynsel_jax import selectors
 from dynsel_jax.options import UserError
 from dynsel_jax.selectors import order_dp
-
-REFERENCE = ROOT.parent / "shared" / "oracles" / "order_dp.npz"
+from tests.support import oracles, simulation
+from tests.support.simulation import NUM_SAMPLES
 
 
 @pytest.mark.parametrize("case", ["pool075_top085", "pool060_top050"])
 def test_inclusion_agrees_with_the_closed_form_and_the_authors_code(case):
-  if not REFERENCE.exists():
-    pytest.skip(f"{REFERENCE.name} is not here")
-  reference = dict(np.load(REFERENCE))
+  reference = oracles.load("order_dp")
   losses = jnp.asarray(reference["losses"])
   pool, top, draws = float(reference[f"{case}_pool_ratio"]), float(reference[f"{case}_top_ratio"]), 2000
 

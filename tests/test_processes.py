@@ -2,7 +2,6 @@
 
 import json
 import os
-import pathlib
 import signal
 import socket
 import subprocess
@@ -16,9 +15,9 @@ import PIL.Image
 from configs import digits, imagenet
 from dynsel_jax import data
 from dynsel_jax.training import lock
-from tests.runs import lines, train
+from tests.support import ROOT
+from tests.support.small_runs import lines, train
 
-ROOT = pathlib.Path(__file__).parent.parent
 EPOCHS = 6
 COUNTS = ("step", "size", "forward_visits", "backward_visits")
 CONFIG = "configs/digits.py:size=smoke,selector=eswp"

@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import simulation
-from simulation import NUM_SAMPLES
 
 from dynsel_jax import selectors
+from tests.support import simulation
+from tests.support.simulation import NUM_SAMPLES
 
 
 def plans(name, epochs, seed=3, start=0, **options):

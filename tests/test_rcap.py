@@ -6,17 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import simulation
-from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from simulation import NUM_CLASSES, NUM_SAMPLES
 
 from dynsel_jax import selectors
 from dynsel_jax.options import UserError
 from dynsel_jax.selectors import rcap
+from tests.support import oracles, simulation
+from tests.support.simulation import NUM_CLASSES, NUM_SAMPLES
 
-REFERENCE = ROOT.parent / "shared" / "oracles" / "rcap.npz"
 quick = functools.partial(jax.jit, compiler_options=simulation.QUICK)
 importance = quick(rcap.importance, static_argnums=2)
 class_mass = quick(rcap.class_mass, static_argnums=3)
@@ -26,9 +24,7 @@ whole_counts = quick(rcap.whole_counts)
 
 @pytest.mark.parametrize("beta", ["beta033", "beta100", "beta200"])
 def test_agrees_with_the_authors_code(beta):
-  if not REFERENCE.exists():
-    pytest.skip(f"{REFERENCE.name} is not here")
-  reference = dict(np.load(REFERENCE))
+  reference = oracles.load("rcap")
   labels, num_classes = jnp.asarray(reference["labels"], jnp.int32), int(reference["num_classes"])
   sizes = jnp.bincount(labels, length=num_classes)
   log_weight = jnp.clip(jnp.asarray(reference["losses"], jnp.float32), 0.0, float(reference["clip_value"]))

@@ -4,12 +4,11 @@ import re
 import sys
 
 import pytest
-import runs
-from conftest import ROOT
 
 from configs import digits
 from dynsel_jax import selectors
 from dynsel_jax.selectors import wrapping
+from tests.support import ROOT, small_runs
 
 README = (ROOT / "README.md").read_text()
 
@@ -35,9 +34,9 @@ def test_the_custom_selector_runs_as_printed(tmp_path, monkeypatch, no_other_my_
   name = re.search(r"selector=(my_lab\S+) ", README).group(1)
   made = digits.get_config(f"size=smoke,selector={name}")
   assert made.selector.keep_fraction == 0.5
-  summary, _ = runs.train(made, tmp_path / "run")
+  summary, _ = small_runs.train(made, tmp_path / "run")
   assert summary["realised_keep_fraction"] == 721 / 1442
-  wrong = [line["selector"]["wrong"] for line in runs.lines(tmp_path / "run")]
+  wrong = [line["selector"]["wrong"] for line in small_runs.lines(tmp_path / "run")]
   assert wrong[0] == 1442
   assert wrong[1] < 1442
   assert "my_lab.mistakes" in sys.modules

@@ -5,13 +5,12 @@ import shutil
 import jax
 import jax.numpy as jnp
 import pytest
-import simulation
-from conftest import ROOT
 
 from dynsel_jax import selectors
 from dynsel_jax.options import UserError
 from dynsel_jax.selectors import noise_guarded
 from dynsel_jax.types import SampleTable, Selector
+from tests.support import ROOT, simulation
 
 EXAMPLE = ROOT.parent / "shared" / "example_selector.py"
 FACTORY = '''

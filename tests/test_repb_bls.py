@@ -4,14 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import simulation
-from simulation import NUM_SAMPLES
 
 from dynsel_jax import selectors
 from dynsel_jax.options import UserError
 from dynsel_jax.selectors import bls, infobatch, repb
 from dynsel_jax.selectors.memory import EmptyState
 from dynsel_jax.types import Selector
+from tests.support import simulation
+from tests.support.simulation import NUM_SAMPLES
 
 
 def test_repb_prunes_readmits_and_weights_by_use():

@@ -7,11 +7,11 @@ import xml.etree.ElementTree
 
 import numpy as np
 import pytest
-import run_folders
 from scipy import stats
 
 from dynsel_jax import options
 from dynsel_jax.report import groups, page, plots, runs, tables
+from tests.support import run_folders
 
 ACCURACIES = {  # by method and seed
   "full": {0: 0.951, 1: 0.957, 2: 0.949},

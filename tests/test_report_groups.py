@@ -4,9 +4,9 @@ import json
 
 import numpy as np
 import pytest
-import run_folders
 
 from dynsel_jax.report import groups, page, plots, runs, tables
+from tests.support import run_folders
 
 
 def _groups(root):

@@ -1,7 +1,6 @@
 """Stopping and continuing: the same bits as a run left alone, on the same and on other devices."""
 
 import json
-import os
 import random
 import shutil
 import signal
@@ -11,21 +10,20 @@ import sys
 import jax
 import numpy as np
 import pytest
-import runs
-from conftest import ROOT
 
 from dynsel_jax import options
 from dynsel_jax.training import loop
+from tests.support import ROOT, small_runs
 
 # A process that trains on digits and kills itself without warning after a number of its steps.
 KILLED = """
 import sys, signal, pytest
-sys.path[:0] = ["tests", "."]
-import conftest, runs
+from tests import conftest
+from tests.support import small_runs
 workdir, selector, steps = sys.argv[1:]
 if int(steps):
-  runs.interrupted_at(int(steps), pytest.MonkeyPatch(), signal.SIGKILL)
-runs.train(runs.config(selector, model="resnet_patch", epochs=3, checkpoint_every_steps=4), workdir)
+  small_runs.interrupted_at(int(steps), pytest.MonkeyPatch(), signal.SIGKILL)
+small_runs.train(small_runs.config(selector, model="resnet_patch", epochs=3, checkpoint_every_steps=4), workdir)
 """
 
 
@@ -33,8 +31,8 @@ runs.train(runs.config(selector, model="resnet_patch", epochs=3, checkpoint_ever
 def alone(tmp_path_factory):
   """A run left alone, three epochs of at most 12 steps."""
   workdir = tmp_path_factory.mktemp("alone")
-  made = runs.config("infobatch", model="resnet_patch", epochs=3, checkpoint_every_steps=4)
-  return workdir, made, runs.train(made, workdir)
+  made = small_runs.config("infobatch", model="resnet_patch", epochs=3, checkpoint_every_steps=4)
+  return workdir, made, small_runs.train(made, workdir)
 
 
 def test_killed_at_three_random_steps_gives_the_same_bits(alone, tmp_path):
@@ -44,14 +42,13 @@ def test_killed_at_three_random_steps_gives_the_same_bits(alone, tmp_path):
     done = subprocess.run(
       [sys.executable, "-c", KILLED, str(tmp_path), "infobatch", str(steps)],
       cwd=ROOT,
-      env={**os.environ, "PYTHONPATH": str(ROOT)},
       capture_output=True,
       text=True,
     )
     assert done.returncode == (-signal.SIGKILL if steps else 0), f"killed after {kills} steps: {done.stderr}"
-  continued, same = runs.train(made, tmp_path)
-  runs.same_state(state, same)
-  assert runs.lines(tmp_path) == runs.lines(workdir), f"killed after {kills} steps"
+  continued, same = small_runs.train(made, tmp_path)
+  small_runs.same_state(state, same)
+  assert small_runs.lines(tmp_path) == small_runs.lines(workdir), f"killed after {kills} steps"
   different = {"seconds", "resumed_from"}
   assert {k: v for k, v in continued.items() if k not in different} == {
     k: v for k, v in summary.items() if k not in different
@@ -64,24 +61,24 @@ def test_killed_at_three_random_steps_gives_the_same_bits(alone, tmp_path):
 # Three epochs of 12 steps or fewer; with es, the second one is thinned.
 @pytest.mark.parametrize("selector", ["infobatch", "es", "kakurenbo"])
 def test_sigterm_saves_where_it_was_and_continues(selector, tmp_path):
-  made = runs.config(selector, epochs=3, checkpoint_every_steps=4, **ONE_EPOCH_OF_ES if selector == "es" else {})
-  _, state = runs.train(made, tmp_path / "alone")
-  lines = runs.lines(tmp_path / "alone")
+  made = small_runs.config(selector, epochs=3, checkpoint_every_steps=4, **ONE_EPOCH_OF_ES if selector == "es" else {})
+  _, state = small_runs.train(made, tmp_path / "alone")
+  lines = small_runs.lines(tmp_path / "alone")
   within, first_end, end = lines[0]["step"] + 3, lines[0]["step"], lines[-1]["step"]
   for step in (within, first_end, end):
     workdir = tmp_path / str(step)
     with pytest.MonkeyPatch.context() as patch:
-      runs.interrupted_at(step, patch)
+      small_runs.interrupted_at(step, patch)
       if step < end:
         with pytest.raises(loop.Interrupted, match=f"SIGTERM after step {step}, and saved"):
-          runs.train(made, workdir)
+          small_runs.train(made, workdir)
       else:  # nothing is left to stop
-        runs.train(made, workdir)
-    summary, same = runs.train(made, workdir)
+        small_runs.train(made, workdir)
+    summary, same = small_runs.train(made, workdir)
     assert summary["resumed_from"] == ([step] if step < end else [])
-    runs.same_state(state, same)
-    assert runs.lines(workdir) == lines
-    assert runs.train(made, workdir)[0] == summary  # finished, and left as it is
+    small_runs.same_state(state, same)
+    assert small_runs.lines(workdir) == lines
+    assert small_runs.train(made, workdir)[0] == summary  # finished, and left as it is
 
 
 ONE_EPOCH_OF_ES = {"selector__anneal_first": 0.4, "selector__anneal_last": 0.4}
@@ -104,10 +101,10 @@ def test_a_crash_between_steps_loses_nothing_either(alone, tmp_path, place):
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(owner, place, crashing)
     with pytest.raises(KeyboardInterrupt):
-      runs.train(made, tmp_path)
-  _, same = runs.train(made, tmp_path)
-  runs.same_state(state, same)
-  assert runs.lines(tmp_path) == runs.lines(workdir)
+      small_runs.train(made, tmp_path)
+  _, same = small_runs.train(made, tmp_path)
+  small_runs.same_state(state, same)
+  assert small_runs.lines(tmp_path) == small_runs.lines(workdir)
 
 
 @pytest.mark.parametrize("torn", [b"", b'{"final_test_accuracy": 0.', b"\0\0"])
@@ -116,17 +113,17 @@ def test_a_torn_summary_is_written_anew(alone, tmp_path, torn):
   workdir = tmp_path / "run"
   shutil.copytree(finished, workdir)
   (workdir / "summary.json").write_bytes(torn)
-  again, same = runs.train(made, workdir)
-  runs.same_state(state, same)
-  assert runs.lines(workdir) == runs.lines(finished)
+  again, same = small_runs.train(made, workdir)
+  small_runs.same_state(state, same)
+  assert small_runs.lines(workdir) == small_runs.lines(finished)
   assert json.loads((workdir / "summary.json").read_text()) == again
   assert again | {"seconds": None} == summary | {"seconds": None}
 
 
 def test_the_command_says_how_to_continue_and_exits_with_zero(tmp_path):
   program = (
-    "import sys, runpy, pytest; sys.path[:0] = ['tests', '.']; import conftest, runs; "
-    "runs.interrupted_at(3, pytest.MonkeyPatch()); runpy.run_module('experiments.train', run_name='__main__')"
+    "import runpy, pytest; from tests import conftest; from tests.support import small_runs; "
+    "small_runs.interrupted_at(3, pytest.MonkeyPatch()); runpy.run_module('experiments.train', run_name='__main__')"
   )
   arguments = ["--config=configs/digits.py:size=smoke", f"--workdir={tmp_path}"]
   done = subprocess.run([sys.executable, "-c", program, *arguments], cwd=ROOT, capture_output=True, text=True)
@@ -139,10 +136,10 @@ def test_saved_on_two_devices_continues_on_one_and_on_four(alone, tmp_path):
   for num_devices in (1, 4):
     workdir = tmp_path / str(num_devices)
     with pytest.MonkeyPatch.context() as patch:
-      runs.interrupted_at(15, patch)
+      small_runs.interrupted_at(15, patch)
       with pytest.raises(loop.Interrupted):
-        runs.train(made, workdir, 2)
-    summary, continued = runs.train(made, workdir, num_devices)
+        small_runs.train(made, workdir, 2)
+    summary, continued = small_runs.train(made, workdir, num_devices)
     assert summary["resumed_from"] == [15]
     _assert_close(state, continued)
 
@@ -150,7 +147,7 @@ def test_saved_on_two_devices_continues_on_one_and_on_four(alone, tmp_path):
 def test_one_two_and_four_devices_train_alike(alone, tmp_path):
   workdir, made, (_, state) = alone
   for num_devices in (2, 4):
-    _, other = runs.train(made, tmp_path / str(num_devices), num_devices)
+    _, other = small_runs.train(made, tmp_path / str(num_devices), num_devices)
     _assert_close(state, other)
 
 
@@ -175,14 +172,14 @@ def _standard_promotion():
 @pytest.mark.usefixtures("_standard_promotion")
 def test_the_offline_stage_counts_though_a_run_was_stopped_before_it_was_ever_saved(tmp_path):
   options_of_factors = {"features__components": 16, "factors__epochs": 5, "factors__k": 4}
-  made = runs.config("rrd", checkpoint_every_steps=0, cache_dir=str(tmp_path / "cache"), **options_of_factors)
+  made = small_runs.config("rrd", checkpoint_every_steps=0, cache_dir=str(tmp_path / "cache"), **options_of_factors)
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(loop._Trainer, "compile", lambda trainer: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-      runs.train(made, tmp_path / "run")
+      small_runs.train(made, tmp_path / "run")
   begun = json.loads((tmp_path / "run" / "config.json").read_text())["seconds"]
   assert begun["features"] > 0 and begun["factors"] > 0
-  seconds = runs.train(made, tmp_path / "run")[0]["seconds"]  # reads the columns and makes no factors
+  seconds = small_runs.train(made, tmp_path / "run")[0]["seconds"]  # reads the columns and makes no factors
   assert seconds["features"] == begun["features"] and seconds["factors"] == begun["factors"]
   assert seconds["total"] > begun["total"]
 
@@ -194,7 +191,7 @@ def test_a_workdir_of_another_config_is_refused_with_the_fields_named(alone):
   changed.selector.prune_probability = 0.25
   before = sorted(path.name for path in workdir.iterdir())
   with pytest.raises(options.UserError) as refused:
-    runs.train(changed, workdir)
+    small_runs.train(changed, workdir)
   assert "learning_rate (0.1 there, 0.01 here)" in str(refused.value)
   assert "selector.prune_probability (0.5 there, 0.25 here)" in str(refused.value)
   assert "epochs" not in str(refused.value)
@@ -202,9 +199,9 @@ def test_a_workdir_of_another_config_is_refused_with_the_fields_named(alone):
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_step_named_and_the_last_good_checkpoint_kept(tmp_path):
-  made = runs.config("full", checkpoint_every_steps=4, learning_rate=1e-3)
+  made = small_runs.config("full", checkpoint_every_steps=4, learning_rate=1e-3)
   made.schedule = {"name": "multi_step", "milestones": (0.5,), "factor": 1e30}
   with pytest.raises(loop.NonFiniteError, match=r"step 1[3-6]: .* the checkpoint of step 12 is kept"):
-    runs.train(made, tmp_path)
+    small_runs.train(made, tmp_path)
   assert not (tmp_path / "summary.json").exists()
   assert (tmp_path / "checkpoints" / "12").is_dir()

@@ -6,8 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import simulation
-from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,16 +13,14 @@ from dynsel_jax import selectors
 from dynsel_jax.options import UserError
 from dynsel_jax.selectors import rrd
 from dynsel_jax.types import SampleTable, Signals
+from tests.support import oracles, simulation
 
-REFERENCE = ROOT.parent / "shared" / "oracles" / "rrd.npz"
 quick = functools.partial(jax.jit, compiler_options=simulation.QUICK)
 
 
 @pytest.fixture(scope="module")
 def reference():
-  if not REFERENCE.exists():
-    pytest.skip(f"{REFERENCE.name} is not here")
-  return dict(np.load(REFERENCE))
+  return oracles.load("rrd")
 
 
 def table_of(labels, representativeness, rarity):

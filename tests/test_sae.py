@@ -6,17 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import ROOT
 from jax import lax
 
 from dynsel_jax.factors import rows, sae
-
-
-def reference(name):
-  path = ROOT.parent / "shared" / "oracles" / f"{name}.npz"
-  if not path.exists():
-    pytest.skip(f"no reference outputs at {path}")
-  return np.load(path)
+from tests.support import oracles
 
 
 def dense(codes, num_latents):
@@ -32,7 +25,7 @@ def round_trip(params, x, k, topk):
 
 
 def paper_case():
-  ref = reference("rrd_sae")
+  ref = oracles.load("rrd_sae")
   params = sae.SAEParams(*(jnp.asarray(ref[name]) for name in ("W_e", "b_e", "b_d")))
   x = jnp.asarray(ref["x"])
   options = {
@@ -96,7 +89,7 @@ def test_gradient_of_the_whole_loss_matches_central_differences():
 
 
 def test_usual_rule_matches_the_reference():
-  ref = reference("sae_topk")
+  ref = oracles.load("sae_topk")
   with jax.enable_x64(True):
     pre_bias = jnp.asarray(ref["pre_bias"])
     params = sae.SAEParams(jnp.asarray(ref["encoder_weight"]), jnp.asarray(ref["latent_bias"]), pre_bias)

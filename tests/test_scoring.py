@@ -7,19 +7,18 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
-import runs
-from conftest import ROOT
 
 from configs import digits
 from dynsel_jax import data, options
 from dynsel_jax.training import loop, recording, score_file, scoring, setup
 from experiments import score_dataset
+from tests.support import ROOT, small_runs
 
 EPOCHS, WINDOW, EARLY = 5, 3, 2
 
 
 def _config(selector="random", **changes):
-  made = runs.config(selector, epochs=EPOCHS, dataset__label_noise__rate=0.1, model__hidden=(32,))
+  made = small_runs.config(selector, epochs=EPOCHS, dataset__label_noise__rate=0.1, model__hidden=(32,))
   made.update_from_flattened_dict({name.replace("__", "."): value for name, value in changes.items()})
   return made
 
@@ -118,11 +117,11 @@ def test_an_interrupted_proxy_run_gives_the_same_columns(scored, tmp_path, monke
   names, settings = ("el2n", "forgetting", "tdds"), {"window": WINDOW, "early_epochs": EARLY}
   want = scoring.score(_config(), tmp_path / "whole", names, **settings)
   with monkeypatch.context() as patch:
-    runs.interrupted_at(30, patch)  # in the third epoch of 12 steps
+    small_runs.interrupted_at(30, patch)  # in the third epoch of 12 steps
     with pytest.raises(loop.Interrupted):
       scoring.score(_config(), tmp_path / "part", names, **settings)
   found = scoring.score(_config(), tmp_path / "part", names, **settings)
-  assert runs.lines(tmp_path / "part" / "proxy")[-1]["epoch"] == EPOCHS
+  assert small_runs.lines(tmp_path / "part" / "proxy")[-1]["epoch"] == EPOCHS
   for name in names:
     np.testing.assert_array_equal(found[name], want[name])
     np.testing.assert_allclose(found[name], scored[1][name], rtol=1e-4, atol=1e-5)
@@ -133,7 +132,7 @@ def test_a_run_keeps_the_subset_of_a_score_file(name, option, scored, tmp_path):
   folder, columns, _ = scored
   changes = {f"selector__{key}": value for key, value in option.items()}
   made = _config(name, scores__path=str(folder / "scores.npz"), **changes)
-  summary, state = runs.train(made, tmp_path)
+  summary, state = small_runs.train(made, tmp_path)
   assert summary["realised_keep_fraction"] == 432 / 1442
   if name == "top":
     np.testing.assert_array_equal(np.flatnonzero(state.usage.visits), np.sort(np.argsort(columns["grand"])[-432:]))
@@ -142,7 +141,7 @@ def test_a_run_keeps_the_subset_of_a_score_file(name, option, scored, tmp_path):
 @pytest.mark.parametrize("name", ["rho_loss", "dual"])
 def test_methods_with_columns_of_their_own_run_from_a_config(name, scored, tmp_path):
   made = _config(name, scores__path=str(scored[0] / "scores.npz"), epochs=1)
-  summary, _ = runs.train(made, tmp_path)
+  summary, _ = small_runs.train(made, tmp_path)
   assert 0 < summary["realised_keep_fraction"] < 0.4
 
 
@@ -151,7 +150,7 @@ def test_factor_scores_are_columns_too(tmp_path):
     made = digits.get_config("size=smoke,selector=top,features=pixels")
     made.cache_dir, made.factors.epochs, made.epochs = str(tmp_path / "cache"), 1, 1
     made.selector.column = "rarity"
-    summary, _ = runs.train(made, tmp_path / "run")
+    summary, _ = small_runs.train(made, tmp_path / "run")
   assert summary["realised_keep_fraction"] == 432 / 1442
 
 
@@ -181,8 +180,8 @@ def test_a_users_own_selector_reads_the_columns_of_a_score_file(tmp_path, monkey
   monkeypatch.syspath_prepend(tmp_path)
   column = (np.arange(1442) % 3).astype(np.float32)
   score_file.write(tmp_path / "scores.npz", {"el2n": column}, data.load("digits").fingerprint, {})
-  made = runs.config("own_easiest:easiest", scores__path=str(tmp_path / "scores.npz"), epochs=1)
-  runs.train(made, tmp_path / "run")
+  made = small_runs.config("own_easiest:easiest", scores__path=str(tmp_path / "scores.npz"), epochs=1)
+  small_runs.train(made, tmp_path / "run")
   with np.load(tmp_path / "run" / "usage.npz") as usage:
     np.testing.assert_array_equal(usage["visits"] > 0, column == 0)
 
@@ -209,7 +208,7 @@ def test_wrong_files_are_named(scored, tmp_path):
     "": "selector.column='el2n' is no column of the training set; the columns there are: none",
   }.items():
     with pytest.raises(options.UserError) as error:
-      runs.train(_config("top", scores__path=str(tmp_path / name) if name else ""), tmp_path / "run")
+      small_runs.train(_config("top", scores__path=str(tmp_path / name) if name else ""), tmp_path / "run")
     assert line in str(error.value)
     assert "\n" not in str(error.value)
   assert not (tmp_path / "run").exists()

@@ -4,12 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import runs
-import simulation
-from simulation import BATCH_SIZE, EPOCHS, NUM_SAMPLES
 
 from dynsel_jax import selectors
 from dynsel_jax.selectors import ranking, wrappers
+from tests.support import simulation, small_runs
+from tests.support.simulation import BATCH_SIZE, EPOCHS, NUM_SAMPLES
 
 OPTIONS: dict[str, dict[str, object]] = {}  # of a method whose defaults do not fit 53 samples and 8 epochs
 WRAPPERS = {
@@ -113,7 +112,7 @@ def test_devices_agree(subject):
     state = subject.selector.observe(state, whole)
     return state, subject.selector.select(key, state, jnp.int32(4))[0]
 
-  mapped = jax.pmap(step, axis_name="batch", in_axes=(None, None, 0), devices=runs.devices(2))
+  mapped = jax.pmap(step, axis_name="batch", in_axes=(None, None, 0), devices=small_runs.devices(2))
   state = subject.history[2].state
   result = jax.block_until_ready(mapped(simulation.epoch_key(4), state, rows))
   for device in range(2):

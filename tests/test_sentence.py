@@ -6,13 +6,13 @@ import shutil
 import numpy as np
 import pytest
 import safetensors.numpy
-from conftest import ROOT
 
 from dynsel_jax import data, features
 from dynsel_jax.data import tokens
 from dynsel_jax.features.sentence import buckets
 from dynsel_jax.models.weights import MINILM, folder
 from dynsel_jax.options import UserError
+from tests.support import ROOT
 
 TINY = ROOT / "tests" / "data" / "tiny_bert.safetensors"
 CONFIG = {

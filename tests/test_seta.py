@@ -7,15 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import simulation
-from conftest import ROOT
-from simulation import NUM_SAMPLES
 
 from dynsel_jax import selectors
 from dynsel_jax.options import UserError
 from dynsel_jax.selectors import seta
+from tests.support import oracles, simulation
+from tests.support.simulation import NUM_SAMPLES
 
-REFERENCE = ROOT.parent / "shared" / "oracles" / "seta.npz"
 group_edges = jax.jit(seta.group_edges, static_argnums=1, compiler_options=simulation.QUICK)
 
 
@@ -34,10 +32,7 @@ def sum_of_squares(losses, groups):
 
 @pytest.mark.parametrize("case", ["separated", "lognormal", "script_defaults"])
 def test_agrees_with_the_authors_code(case):
-  if not REFERENCE.exists():
-    pytest.skip(f"{REFERENCE.name} is not here")
-  data = {name: value for name, value in np.load(REFERENCE).items() if name.startswith(f"{case}_")}
-  reference = {name.removeprefix(f"{case}_"): value for name, value in data.items()}
+  reference = oracles.load("seta", case)
   num_groups = int(reference["num_groups"])
   groups = groups_of(reference["losses"], num_groups)
   squares = sum_of_squares(reference["losses"], groups)

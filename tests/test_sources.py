@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import sklearn.datasets
 import tensorflow_datasets as tfds
-from image_sets import prepare as _prepare
 
 from dynsel_jax import data
 from dynsel_jax.data import sources, tfds_images
 from dynsel_jax.options import UserError
+from tests.support.image_sets import prepare as _prepare
 
 
 @pytest.fixture(autouse=True)

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
-import simulation
 
 from dynsel_jax import selectors
 from dynsel_jax.options import UserError
 from dynsel_jax.selectors import dual
+from tests.support import simulation
 
 TABLE = simulation.table()
 LABELS = np.asarray(TABLE.labels)

@@ -4,20 +4,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import runs
 
 from dynsel_jax import data
 from dynsel_jax.training import parallel, setup, steps, timing
+from tests.support import small_runs
 
 
 def _build(made, num_devices):
-  return setup.build(made, data.load("digits"), timing.Timers(), runs.devices(num_devices))
+  return setup.build(made, data.load("digits"), timing.Timers(), small_runs.devices(num_devices))
 
 
 @pytest.fixture(scope="module")
 def built():
   return setup.build(
-    runs.config("full", learning_rate=0.1, schedule__warmup=0.0),
+    small_runs.config("full", learning_rate=0.1, schedule__warmup=0.0),
     data.load("digits"),
     timing.Timers(),
     jax.devices()[:1],
@@ -42,7 +42,7 @@ def _moved(run, new):
 
 @pytest.mark.parametrize(("weighting", "factor"), [("mean_one", 1.0), ("sum_to_n", 2.0)])
 def test_weights_are_divided_by_their_sum_or_by_the_number_of_samples(weighting, factor):
-  made = runs.config("full", weighting=weighting, optimizer__weight_decay=0.0)
+  made = small_runs.config("full", weighting=weighting, optimizer__weight_decay=0.0)
   run = _build(made, 1)
   plain = _moved(run, _after_one_step(run))
   double = _moved(run, _after_one_step(run, weights=jnp.full(1442, 2.0)))
@@ -76,7 +76,7 @@ def test_padding_counts_nowhere(built):
 
 
 def test_evaluation_sees_every_test_sample_once_whatever_the_batch():
-  made = runs.config("full", eval_batch_size=100)  # 355 test samples: the last batch is padded
+  made = small_runs.config("full", eval_batch_size=100)  # 355 test samples: the last batch is padded
   run = _build(made, 2)
   sums = run.devices.place(steps.Evaluation(jnp.zeros(()), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)))
   for step in range(4):
@@ -93,7 +93,7 @@ def test_evaluation_sees_every_test_sample_once_whatever_the_batch():
 
 
 def test_several_steps_in_one_call_are_the_steps_taken_one_by_one():
-  run = _build(runs.config("infobatch"), 2)
+  run = _build(small_runs.config("infobatch"), 2)
   looped = parallel.create_programs(steps.create(run.recipe), run.devices, looped=True)
   ends = []
   for programs, counts in ((run.programs, [1] * 7), (looped, [5, 2])):
@@ -110,7 +110,7 @@ def test_several_steps_in_one_call_are_the_steps_taken_one_by_one():
 
 
 def test_a_samples_view_depends_on_epoch_and_index_alone():
-  made = runs.config("full", dataset__augmentations=("crop", "flip"))
+  made = small_runs.config("full", dataset__augmentations=("crop", "flip"))
   run = _build(made, 1)
   inputs = jax.jit(lambda epoch, index: steps._inputs(run.recipe, run.fixed, epoch, index)[0])
   one = inputs(jnp.int32(3), jnp.array([5, 9, 200], jnp.int32))
@@ -122,7 +122,7 @@ def test_a_samples_view_depends_on_epoch_and_index_alone():
 
 
 def test_a_thinned_step_computes_little_beyond_what_it_must():
-  run = _build(runs.config("es", model="resnet_patch", model__width=40), 1)
+  run = _build(small_runs.config("es", model="resnet_patch", model__width=40), 1)
   functions, zero = steps.create(run.recipe), jnp.int32(0)
 
   def operations(step):

@@ -3,13 +3,11 @@
 import functools
 import shutil
 
-import image_sets
 import jax
 import jax.numpy as jnp
 import numpy as np
 import PIL.Image
 import pytest
-import runs
 
 from configs import imagenet
 from dynsel_jax import data, options
@@ -17,6 +15,7 @@ from dynsel_jax.data import stream, views
 from dynsel_jax.training import feed, loop, parallel, setup
 from dynsel_jax.types import Selection
 from experiments import fit_factors
+from tests.support import image_sets, small_runs
 
 SIZES = {"train": 300, "test": 70}
 
@@ -41,7 +40,7 @@ def cache_folder(tmp_path, monkeypatch):
 
 def _config(root, selector, *, streamed, name="folder", **changes):
   """Three epochs of at most five steps on the folder, or on a prepared set."""
-  made = runs.config(selector, epochs=3, batch_size=64, eval_batch_size=32, **changes)
+  made = small_runs.config(selector, epochs=3, batch_size=64, eval_batch_size=32, **changes)
   made.dataset.update(name=name, data_dir=str(root))
   if streamed:
     made.dataset.update(stream=True, image_size=0, image_mode="L", threads=2)
@@ -53,7 +52,7 @@ def _assert_same_run(one, other, workdirs):
   np.testing.assert_array_equal(one.plan.indices, other.plan.indices)
   close = functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-7)
   jax.tree.map(close, one.train.params, other.train.params)
-  for line, same in zip(*(runs.lines(workdir) for workdir in workdirs), strict=True):
+  for line, same in zip(*(small_runs.lines(workdir) for workdir in workdirs), strict=True):
     assert same.pop("corrupt") == 0
     for name in line:
       assert same[name] == pytest.approx(line[name], rel=1e-6), name
@@ -73,7 +72,7 @@ def test_a_streamed_folder_trains_as_one_in_memory(selector, num_devices, change
   states = []
   for streamed in (False, True):
     made = _config(root, selector, streamed=streamed, **changes)
-    states.append(runs.train(made, tmp_path / str(streamed), num_devices)[1])
+    states.append(small_runs.train(made, tmp_path / str(streamed), num_devices)[1])
   _assert_same_run(*states, [tmp_path / "False", tmp_path / "True"])
 
 
@@ -88,7 +87,7 @@ def test_a_prepared_set_streams_what_it_holds_in_memory(root, tmp_path):
   for streamed in (False, True):
     made = _config(tmp_path, "infobatch", streamed=streamed, name="tiny_digits")
     sources.append(data.prepare(made.dataset.to_dict()))
-    states.append(runs.train(made, tmp_path / str(streamed))[1])
+    states.append(small_runs.train(made, tmp_path / str(streamed))[1])
   _assert_same_run(*states, [tmp_path / "False", tmp_path / "True"])
   whole, streamed = sources
   assert isinstance(streamed.train.inputs, stream.Images)
@@ -135,18 +134,18 @@ def test_a_run_with_crops_and_damaged_files_continues_with_the_same_bits(damaged
   folder, found = damaged
   made = _config(folder, "infobatch", streamed=True, checkpoint_every_steps=2)
   made.dataset.update(augmentations=("resized_crop", "flip"), image_size=6, resize=7)
-  summary, state = runs.train(made, tmp_path / "alone")
+  summary, state = small_runs.train(made, tmp_path / "alone")
   with pytest.MonkeyPatch.context() as patch:
-    runs.interrupted_at(7, patch)  # in the middle of the second epoch
+    small_runs.interrupted_at(7, patch)  # in the middle of the second epoch
     with pytest.raises(loop.Interrupted, match="step 7"):
-      runs.train(made, tmp_path / "stopped")
-  continued, same = runs.train(made, tmp_path / "stopped")
+      small_runs.train(made, tmp_path / "stopped")
+  continued, same = small_runs.train(made, tmp_path / "stopped")
   assert continued["resumed_from"] == [7]
-  runs.same_state(state, same)
-  assert runs.lines(tmp_path / "alone") == runs.lines(tmp_path / "stopped")
+  small_runs.same_state(state, same)
+  assert small_runs.lines(tmp_path / "alone") == small_runs.lines(tmp_path / "stopped")
   assert summary["corrupt"] == continued["corrupt"] == 3
 
-  lines = runs.lines(tmp_path / "alone")
+  lines = small_runs.lines(tmp_path / "alone")
   assert [line["corrupt"] for line in lines] == [3, 3, 3]
   # Others stood in, so that the method has a loss of every sample and can begin to leave some out.
   assert lines[0]["backward_visits"] == SIZES["train"] == lines[0]["size"] == lines[0]["unique_seen"]
@@ -174,7 +173,7 @@ def test_nothing_is_traced_or_compiled_once_the_programs_are(root, tmp_path, mon
   monkeypatch.setattr(loop._Trainer, "compile", marking)
   monkeypatch.setattr(loop._Trainer, "finish", ending)
   jax.monitoring.register_event_duration_secs_listener(listener)
-  runs.train(_config(root, "kakurenbo", streamed=True), tmp_path, 2)
+  small_runs.train(_config(root, "kakurenbo", streamed=True), tmp_path, 2)
   jax.monitoring.unregister_event_duration_listener(listener)
   compiled, ended = marks
   assert compiled > 0 and seen[compiled:ended] == []
@@ -184,7 +183,7 @@ def test_one_damaged_file_too_many_stops_the_run_in_one_line(damaged, tmp_path):
   folder, found = damaged
   made = _config(folder, "full", streamed=True, dataset__corrupt_limit=1)
   with pytest.raises(options.UserError, match="more than dataset.corrupt_limit=1") as caught:
-    runs.train(made, tmp_path / "run")
+    small_runs.train(made, tmp_path / "run")
   assert not (tmp_path / "run" / "summary.json").exists()
   assert "\n" not in str(caught.value)
   assert any(str(path) in str(caught.value) for path in found["train"][1])
@@ -196,7 +195,7 @@ def test_an_image_of_another_size_stops_the_run_in_one_line(root, tmp_path):
   path = sorted((folder / "train").rglob("*.png"))[-1]
   PIL.Image.fromarray(np.zeros((9, 8), np.uint8)).save(path)
   with pytest.raises(options.UserError, match="is 8x9 pixels, the first image 8x8: dataset.image_size"):
-    runs.train(_config(folder, "full", streamed=True), tmp_path / "run")
+    small_runs.train(_config(folder, "full", streamed=True), tmp_path / "run")
 
 
 def _numbered(size, damaged=(), limit=100):
@@ -239,9 +238,8 @@ def test_the_next_sample_of_the_plan_stands_in_for_a_damaged_one():
 
 def test_processes_share_the_slots_of_a_step(root, monkeypatch):
   source = data.prepare(_config(root, "full", streamed=True).dataset.to_dict())
-  streamed = feed.Streamed(
-    source, jax.random.key(0), parallel.local_devices(runs.devices(2)), batch_size=8, eval_batch_size=8, cropped=False
-  )
+  devices = parallel.local_devices(small_runs.devices(2))
+  streamed = feed.Streamed(source, jax.random.key(0), devices, batch_size=8, eval_batch_size=8, cropped=False)
   monkeypatch.setattr(jax, "process_count", lambda: 2)
   parts = []
   for process in range(2):
@@ -256,7 +254,7 @@ def test_a_crop_depends_on_epoch_and_sample_and_not_on_where_it_stands(root):
   streamed = feed.Streamed(
     data.prepare(made.dataset.to_dict()),
     jax.random.key(0),
-    parallel.local_devices(runs.devices(2)),
+    parallel.local_devices(small_runs.devices(2)),
     batch_size=8,
     eval_batch_size=8,
     cropped=True,
@@ -312,12 +310,12 @@ def test_a_wrong_option_is_named(root, tmp_path, changes, line):
   made = _config(root, "full", streamed=True)
   made.dataset.update(changes)
   with pytest.raises(options.UserError, match=line):
-    runs.train(made, tmp_path / "run")
+    small_runs.train(made, tmp_path / "run")
 
 
 def test_principal_components_of_pixels_are_not_taken_from_a_stream(root, tmp_path):
   with pytest.raises(options.UserError, match="features.name=pixels needs all images in memory"):
-    runs.train(_config(root, "rrd", streamed=True), tmp_path / "run")
+    small_runs.train(_config(root, "rrd", streamed=True), tmp_path / "run")
 
 
 @pytest.mark.parametrize(
@@ -354,7 +352,8 @@ def test_full_epochs_of_a_selector_and_of_its_wrapper_are_joined(selector, own, 
 
 
 def test_a_run_with_matched_steps_takes_those_of_full_training(tmp_path):
-  summary, _ = runs.train(runs.config("random", epochs=3, match_steps=True, selector__keep_fraction=0.5), tmp_path)
+  made = small_runs.config("random", epochs=3, match_steps=True, selector__keep_fraction=0.5)
+  summary, _ = small_runs.train(made, tmp_path)
   assert summary["epochs"] == 6 and summary["backward_visits"] == 3 * 1442
   with pytest.raises(options.UserError, match="match_steps=True needs a selector.keep_fraction; selector=infobatch"):
-    runs.train(runs.config("infobatch", match_steps=True), tmp_path / "other")
+    small_runs.train(small_runs.config("infobatch", match_steps=True), tmp_path / "other")

@@ -11,8 +11,6 @@ import sys
 import jax
 import numpy as np
 import pytest
-import runs
-from conftest import ROOT
 
 from configs.sweeps import base
 from dynsel_jax import data, options
@@ -21,6 +19,7 @@ from dynsel_jax.report import runs as found_runs
 from dynsel_jax.training import lock, loop
 from experiments import sweep
 from experiments.sweeps import workers
+from tests.support import ROOT, small_runs
 
 SHIPPED = sorted(path for path in (ROOT / "configs" / "sweeps").glob("*.py") if path.stem not in ("__init__", "base"))
 
@@ -200,7 +199,7 @@ def test_stopped_anywhere_and_continued_gives_the_table_of_one_left_alone(file, 
     (20, "full-seed1: .* step 11"),
   ):
     with pytest.MonkeyPatch.context() as patch:
-      runs.interrupted_at(step, patch)
+      small_runs.interrupted_at(step, patch)
       with pytest.raises(loop.Interrupted, match=place):
         sweep.sweep(argument, str(tmp_path / "stopped"))
   assert (tmp_path / "stopped" / "sweep.txt").read_text().endswith("2 done, 0 running, 2 to do, 0 failed\n")
@@ -219,7 +218,7 @@ def _summary(workdir):
 def _same_but_for_seconds(one, other, names):
   """Asserts that two sweeps left the same behind, bit for bit, and that the report's main table says so."""
   for name in names:
-    assert runs.lines(one / name) == runs.lines(other / name)
+    assert small_runs.lines(one / name) == small_runs.lines(other / name)
     summaries = [_summary(workdir / name) for workdir in (one, other)]
     for summary in summaries:
       del summary["seconds"], summary["resumed_from"]

@@ -7,11 +7,11 @@ import logging
 import numpy as np
 import pytest
 import tokenizers
-from conftest import ROOT
 
 from dynsel_jax import data
 from dynsel_jax.data import text, text_files, tokens
 from dynsel_jax.options import UserError
+from tests.support import ROOT
 
 TRAIN = [("the cat sat", "pet"), ("a dog ran", "pet"), ("stocks fell", "news"), ("the vote", "news")]
 TEST = [("a cat", "pet"), ("the vote fell", "news")]

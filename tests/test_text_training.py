@@ -4,14 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import runs
-from conftest import ROOT
 
 from configs import rsd15k
 from dynsel_jax import data, models
 from dynsel_jax.models import bert
 from dynsel_jax.options import UserError
 from dynsel_jax.training import setup, timing
+from tests.support import ROOT, small_runs
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +24,7 @@ def _standard_promotion():
 def config(tmp_path):
   """The smoke config of RSD-15K on planted texts, with dropout and half of the test set for validation."""
   made = rsd15k.get_config("size=smoke,selector=infobatch")
-  runs.planted_texts(made, tmp_path)
+  small_runs.planted_texts(made, tmp_path)
   made.update(batch_size=16, eval_batch_size=24, epochs=2, checkpoint_every_steps=0)
   made.model.update(vocabulary=20, layers=1)
   return made
@@ -33,8 +32,8 @@ def config(tmp_path):
 
 def test_a_run_learns_and_its_validation_set_chooses_the_epoch(config, tmp_path):
   config.update(epochs=10, learning_rate=4e-3)
-  summary, _ = runs.train(config, tmp_path / "run")
-  lines = runs.lines(tmp_path / "run")
+  summary, _ = small_runs.train(config, tmp_path / "run")
+  lines = small_runs.lines(tmp_path / "run")
   assert summary["final_test_accuracy"] > 0.9
   best = max(lines, key=lambda line: line["validation_accuracy"])  # the first of equals
   assert summary["best_validation_accuracy"] == best["validation_accuracy"] > 0.9
@@ -43,17 +42,17 @@ def test_a_run_learns_and_its_validation_set_chooses_the_epoch(config, tmp_path)
 
 
 def test_devices_and_interruptions_change_nothing(config, tmp_path, monkeypatch):
-  _, once = runs.train(config, tmp_path / "once")
-  _, shared = runs.train(config, tmp_path / "shared", 4)
-  for one, four in zip(runs.lines(tmp_path / "once"), runs.lines(tmp_path / "shared"), strict=True):
+  _, once = small_runs.train(config, tmp_path / "once")
+  _, shared = small_runs.train(config, tmp_path / "shared", 4)
+  for one, four in zip(small_runs.lines(tmp_path / "once"), small_runs.lines(tmp_path / "shared"), strict=True):
     for field in ("train_loss", "test_loss"):
       np.testing.assert_allclose(one[field], four[field], rtol=1e-4)
   with monkeypatch.context() as patch:
-    runs.interrupted_at(8, patch)
-    with pytest.raises(runs.loop.Interrupted):
-      runs.train(config, tmp_path / "again")
-  _, again = runs.train(config, tmp_path / "again")
-  runs.same_state(once, again)
+    small_runs.interrupted_at(8, patch)
+    with pytest.raises(small_runs.loop.Interrupted):
+      small_runs.train(config, tmp_path / "again")
+  _, again = small_runs.train(config, tmp_path / "again")
+  small_runs.same_state(once, again)
 
 
 def test_training_starts_from_the_weights_and_a_new_head(config, tmp_path, monkeypatch):
@@ -95,15 +94,15 @@ def test_what_does_not_fit_together_is_named(config, tmp_path, changes, line):
     else:
       config.update_from_flattened_dict({field: value})
   with pytest.raises(UserError) as error:
-    runs.train(config, tmp_path / "run")
+    small_runs.train(config, tmp_path / "run")
   assert line in str(error.value)
   assert not (tmp_path / "run").exists()
 
 
 def test_images_are_not_for_text_models_and_texts_not_for_pixels(config, tmp_path):
   with pytest.raises(UserError, match="model.name=bert_tiny is for texts, dataset.name=digits is of images"):
-    runs.train(runs.config(model="bert_tiny"), tmp_path / "run")
+    small_runs.train(small_runs.config(model="bert_tiny"), tmp_path / "run")
   config.features = {"name": "pixels", "components": 4}
   config.factors = rsd15k.get_config("selector=rrd").factors
   with pytest.raises(UserError, match="features.name=pixels is for images, dataset.name=rsd15k is of texts"):
-    runs.train(config, tmp_path / "run")
+    small_runs.train(config, tmp_path / "run")

@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
-from conftest import ROOT
 
 from dynsel_jax import models
 from dynsel_jax.models import vit, vit_weights
 from dynsel_jax.models.weights import Weights
 from dynsel_jax.options import UserError
+from tests.support import ROOT
 
 KEY = jax.random.key(0)
 SIZES = vit.Sizes(4, 16, 2, 2, 24, epsilon=1e-12)

@@ -6,10 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import simulation
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from simulation import NUM_CLASSES, NUM_SAMPLES
 
 from dynsel_jax.options import UserError
 from dynsel_jax.selectors import memory, ranking
@@ -17,6 +15,8 @@ from dynsel_jax.selectors.class_balanced import class_balanced, class_shares
 from dynsel_jax.selectors.noise_guarded import noise_guarded
 from dynsel_jax.selectors.rescaled import rescaled
 from dynsel_jax.types import SampleTable, Selection, Selector
+from tests.support import simulation
+from tests.support.simulation import NUM_CLASSES, NUM_SAMPLES
 
 quick = functools.partial(jax.jit, compiler_options=simulation.QUICK)
 LABELS = np.asarray(simulation.table().labels)

@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import simulation
-from simulation import BATCH_SIZE, NUM_CLASSES, NUM_SAMPLES
 
 from dynsel_jax import selectors
 from dynsel_jax.selectors import wrapping
+from tests.support import simulation
+from tests.support.simulation import BATCH_SIZE, NUM_CLASSES, NUM_SAMPLES
 
 EPOCHS = 4
 OPTIONS = {"annealed": {"first": 0.25, "last": 0.25}, "noise_guarded": {"drop": 0.3, "first": 0.5}}

@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import simulation
-from simulation import NUM_SAMPLES
 
 from dynsel_jax.options import UserError
 from dynsel_jax.selectors import ranking, wrappers
 from dynsel_jax.types import Selection, Selector
+from tests.support import simulation
+from tests.support.simulation import NUM_SAMPLES
 
 quick = functools.partial(jax.jit, compiler_options=simulation.QUICK)
 

@@ -29,6 +29,8 @@ def prepare(data_dir, set_name, splits, *, channels=3, num_classes=2, features=N
   with tfds.core.registered.skip_registration():
 
     class Builder(tfds.core.GeneratorBasedBuilder):
+      # Beside a class of a package TensorFlow Datasets looks for files, with a library that it does not install.
+      __module__ = "image_sets"
       name = set_name
       VERSION = tfds.core.Version("1.0.0")
 

@@ -1,23 +1,26 @@
 """Trains `full` by the library and by a loop written by hand, and asserts that the bits agree.
 
-A program of its own, so that it is compiled as a user's would be: `python tests/plain_training.py WORKDIR`, with
-the root and `tests` on the path.
+A program of its own, so that it is compiled as a user's would be; from the root:
+`python -m tests.support.plain_training WORKDIR`.
 """
 
 import sys
 
-import conftest  # noqa: F401  # before jax, whose settings it makes
+# Before jax, whose settings it makes.
+from tests import conftest  # noqa: F401
+
+# isort: split
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import runs
 
 from dynsel_jax import data, models, selectors
 from dynsel_jax.data import gather
 from dynsel_jax.training import schedules
 from dynsel_jax.training.steps import Purpose
 from dynsel_jax.types import SampleTable
+from tests.support import small_runs
 
 
 def _plain_training(made):
@@ -74,8 +77,8 @@ def _options(made):
 
 
 def main(workdir):
-  made = runs.config("full", model="resnet_patch")
-  _, state = runs.train(made, workdir)
+  made = small_runs.config("full", model="resnet_patch")
+  _, state = small_runs.train(made, workdir)
   params, batch_stats = _plain_training(made)
   jax.tree.map(np.testing.assert_array_equal, state.train.params, params)
   jax.tree.map(np.testing.assert_array_equal, state.train.batch_stats, batch_stats)
