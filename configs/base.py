@@ -1,13 +1,16 @@
-"""What every config has, and how variants are named: `--config=configs/NAME.py:key=value,key=value`.
+"""The fields of every config, and its variants: `--config=configs/NAME.py:key=value,key=value`.
 
     size=cpu|smoke       a run for two CPU cores, or one of seconds
     selector=NAME        any registered method, or a dotted path to your own: my_lab.my_module:my_selector
     wrap=NAME+NAME       wrappers around the selector, the first innermost: annealed+class_balanced
     model=NAME, optimizer=NAME, schedule=NAME
+    task=NAME            classification, regression, or a dotted path to your own: my_lab.my_task:task
+    dataset=NAME         another data set than the file's, most usefully your own: my_lab.my_data:load
     features=NAME        where the factor scores come from that a method such as rrd reads:
                          backbone, clip, efficientnet, file, pixels, sentence
 
-A variant chooses what has options of its own; every other field, and every option, is a flag:
+A model may also be named by the path of your own: my_lab.my_net:net. A variant chooses among things with options of
+their own; every other field, and every option, is a flag:
 `--config.selector.keep_fraction=0.3`, `--config.wrappers.annealed.last=0.1`.
 """
 
@@ -16,15 +19,16 @@ from typing import Any
 
 import ml_collections
 
-from dynsel_jax import data, models, options, selectors
+from dynsel_jax import data, models, options, selectors, tasks
 from dynsel_jax.data import noise, text
 from dynsel_jax.models.weights import MINILM
-from dynsel_jax.selectors import wrapping
-from dynsel_jax.training import factor_columns, optimizers, schedules, score_file, spaces
+from dynsel_jax.offline import factor_stage, feature_registry, score_file
+from dynsel_jax.selectors import wrappers
+from dynsel_jax.training import optimizers, schedules
 
 __all__ = ["get_config", "parse", "small_images", "texts"]
 
-CHOICES = ("features", "model", "optimizer", "schedule", "selector", "wrap")
+CHOICES = ("dataset", "features", "model", "optimizer", "schedule", "selector", "task", "wrap")
 
 
 def parse(variants: str, sizes: tuple[str, ...]) -> dict[str, str]:
@@ -49,15 +53,15 @@ def _choice(name: str, defaults: Mapping[str, Any]) -> ml_collections.ConfigDict
 
 
 def _wrappers(names: tuple[str, ...]) -> ml_collections.ConfigDict:
-  sections = [wrapping.section(name) for name in names]
+  sections = [wrappers.section(name) for name in names]
   if len(set(sections)) < len(sections):
     raise options.UserError(f"wrap={'+'.join(names)!r} names a wrapper twice")
-  of_each = {section: wrapping.defaults(name) for section, name in zip(sections, names, strict=True)}
+  of_each = {section: wrappers.defaults(name) for section, name in zip(sections, names, strict=True)}
   return ml_collections.ConfigDict({"names": names, **of_each})
 
 
 def get_config(
-  dataset: str,
+  name: str,
   *,
   model: str,
   selector: str = "full",
@@ -65,53 +69,56 @@ def get_config(
   schedule: str = "cosine",
   features: str = "",
   wrap: str = "",
+  dataset: str = "",
+  task: str = "classification",
   of_texts: bool = False,
 ) -> ml_collections.ConfigDict:
-  """Returns RRD's CIFAR recipe (arXiv 2603.04981, App. C) on `dataset`, for the benchmark's file to change.
+  """Returns RRD's CIFAR recipe (arXiv 2603.04981, App. C) on the data set `name`, as a base for the benchmark's file.
 
-  The sections `features` and `factors` are there if `features` is named or the selector reads factor scores, and
-  `wrappers`, with the options of each by its name, if `wrap` names any.
+  The sections `features` and `factors` are present if `features` is named or the selector reads factor scores, and
+  `wrappers`, with the options of each by its name, if `wrap` names any. `dataset` replaces `name`, with its own options.
   """
+  name = dataset or name
   config = ml_collections.ConfigDict(
     {
       "seed": 0,
       "dataset": {
-        "name": dataset,
-        "augmentations": () if of_texts else ("crop", "flip"),
+        "name": name,
+        "augmentations": () if of_texts or dataset else ("crop", "flip"),
         "label_noise": noise.defaults(),
-        **(text.defaults() if of_texts else {"data_dir": "", **data.defaults(dataset)}),
+        **(text.defaults() if of_texts else {"data_dir": "", **data.defaults(name)}),
       },
       "model": {"name": model, "dtype": "float32", **models.defaults(model)},
+      "task": _choice(task, tasks.defaults(task)),
       "selector": _choice(selector, selectors.defaults(selector)),
       "optimizer": _choice(optimizer, optimizers.defaults(optimizer)),
       "schedule": _choice(schedule, schedules.defaults(schedule)),
       "scores": score_file.defaults(),
       "learning_rate": 0.1,  # the schedule's largest
-      "label_smoothing": 0.0,
-      "weighting": "",  # "mean_one", "sum_to_n", or the method's own where empty
+      "loss_normalization": "",  # divisor of the weighted loss: "weight_sum", "batch_size"; empty takes the method's own
       "batch_size": 128,  # over all devices
       "eval_batch_size": 512,  # over all devices
       "epochs": 200,
-      "match_steps": False,  # raises the epochs until a run takes as many steps as full training; see `setup.matched`
+      "match_steps": False,  # raises the epochs until the run takes as many steps as full training; see `setup.matched`
       "checkpoint_every_steps": 1000,  # 0 saves at the end alone
-      "cache_dir": "",  # of decoded images, features and scores; by default in the user's cache folder
+      "cache_dir": "",  # for decoded images, features and scores; by default in the user's cache folder
     }
   )
-  if not features and set(selectors.columns(selector)) & set(factor_columns.COLUMNS):
+  if not features and set(selectors.columns(selector)) & set(factor_stage.COLUMNS):
     features = "sentence" if of_texts else "pixels"
   if features:
-    config.features = _choice(features, spaces.defaults(features))
-    config.factors = factor_columns.defaults()
+    config.features = _choice(features, feature_registry.defaults(features))
+    config.factors = factor_stage.defaults()
   if wrap:
     config.wrappers = _wrappers(tuple(wrap.split("+")))
   return config
 
 
-def small_images(dataset: str, variants: str, *, model: str = "resnet18") -> ml_collections.ConfigDict:
+def small_images(name: str, variants: str, *, model: str = "resnet18") -> ml_collections.ConfigDict:
   """Returns RRD's CIFAR recipe with `model`; size=cpu is `resnet_patch` for 15 epochs, size=smoke is one of them."""
   chosen = parse(variants, ("cpu", "smoke"))
   size = chosen.pop("size")
-  config = get_config(dataset, **{"model": model if size == "full" else "resnet_patch", **chosen})
+  config = get_config(name, **{"model": model if size == "full" else "resnet_patch", **chosen})
   if config.optimizer.name == "sgd":
     config.optimizer.nesterov = size != "full"  # the paper names momentum alone
   if size != "full":
@@ -121,7 +128,7 @@ def small_images(dataset: str, variants: str, *, model: str = "resnet18") -> ml_
   return config
 
 
-def texts(dataset: str, variants: str) -> ml_collections.ConfigDict:
+def texts(name: str, variants: str) -> ml_collections.ConfigDict:
   """Returns RRD's recipe for RSD-15K (arXiv 2603.04981, App. C): RoBERTa-base, AdamW at 2e-5, batch 16, 3 epochs.
 
   The paper names no schedule and no decay: these are the usual ones of fine-tuning. size=cpu is MiniLM-L6 at 5e-5 and
@@ -132,7 +139,7 @@ def texts(dataset: str, variants: str) -> ml_collections.ConfigDict:
   size = chosen.pop("size")
   model = {"full": "roberta_base", "cpu": "minilm_l6", "smoke": "bert_tiny"}[size]
   named = {"model": model, "optimizer": "adamw", "schedule": "linear", **chosen}
-  config = get_config(dataset, **named, of_texts=True)
+  config = get_config(name, **named, of_texts=True)
   folders = {"roberta_base": "roberta-base", "bert_base": "bert-base-uncased", "minilm_l6": MINILM}
   pretrained = folders.get(config.model.name, "")
   config.dataset.tokenizer = pretrained

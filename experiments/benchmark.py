@@ -30,8 +30,8 @@ import optax
 from flax.training import train_state
 
 from configs import cifar10, digits
-from dynsel_jax import data, options, selectors
-from dynsel_jax.training import loop, setup, timing
+from dynsel_jax import data, offline, options, selectors
+from dynsel_jax.training import setup
 from dynsel_jax.training.state import RunState
 from dynsel_jax.types import SampleTable, Signals
 from experiments.benchmarks import factors, in_turn, seconds_of, stream
@@ -51,13 +51,13 @@ def _plain_flax(run: setup.Run, config: ml_collections.ConfigDict) -> Callable[[
   # On one device: the axis over which the library's model spreads a batch is not there.
   module = recipe.module.clone(axis_name=None)
   state = _PlainState.create(apply_fn=module.apply, params=variables.params, tx=tx, batch_stats=variables.batch_stats)
-  images, labels = np.asarray(run.source.train.inputs), np.asarray(run.source.train.labels)
+  images, labels = np.asarray(run.source.train["inputs"]), np.asarray(run.source.labels)
   order = np.random.default_rng(0).permutation(len(labels)).astype(np.int32)
   valid = np.ones(config.batch_size, bool)
 
   @functools.partial(jax.jit, donate_argnums=0)
   def step(state: _PlainState, key: jax.Array, index: jax.Array, inputs: jax.Array, labels: jax.Array) -> _PlainState:
-    inputs = recipe.normalize(recipe.augment(key, index, inputs))
+    inputs = recipe.task.inputs(key, index, {"inputs": inputs})["inputs"]
 
     def mean_loss(params: Any) -> tuple[jax.Array, Any]:
       (logits, _), new = state.apply_fn(
@@ -84,23 +84,32 @@ def _synthetic_cifar() -> data.Source:
   rng = np.random.default_rng(0)
 
   def dataset(size: int) -> data.Dataset:
-    return data.Dataset(rng.integers(0, 256, (size, 32, 32, 3), np.uint8), rng.integers(0, 10, size).astype(np.int32))
+    return {
+      "inputs": rng.integers(0, 256, (size, 32, 32, 3), np.uint8),
+      "labels": rng.integers(0, 10, size).astype(np.int32),
+    }
 
-  return data.Source("synthetic", dataset(12_800), dataset(500), 10, (0.5,) * 3, (0.25,) * 3, "synthetic", "synthetic")
+  return data.from_arrays("synthetic", dataset(12_800), dataset(500), num_classes=10)
+
+
+def _built(config: ml_collections.ConfigDict) -> setup.Run:
+  """Builds a run on synthetic data on one device."""
+  source = _synthetic_cifar()
+  return setup.build(setup.parts(config, source, jax.devices()[:1]), setup.table_of(source))
 
 
 def benchmark_step(model: str = "resnet_patch") -> None:
   """Prints our step and the plain Flax step, at batch 128 of 32x32 images."""
   config = cifar10.get_config(f"size=cpu,selector=full,model={model}")
-  run = setup.build(config, _synthetic_cifar(), timing.Timers(), jax.devices()[:1])
+  run = _built(config)
   plain = _plain_flax(run, config)
-  state, _ = run.programs.plan(run.devices.copy(run.initial), run.fixed, 0)
+  state, _ = run.programs.plan(run.devices.copy(run.initial), run.arrays, 0)
   steps = 10
 
   def ours() -> RunState:
     nonlocal state
     for step in range(steps):
-      state = run.programs.train(state, run.fixed, 0, step, 1)
+      state = run.programs.train(state, run.arrays, 0, step, 1)
     return state
 
   def reference() -> Any:
@@ -118,16 +127,16 @@ def benchmark_thinned(model: str = "resnet_patch") -> None:
   With a backward pass at the price of two forward passes, the ratio would be (128 + 32 + 64) / (3 * 128) = 0.583.
   """
   config = cifar10.get_config(f"size=cpu,selector=es,model={model}")
-  run = setup.build(config, _synthetic_cifar(), timing.Timers(), jax.devices()[:1])
+  run = _built(config)
   epoch, steps = config.epochs // 2, 10  # in the middle, where ES thins
 
   def repeated(program: Callable[..., RunState]) -> Callable[[], RunState]:
-    state, _ = run.programs.plan(run.devices.copy(run.initial), run.fixed, epoch)
+    state, _ = run.programs.plan(run.devices.copy(run.initial), run.arrays, epoch)
 
     def call() -> RunState:
       nonlocal state
       for step in range(steps):
-        state = program(state, run.fixed, epoch, step, 1)
+        state = program(state, run.arrays, epoch, step, 1)
       return state
 
     return call
@@ -157,7 +166,7 @@ def benchmark_selecting() -> None:
     print(f"N = {size:,}: infobatch in numpy {reference:.4f} s")
     names = {column for name in selectors.METHODS for column in selectors.columns(name)}
     columns = {column: jnp.asarray(rng.random(size), jnp.float32) for column in names}
-    table = SampleTable(jnp.asarray(labels), classes, columns)
+    table = SampleTable(size, jnp.asarray(labels), classes, columns)
     for name in selectors.METHODS:
       selector = selectors.create(name, table, 200)
       state = _after_an_epoch(selector, losses, labels)
@@ -174,12 +183,9 @@ def _after_an_epoch(selector: Any, losses: np.ndarray, labels: np.ndarray) -> An
   everything = Signals(
     index=jnp.arange(len(labels), dtype=jnp.int32),
     loss=jnp.asarray(losses),
-    confidence=jnp.maximum(probability, 1 - probability),
-    margin=2 * probability - 1,
-    el2n=1 - probability,
-    correct=probability > 0.5,
     trained=jnp.ones(len(labels), bool),
     epoch=jnp.int32(0),
+    extras={"confidence": jnp.maximum(probability, 1 - probability), "correct": probability > 0.5},
   )
   return jax.jit(selector.observe)(selector.init(jax.random.key(0)), everything)
 
@@ -194,7 +200,7 @@ def benchmark_subset(name: str = "digits") -> None:
     config.epochs = epochs
     config.checkpoint_every_steps = 0  # a checkpoint that is written in the background would be counted as training
     with tempfile.TemporaryDirectory() as workdir, contextlib.redirect_stdout(io.StringIO()):
-      return loop.train_and_evaluate(config, workdir).summary["seconds"]["training"]
+      return offline.train_and_evaluate(config, workdir).summary["seconds"]["training"]
 
   taken = [(training_seconds("random"), training_seconds("full")) for _ in range(pairs)]
   random, full = (statistics.median(column) for column in zip(*taken, strict=True))

@@ -1,4 +1,4 @@
-"""What every entry point shares: one clear line, and an exit status, for what ends a program early.
+"""Shared by every entry point: one clear line, and an exit status, for every early end of a program.
 
 A wrong flag or value ends it with 2, a loss or gradient that is not finite with 1, and a signal during a run with 0.
 """
@@ -13,7 +13,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from dynsel_jax import options
-from dynsel_jax.training import loop
+from dynsel_jax.runs import interruption
 
 __all__ = ["run", "run_on_config"]
 
@@ -77,9 +77,9 @@ def run(main: Callable[..., Any], *, with_arguments: bool = False) -> None:
       return main(*others) or 0
     except options.UserError as error:
       return _fail(str(error))
-    except loop.NonFiniteError as error:
+    except interruption.NonFiniteError as error:
       return _fail(str(error), status=1)
-    except loop.Interrupted as stopped:
+    except interruption.Interrupted as stopped:
       # A note says what the same command does where it does not continue, see `backbone`.
       then = getattr(stopped, "__notes__", ["the same command continues it"])
       print("; ".join([str(stopped), *then]), file=sys.stderr)

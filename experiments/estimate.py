@@ -16,12 +16,12 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 from absl import flags
 
-from dynsel_jax import data, options
-from dynsel_jax.training import setup, steps, timing
+from dynsel_jax import data, offline, options
+from dynsel_jax.runs import timing
+from dynsel_jax.training import evaluation, setup
 from experiments import cli
 
 
@@ -35,7 +35,7 @@ class Timed(NamedTuple):
   num_samples: int
   batch_size: int
   epochs: int
-  full_share: float  # share of the epochs that take the full data, rho
+  full_fraction: float  # share of the epochs that take the full data, rho
 
 
 class Estimate(NamedTuple):
@@ -59,12 +59,12 @@ def estimate(timed: Timed, keep_fraction: float) -> Estimate:
     return Estimate("full", full, timed.epochs * full, 1.0, 1.0, 0.0)
   kept_steps = math.ceil(math.floor(keep_fraction * timed.num_samples + 1e-6) / timed.batch_size)
   kept = kept_steps * timed.step + timed.evaluating
-  full_epochs = math.ceil(timed.full_share * timed.epochs - 1e-6)
+  full_epochs = math.ceil(timed.full_fraction * timed.epochs - 1e-6)
   share = full_epochs / timed.epochs
   epoch = (1 - share) * kept + share * full + timed.selecting
   run = timed.offline + timed.epochs * epoch
   pays = 0.0 if not timed.offline else timed.offline / (full - epoch) if full > epoch else math.inf
-  ideal = 1 / ((1 - timed.full_share) * keep_fraction + timed.full_share)
+  ideal = 1 / ((1 - timed.full_fraction) * keep_fraction + timed.full_fraction)
   return Estimate(f"{keep_fraction:.0%} kept", epoch, run, timed.epochs * full / run, ideal, pays)
 
 
@@ -85,24 +85,27 @@ def measure(config: ml_collections.ConfigDict, num_steps: int) -> Timed:
   with tempfile.TemporaryDirectory() as empty:
     uncached = config.copy_and_resolve_references().unlock()
     uncached.cache_dir = empty
-    run = setup.build(uncached, data.prepare(config.dataset.to_dict(), config.cache_dir), timers)
+    source = data.prepare(config.dataset.to_dict(), config.cache_dir)
+    parts = setup.parts(uncached, source)
+    columns, _ = offline.columns(uncached, source, timers)
+    run = setup.build(parts, setup.table_of(source, columns))
   if run.recipe.selector.thin is not None:
     raise options.UserError(f"selector={name} trains on parts of its batches; only whole ones are estimated")
-  state, programs, fixed = run.devices.copy(run.initial), run.programs, run.fixed
+  state, programs, arrays = run.devices.copy(run.initial), run.programs, run.arrays
   epoch, planning = int(config.get("wrappers", {}).get("annealed", {}).get("first", 0.0) * config.epochs), []
   for _ in range(4):
     start = time.perf_counter()
-    state, _ = jax.block_until_ready(programs.plan(state, fixed, epoch))
+    state, _ = jax.block_until_ready(programs.plan(state, arrays, epoch))
     planning.append(time.perf_counter() - start)
   # The first epoch that the config does not give to the full data: a selector may take all of it, to see it once.
-  warms_up = int(state.plan.size) == run.source.train.labels.shape[0] and config.selector.keep_fraction < 1
+  warms_up = int(state.plan.size) == run.source.num_samples and config.selector.keep_fraction < 1
   whole = int(state.plan.size) // config.batch_size  # steps whose batches are full
   count = min(programs.steps_per_call, whole)
   taken = []
   for call in range(1 + math.ceil(num_steps / count)):
     first = (call * count) % (whole - count + 1)
     start = time.perf_counter()
-    state = jax.block_until_ready(programs.train(state, fixed, epoch, first, count))
+    state = jax.block_until_ready(programs.train(state, arrays, epoch, first, count))
     taken.append((time.perf_counter() - start) / count)
   spent = timers.seconds()
   return Timed(
@@ -110,24 +113,24 @@ def measure(config: ml_collections.ConfigDict, num_steps: int) -> Timed:
     selecting=statistics.median(planning[1:]),
     evaluating=_evaluating(run, config.eval_batch_size, state),
     offline=spent["features"] + spent["factors"],
-    num_samples=run.source.train.labels.shape[0],
+    num_samples=run.source.num_samples,
     batch_size=config.batch_size,
     epochs=config.epochs,
-    full_share=min(1.0, setup.full_share(config) + warms_up / config.epochs),
+    full_fraction=min(1.0, setup.full_fraction(config) + warms_up / config.epochs),
   )
 
 
 def _evaluating(run: setup.Run, batch_size: int, state: Any) -> float:
   """Returns the seconds of an evaluation, from batches over the whole of it: texts come sorted by length."""
-  programs, num_steps = run.programs, math.ceil(run.source.test.labels.shape[0] / batch_size)
+  programs, num_samples = run.programs, run.feed.evaluated["test"]
+  num_steps = math.ceil(num_samples / batch_size)
   count = min(programs.steps_per_call, num_steps)
-  zeros = (jnp.zeros((), dtype) for dtype in (jnp.float32, jnp.int32, jnp.int32))
-  sums = run.devices.copy(steps.Evaluation(*zeros))
+  sums = run.devices.copy(evaluation.empty(run.recipe, state.train, run.arrays, num_samples))
   taken = []
   for call in range(9):  # the first compiles
     first = max(call - 1, 0) * (num_steps - count) // 7
     start = time.perf_counter()
-    sums = jax.block_until_ready(programs.evaluate(sums, state.train, run.fixed, first, count))
+    sums = jax.block_until_ready(programs.evaluate(sums, state.train, run.arrays, first, count))
     taken.append(time.perf_counter() - start)
   return statistics.mean(taken[1:]) * num_steps / count
 

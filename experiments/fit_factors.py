@@ -25,9 +25,10 @@ from scipy import stats
 
 from dynsel_jax import data, options
 from dynsel_jax.factors import examples, files, quality
+from dynsel_jax.offline import factor_stage
 from dynsel_jax.report import factor_page
-from dynsel_jax.training import factor_columns, timing
-from dynsel_jax.training.workdir import check_writable
+from dynsel_jax.runs import timing
+from dynsel_jax.runs.workdir import check_writable
 from experiments import cli
 
 PARTS = ("features", "codes", "columns")  # of the stage, in their order
@@ -35,7 +36,7 @@ NUM_FACTORS, NUM_SAMPLES = 12, 10  # shown of the common and of the rare factors
 NUM_CLASSES, NUM_BEST = 10, 6  # classes of which the best samples are shown; how many by each score
 
 
-def prepare(config: ml_collections.ConfigDict, folder: pathlib.Path) -> tuple[data.Source, factor_columns.Stage]:
+def prepare(config: ml_collections.ConfigDict, folder: pathlib.Path) -> tuple[data.Source, factor_stage.Stage]:
   """Returns the config's data set and offline stage, of which nothing has been made yet.
 
   Raises:
@@ -45,7 +46,7 @@ def prepare(config: ml_collections.ConfigDict, folder: pathlib.Path) -> tuple[da
   if "features" not in config:
     raise options.UserError("the config has no features; name them: --config=FILE:features=pixels")
   source = data.prepare(config.dataset.to_dict(), config.cache_dir)
-  return source, factor_columns.Stage(config, source, timing.Timers())
+  return source, factor_stage.Stage(config, source, timing.Timers())
 
 
 def fit_factors(config: ml_collections.ConfigDict, folder: pathlib.Path) -> dict[str, Any]:
@@ -66,7 +67,7 @@ def fit_factors(config: ml_collections.ConfigDict, folder: pathlib.Path) -> dict
     "dataset": source.name,
     "data_fingerprint": source.fingerprint,
     "settings": {"features": config.features.to_dict(), "factors": config.factors.to_dict()},
-    "num_samples": len(source.train.labels),
+    "num_samples": source.num_samples,
     "num_classes": source.num_classes,
     "class_names": source.class_names,
     "width": stage.features.shape[1],
@@ -99,13 +100,13 @@ def _correlation(one: np.ndarray, other: np.ndarray) -> dict[str, float | None]:
   return {"pearson": float(stats.pearsonr(one, other)[0]), "spearman": float(stats.spearmanr(one, other)[0])}
 
 
-def _factor_examples(stage: factor_columns.Stage, source: data.Source) -> dict[str, np.ndarray]:
+def _factor_examples(stage: factor_stage.Stage, source: data.Source) -> dict[str, np.ndarray]:
   """Returns the most common and the rarest factors that fire at all, their strongest samples, and their classes."""
   frequency = stage.statistics.firing_frequency
   rising = np.argsort(frequency, kind="stable")
   firing = rising[frequency[rising] > 0]
   shown = {"common": firing[::-1][:NUM_FACTORS], "rare": firing[:NUM_FACTORS]}
-  labels = jnp.asarray(source.train.labels)
+  labels = jnp.asarray(source.labels)
   arrays: dict[str, np.ndarray] = {}
   for group, latents in shown.items():
     placed = jnp.asarray(latents, jnp.int32)
@@ -113,7 +114,7 @@ def _factor_examples(stage: factor_columns.Stage, source: data.Source) -> dict[s
     counts = examples.class_counts(stage.codes, placed, labels, num_classes=source.num_classes)
     found = {"latents": latents, "samples": samples, "values": values, "class_counts": counts}
     if _has_images(source):
-      found["images"] = source.train.inputs[np.asarray(samples)]
+      found["images"] = source.train["inputs"][np.asarray(samples)]
     arrays |= {f"{group}_{name}": np.asarray(array) for name, array in found.items()}
   return arrays
 
@@ -122,19 +123,19 @@ def _sample_examples(columns: dict[str, np.ndarray], source: data.Source) -> dic
   """Returns the images with the highest scores of some classes; nothing for a set without images."""
   if not _has_images(source):
     return {}
-  classes = np.unique(source.train.labels)[:NUM_CLASSES]
-  members = [np.flatnonzero(source.train.labels == label) for label in classes]
+  classes = np.unique(source.labels)[:NUM_CLASSES]
+  members = [np.flatnonzero(source.labels == label) for label in classes]
   count = min(NUM_BEST, *(member.size for member in members))
   arrays = {"class_labels": classes}
   for name, score in columns.items():
     best = [member[np.argsort(-score[member], kind="stable")[:count]] for member in members]
     arrays[f"class_{name}_samples"] = np.array(best)
-    arrays[f"class_{name}_images"] = source.train.inputs[np.array(best)]
+    arrays[f"class_{name}_images"] = source.train["inputs"][np.array(best)]
   return arrays
 
 
 def _has_images(source: data.Source) -> bool:
-  return source.train.inputs.ndim == 4  # a text is a row of tokens
+  return source.train["inputs"].ndim == 4  # a text is a row of tokens
 
 
 def main(config: ml_collections.ConfigDict, workdir: str) -> None:

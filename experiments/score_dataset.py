@@ -14,25 +14,26 @@ import ml_collections
 from absl import flags
 
 from dynsel_jax import data
-from dynsel_jax.training import parallel, score_file, scoring
+from dynsel_jax.offline import proxy_scores, score_file
+from dynsel_jax.training import parallel
 from experiments import cli
 
-_SCORES = flags.DEFINE_list("scores", list(scoring.DEFAULT_SCORES), f"Which, of {', '.join(scoring.SCORES)}.")
+_SCORES = flags.DEFINE_list("scores", list(proxy_scores.DEFAULT_SCORES), f"Which, of {', '.join(proxy_scores.SCORES)}.")
 _WINDOW = flags.DEFINE_integer("window", 10, "Epochs of the sliding window of dual, dyn_unc and tdds.")
 _EARLY_EPOCHS = flags.DEFINE_integer("early_epochs", 10, "Over how many first epochs el2n and grand are averaged.")
 
 
 def main(config: ml_collections.ConfigDict, workdir: str) -> None:
   """Scores, and says where the file is."""
-  scoring.check(config, _SCORES.value, _WINDOW.value)
+  proxy_scores.check(config, _SCORES.value, _WINDOW.value)
   source = data.prepare(config.dataset.to_dict(), config.cache_dir)
-  recipe = scoring.proxy_config(config, "full").to_dict()
+  recipe = proxy_scores.proxy_config(config, "full").to_dict()
   settings = {"scores": _SCORES.value, "window": _WINDOW.value, "early_epochs": _EARLY_EPOCHS.value}
-  columns = scoring.score(config, workdir, **settings, prepare=lambda *_: source)
+  columns = proxy_scores.score(config, workdir, **settings, prepare=lambda *_: source)
   if parallel.is_first_process():
     path = pathlib.Path(workdir, "scores.npz")
     score_file.write(path, columns, source.fingerprint, {"config": recipe, **settings})
-    print(f"{path}: {', '.join(columns)} of {source.train.labels.shape[0]:,} samples")
+    print(f"{path}: {', '.join(columns)} of {source.num_samples:,} samples")
 
 
 if __name__ == "__main__":

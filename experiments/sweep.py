@@ -22,11 +22,11 @@ from absl import flags
 
 from configs.sweeps import base
 from dynsel_jax import data, options
-from dynsel_jax.training import loop
-from dynsel_jax.training.workdir import Workdir, check_writable
+from dynsel_jax.runs.interruption import Interrupted, stop_requests
+from dynsel_jax.runs.workdir import Workdir, check_writable
 from experiments import cli
-from experiments.sweeps import making, workers
-from experiments.sweeps.board import Board
+from experiments.sweeps import run_cell, workers
+from experiments.sweeps.progress_table import ProgressTable
 
 
 def _module(path: str) -> ModuleType:
@@ -78,38 +78,40 @@ def _finished(config: ml_collections.ConfigDict, folder: pathlib.Path) -> dict[s
 
 
 def _waiting(
-  cells: Sequence[base.Cell], configs: Mapping[str, ml_collections.ConfigDict], board: Board
-) -> Iterator[tuple[base.Cell, making.Task]]:
+  cells: Sequence[base.Cell], configs: Mapping[str, ml_collections.ConfigDict], table: ProgressTable
+) -> Iterator[tuple[base.Cell, run_cell.Task]]:
   """Yields the cells that are not finished; one that cannot be made or continued is noted as failed."""
   for cell in cells:
-    task = making.Task(cell.name, configs[cell.name], board.workdir / cell.name)
+    task = run_cell.Task(cell.name, configs[cell.name], table.workdir / cell.name)
     try:
       if _finished(task.config, task.folder) is None:
         yield cell, task
       else:  # by another process, if it failed here
         (task.folder / "error.txt").unlink(missing_ok=True)
     except options.UserError as error:
-      board.failed(cell, making.failure(error))
+      table.failed(cell, run_cell.failure(error))
 
 
-def _one_after_another(waiting: Iterator[tuple[base.Cell, making.Task]], board: Board, stop: Callable[[], str]) -> None:
+def _one_after_another(
+  waiting: Iterator[tuple[base.Cell, run_cell.Task]], table: ProgressTable, stop: Callable[[], str]
+) -> None:
   """Makes the cells in this process.
 
   Raises:
     Interrupted: a signal asked to stop.
   """
-  prepare = making.remembering_the_last(data.prepare)
+  prepare = run_cell.remembering_the_last(data.prepare)
   for cell, task in waiting:
     if stop():
-      raise loop.Interrupted(f"stopped by {stop()} before {cell.name}")
-    board.begin(cell)
-    outcome = making.make(task, prepare=prepare, stop=stop)
-    board.end(cell, outcome)
+      raise Interrupted(f"stopped by {stop()} before {cell.name}")
+    table.begin(cell)
+    outcome = run_cell.make(task, prepare=prepare, stop=stop)
+    table.end(cell, outcome)
     if outcome.state == "stopped":
-      raise loop.Interrupted(f"{cell.name}: {outcome.text}")
+      raise Interrupted(f"{cell.name}: {outcome.text}")
 
 
-def sweep(argument: str, workdir: str, processes: int = 1) -> Board:
+def sweep(argument: str, workdir: str, processes: int = 1) -> ProgressTable:
   """Makes the runs of the sweep that are not finished; returns what became of each.
 
   Args:
@@ -125,29 +127,29 @@ def sweep(argument: str, workdir: str, processes: int = 1) -> Board:
   cells = read_sweep(argument)
   configs = {cell.name: config_of(cell) for cell in cells}
   check_writable(workdir)
-  board = Board(cells, pathlib.Path(workdir))
-  waiting = _waiting(cells, configs, board)
-  with loop.stop_requests() as stop:
+  table = ProgressTable(cells, pathlib.Path(workdir))
+  waiting = _waiting(cells, configs, table)
+  with stop_requests() as stop:
     try:
       if processes == 1:
-        _one_after_another(waiting, board, stop)
+        _one_after_another(waiting, table, stop)
       else:
-        workers.run(waiting, board, stop, processes)
+        workers.run(waiting, table, stop, processes)
     finally:
-      board.show(in_place=False)
-  return board
+      table.show(in_place=False)
+  return table
 
 
 def main() -> int:
   """Makes the runs, and prints the table."""
-  making.keep_programs()
+  run_cell.keep_programs()
   try:
-    board = sweep(flags.FLAGS.sweep, flags.FLAGS.workdir, flags.FLAGS.processes)
-  except loop.Interrupted as stopped:
+    table = sweep(flags.FLAGS.sweep, flags.FLAGS.workdir, flags.FLAGS.processes)
+  except Interrupted as stopped:
     print(f"{stopped}; the same command continues the sweep", file=sys.stderr)
     return 0
-  print(board.table())
-  return 1 if board.failures else 0
+  print(table.table())
+  return 1 if table.failures else 0
 
 
 if __name__ == "__main__":

@@ -8,8 +8,9 @@ import jax
 import ml_collections
 from absl import flags
 
-from dynsel_jax import options
-from dynsel_jax.training import console, loop, parallel
+from dynsel_jax import offline, options
+from dynsel_jax.runs import console
+from dynsel_jax.training import parallel
 from experiments import cli
 
 _DISTRIBUTED = flags.DEFINE_bool(
@@ -33,9 +34,9 @@ def _join_processes() -> None:
 def main(config: ml_collections.ConfigDict, workdir: str) -> None:
   """Runs, and prints the closing summary."""
   _join_processes()
-  result = loop.train_and_evaluate(config, workdir)
+  result = offline.train_and_evaluate(config, workdir)
   if parallel.is_first_process():
-    print(console.closing_lines(result.summary, workdir))
+    print(console.closing_lines(result.summary, result.run.recipe.task.metric, workdir))
 
 
 if __name__ == "__main__":

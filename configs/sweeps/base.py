@@ -20,7 +20,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from dynsel_jax import options, selectors
-from dynsel_jax.training import factor_columns
+from dynsel_jax.offline import factor_stage
 
 __all__ = [
   "Axis",
@@ -124,7 +124,7 @@ def seeds(count: int) -> list[Point]:
 
 def needs_no_file() -> list[str]:
   """Returns the registered methods that a run can use as it is: all columns that they read are made for them."""
-  return [name for name in selectors.METHODS if set(selectors.columns(name)) <= set(factor_columns.COLUMNS)]
+  return [name for name in selectors.METHODS if set(selectors.columns(name)) <= set(factor_stage.COLUMNS)]
 
 
 def config_of(chosen: Mapping[str, Any]) -> str:

@@ -69,9 +69,7 @@ def check(settings: dict[str, Any]) -> None:
   options.check_fraction("dataset.label_noise.rate", settings["rate"], zero=True)
   options.check_positive("dataset.label_noise.seed", settings["seed"], zero=True)
   if settings["class_map"] and settings["kind"] != "asymmetric":
-    raise options.UserError(
-      f"dataset.label_noise.class_map={settings['class_map']} needs kind='asymmetric'"
-    )
+    raise options.UserError(f"dataset.label_noise.class_map={settings['class_map']} needs kind='asymmetric'")
 
 
 def apply(source: Source, settings: dict[str, Any]) -> Source:
@@ -89,6 +87,4 @@ def apply(source: Source, settings: dict[str, Any]) -> Source:
   labels = noisy_labels(true_labels, source.num_classes, **settings)
   check_classes(source.name, labels, source.num_classes)
   fingerprint = hashlib.sha256(source.fingerprint.encode() + labels.tobytes()).hexdigest()
-  return source._replace(
-    train={**source.train, "labels": labels}, true_labels=true_labels, fingerprint=fingerprint
-  )
+  return source._replace(train={**source.train, "labels": labels}, true_labels=true_labels, fingerprint=fingerprint)

@@ -88,5 +88,6 @@ def _diabetes() -> dict[str, dict[str, np.ndarray]]:
 
   inputs, targets = standardised(inputs), standardised(targets)
   return {
-    split: {"inputs": inputs[rows], "targets": targets[rows]} for split, rows in (("train", ~in_test), ("test", in_test))
+    split: {"inputs": inputs[rows], "targets": targets[rows]}
+    for split, rows in (("train", ~in_test), ("test", in_test))
   }

@@ -84,7 +84,10 @@ def load(
   def with_texts(*arrays: np.ndarray) -> str:
     return hashlib.sha256((fingerprint(*arrays) + print_of_texts).encode()).hexdigest()
 
-  prints = with_texts(*(array for split in sets.values() for array in split.values())), with_texts(sets["train"]["inputs"])
+  prints = (
+    with_texts(*(array for split in sets.values() for array in split.values())),
+    with_texts(sets["train"]["inputs"]),
+  )
   lengths = _lengths([len(row) for row in ids["train"]], length_buckets, length)
   # The order of these rows means nothing, so they need no plan to be evaluated by length.
   sets |= {split: _by_length(sets[split], lengths, pad) for split in sets if split != "train"}

@@ -1,7 +1,7 @@
-"""Features from a model of this project: the penultimate activations of a run, or of a short run made for them.
+"""Features from a model of this project: the penultimate activations of a run, or of a warm-up run made for them.
 
-Host-side. RRD tries the latter as a stand-in for CLIP (arXiv 2603.04981, App. B.1, Table 7). The space lives here and
-not in `features`, which knows of no training; `spaces` offers it beside those.
+Host-side. RRD tries the latter as a stand-in for CLIP (arXiv 2603.04981, App. B.1, Table 7). The space lives here
+because `features` must not import training; `feature_registry` offers it beside the others.
 """
 
 import functools
@@ -21,13 +21,14 @@ from jax import Array
 from dynsel_jax import cache, models, options, selectors
 from dynsel_jax.data import Source, gather
 from dynsel_jax.features import images
-from dynsel_jax.training import checkpoint
+from dynsel_jax.runs.interruption import Interrupted
+from dynsel_jax.training import checkpoint, loop
 
 __all__ = ["Backbone", "backbone"]
 
 Variables = dict[str, Any]
 
-# Of a config, what no parameter of the warm-up run depends on; "dataset" is looked into.
+# Config fields that do not affect the parameters of the warm-up run; "dataset" is handled by field.
 _IDLE = ("cache_dir", "checkpoint_every_steps", "dataset", "eval_batch_size")
 
 
@@ -38,11 +39,11 @@ class Backbone:
     self._batch_size = batch_size
     self._folder = pathlib.Path(path) if path else None
     self._run = _warm_up(config, epochs) if self._folder is None else None
-    self.reads_labels = self._run is not None  # the warm-up run trains on them
+    self.reads_labels = self._run is not None  # as labels of the warm-up run
     self._model = _model_section(self._folder) if self._folder else config.model.to_dict()
 
   def settings(self) -> dict[str, Any]:
-    """Returns what the features depend on beside the data: the model's parameters, or the config of the run to make."""
+    """Returns everything but the data that the features depend on: the parameters, or the config of the warm-up run."""
     if self._run is None:
       leaves = traverse_util.flatten_dict(self._checkpoint, sep="/")
       return {"parameters": cache.checksum({name: np.asarray(leaf) for name, leaf in leaves.items()})}
@@ -54,7 +55,7 @@ class Backbone:
     """Returns the training set's features, `[N, D]` float32, in the order of the training set.
 
     Raises:
-      UserError: the samples are no images, or not such as the model was trained on.
+      UserError: the samples are not images, or not of the shape that the model was trained on.
     """
     images.check("backbone", source)
     variables = self._checkpoint if self._run is None else _trained(self._run, source)
@@ -66,11 +67,13 @@ class Backbone:
       return stages["features"]
 
     try:
-      jax.eval_shape(encode, variables, source.train.inputs[:1])
+      jax.eval_shape(encode, variables, source.train["inputs"][:1])
     except flax.errors.ScopeParamShapeError:
-      shape = source.train.inputs.shape[1:]
-      raise options.UserError(f"features.path={self._folder} was not trained on images of shape {shape}") from None
-    return images.encode("backbone", encode, variables, source.train.inputs, self._batch_size)
+      shape = source.train["inputs"].shape[1:]
+      raise options.UserError(
+        f"features.path={self._folder} holds a model that does not take images of shape {shape}"
+      ) from None
+    return images.encode("backbone", encode, variables, source.train["inputs"], self._batch_size)
 
   @functools.cached_property
   def _checkpoint(self) -> Variables:
@@ -79,40 +82,42 @@ class Backbone:
 
 
 def _warm_up(config: ml_collections.ConfigDict, epochs: int) -> ml_collections.ConfigDict:
-  """Returns the config of a plain run of `epochs` with the run's own recipe and the seed of its section `factors`."""
+  """Returns the config of a plain run of `epochs` with the run's own recipe and the seed of the section `factors`."""
   left_out = ("features", "factors", "scores", "wrappers")
   made = {name: value for name, value in config.to_dict().items() if name not in left_out}
   made["selector"] = {"name": "full", **selectors.defaults("full")}
-  made |= {"weighting": "", "epochs": epochs, "seed": config.factors.seed}
+  made |= {"loss_normalization": "", "epochs": epochs, "seed": config.factors.seed}
   return ml_collections.ConfigDict(made | {"checkpoint_every_steps": 0, "match_steps": False})
 
 
 def _trained(config: ml_collections.ConfigDict, source: Source) -> Variables:
-  """Makes the warm-up run, in a folder that is gone afterwards, and returns the model's variables."""
-  from dynsel_jax.training import loop  # a run within a run: the loop imports, in the end, this module
-
+  """Makes the warm-up run, in a temporary folder, and returns the model's variables."""
   if jax.process_count() > 1:
-    raise options.UserError("features.name=backbone trains a model over one process alone: name a run, features.path")
+    raise options.UserError(
+      "features.name=backbone trains a model in one process only: name a finished run in features.path"
+    )
   with tempfile.TemporaryDirectory() as workdir:
     try:
       state = loop.train_and_evaluate(config, workdir, prepare=lambda *_: source).state.train
-    except loop.Interrupted:
-      stopped = loop.Interrupted("stopped while the model of features.name=backbone was trained")
+    except Interrupted:
+      stopped = Interrupted("stopped while the model of features.name=backbone was trained")
       stopped.add_note("the same command trains it anew")
       raise stopped from None
   return jax.tree.map(np.asarray, {"params": state.params, "batch_stats": state.batch_stats})
 
 
 def _model_section(folder: pathlib.Path) -> dict[str, Any]:
-  """Returns the section `model` of the run that lies in `folder`.
+  """Returns the config's section `model` of the run in `folder`.
 
   Raises:
-    UserError: it is no run's folder, or has no checkpoint.
+    UserError: the folder does not hold a run, or has no checkpoint.
   """
   try:
     section = json.loads((folder / "config.json").read_text())["config"]["model"]
   except (OSError, ValueError, KeyError, TypeError):
-    raise options.UserError(f"features.path={str(folder)!r} is no run's folder: it has no config.json of one") from None
+    raise options.UserError(
+      f"features.path={str(folder)!r} is not the workdir of a run: it has no config.json that dynsel_jax wrote"
+    ) from None
   if not (folder / "checkpoints").is_dir() or checkpoint.latest_step(str(folder / "checkpoints")) is None:
     raise options.UserError(f"features.path={str(folder)!r} has no checkpoint")
   return section
@@ -121,22 +126,22 @@ def _model_section(folder: pathlib.Path) -> dict[str, Any]:
 def _module(section: dict[str, Any], variables: Variables) -> Any:
   settings = {name: value for name, value in section.items() if name not in ("name", "dtype")}
   if "weights" in settings:
-    settings["weights"] = ""  # what it began with; a checkpoint holds all of them
+    settings["weights"] = ""  # the checkpoint holds all parameters
   return models.create(section["name"], variables["params"]["head"]["bias"].shape[0], **settings)
 
 
 def backbone(config: ml_collections.ConfigDict, *, path: str = "", epochs: int = 10, batch_size: int = 512) -> Backbone:
-  """The penultimate activations, computed in float32, of a run's newest checkpoint or of a warm-up run.
+  """Builds the space of the penultimate activations, in float32, of a run's newest checkpoint or of a warm-up run.
 
   Args:
-    config: the run's, for the warm-up run: its model, optimizer, schedule and data, all samples, no selection.
-    path: the workdir of a run. Images are normalised by the statistics of the data set they are of. Without it a model
-      is trained first, which counts to the seconds of the features.
+    config: of the run, for the warm-up run: its model, optimizer, schedule and data, without selection.
+    path: the workdir of a run. Images are normalised by the statistics of their own data set. Without a path a model is
+      trained first, whose seconds count as those of the features.
     epochs: of the warm-up run.
-    batch_size: images a call.
+    batch_size: images per call.
 
   Raises:
-    UserError: `path` is no run's folder, or a number is less than 1.
+    UserError: `path` does not hold a run, or a number is less than 1.
   """
   options.check_positive("features.batch_size", batch_size)
   options.check_positive("features.epochs", epochs)

@@ -1,7 +1,4 @@
-"""The feature spaces that a config can name: those of `features`, and `backbone`, which must be able to train.
-
-Host-side.
-"""
+"""The feature spaces that a config can name: those of `features`, and `backbone`, which may train a model. Host-side."""
 
 import functools
 from typing import Any
@@ -9,7 +6,7 @@ from typing import Any
 import ml_collections
 
 from dynsel_jax import features, options
-from dynsel_jax.training import backbone
+from dynsel_jax.offline import backbone
 
 __all__ = ["create", "defaults"]
 
@@ -24,7 +21,7 @@ def defaults(name: str) -> dict[str, Any]:
 
 
 def create(config: ml_collections.ConfigDict) -> tuple[str, features.FeatureSpace]:
-  """Builds the feature space of a config's section `features`, and returns its name and it.
+  """Builds the feature space of a config's section `features`; returns its name and the space.
 
   Raises:
     UserError: the name or an option is not known, or a value is wrong.

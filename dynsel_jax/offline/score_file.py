@@ -1,8 +1,8 @@
-"""Score files: columns of static scores for one training set, `.npz`, with what they were made from. Host-side.
+"""Score files: `.npz` with columns of static scores of one training set, and their provenance. Host-side.
 
 Beside the columns, `[N]` float32 each, a file holds `data_fingerprint`; `made_from`, the proxy run's config as JSON;
-`key`, a hash of both; and `checksum`, one of the columns. `experiments.score_dataset` writes such files, and a config's
-section `scores` names the one that a selector reads.
+`key`, a hash of both; and `checksum`, of the columns. `experiments.score_dataset` writes such files, and the config's
+section `scores` names the file that a selector reads.
 """
 
 import json
@@ -34,13 +34,13 @@ def key_of(fingerprint: str, made_from: Mapping[str, Any]) -> str:
 
 
 def write(path: pathlib.Path, columns: cache.Arrays, fingerprint: str, made_from: Mapping[str, Any]) -> None:
-  """Writes a score file in one move.
+  """Writes a score file atomically.
 
   Args:
     path: of the file.
     columns: `[N]` float32 each.
-    fingerprint: the data's.
-    made_from: what the columns depend on beside the data; JSON must be able to hold it.
+    fingerprint: of the data.
+    made_from: everything but the data that the columns depend on; JSON must be able to hold it.
   """
   about = {
     "data_fingerprint": fingerprint,
@@ -54,10 +54,10 @@ def write(path: pathlib.Path, columns: cache.Arrays, fingerprint: str, made_from
 
 
 def read(path: pathlib.Path) -> tuple[cache.Arrays, dict[str, str]]:
-  """Returns the columns of a score file, and what it says of itself.
+  """Returns the columns of a score file, and its provenance.
 
   Raises:
-    UserError: there is no such file, it is no score file, or it is damaged.
+    UserError: the file is missing, damaged, or not a score file.
   """
   if not path.is_file():
     raise UserError(f"scores.path={str(path)!r} is not a file")
@@ -66,9 +66,13 @@ def read(path: pathlib.Path) -> tuple[cache.Arrays, dict[str, str]]:
       columns = dict(file.items())
     about = {name: str(columns.pop(name)) for name in _ABOUT}
   except (*cache.UNREADABLE, KeyError, TypeError):  # TypeError: a single array
-    raise UserError(f"scores.path={path} is no score file, or a damaged one") from None
+    raise UserError(
+      f"scores.path={path} is damaged, or not a score file; make one with experiments.score_dataset"
+    ) from None
   if about["checksum"] != cache.checksum(columns):
-    raise UserError(f"scores.path={path} is damaged: its checksum is wrong")
+    raise UserError(
+      f"scores.path={path} is damaged: its checksum is wrong; make it again with experiments.score_dataset"
+    )
   return columns, about
 
 
@@ -76,16 +80,16 @@ def read_columns(path: str, source: Source) -> dict[str, Array]:
   """Returns the columns of a score file for `source`, `[N]` float32 each; none if `path` is empty.
 
   Raises:
-    UserError: as `read`, or the file belongs to other data, or a column has not one value for each training sample.
+    UserError: as `read`, or the file belongs to other data, or a column does not have one value per training sample.
   """
   if not path:
     return {}
   columns, about = read(pathlib.Path(path))
-  num_samples = source.train.labels.shape[0]
+  num_samples = source.num_samples
   for name, column in columns.items():
     if column.shape != (num_samples,):
       raise UserError(
-        f"scores.path={path}: column {name!r} has shape {column.shape}, not a value for each of {num_samples} samples"
+        f"scores.path={path}: column {name!r} has shape {column.shape}, not one value for each of {num_samples} samples"
       )
   if about["data_fingerprint"] != source.fingerprint:
     raise UserError(

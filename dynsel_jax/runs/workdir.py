@@ -44,7 +44,9 @@ def check_writable(workdir: str) -> None:
   longest = os.pathconf(existing, "PC_NAME_MAX")
   for part in path.relative_to(existing).parts:
     if len(os.fsencode(part)) > longest:
-      raise options.UserError(f"workdir={workdir} cannot be made: {part[:20]!r}... is longer than the {longest} bytes that a name may have")
+      raise options.UserError(
+        f"workdir={workdir} cannot be made: {part[:20]!r}... is longer than the {longest} bytes that a name may have"
+      )
 
 
 def provenance(config: dict[str, Any], data: str, columns: str, device: Any, num_devices: int) -> dict[str, Any]:

@@ -7,7 +7,6 @@ Qin et al., "InfoBatch: Lossless Training Speed Up by Unbiased Dynamic Data Prun
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 

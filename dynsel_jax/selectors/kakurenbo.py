@@ -75,7 +75,9 @@ def kakurenbo(
     raise UserError(f"max_hidden_fraction={max_hidden_fraction} must lie in [0, 1)")
   ranking.check_fraction("confidence_threshold", confidence_threshold, zero=True)
   num_samples = table.num_samples
-  falls_at = jnp.asarray([epochs - ranking.budget(1.0 - fraction, epochs, least=0) for fraction in _FALLS_AT], jnp.int32)
+  falls_at = jnp.asarray(
+    [epochs - ranking.budget(1.0 - fraction, epochs, least=0) for fraction in _FALLS_AT], jnp.int32
+  )
   fractions = [max_hidden_fraction * factor for factor in _FACTORS]
   budgets = jnp.asarray([ranking.budget(fraction, num_samples, least=0) for fraction in fractions], jnp.int32)
   multipliers = jnp.asarray([1.0 / (1.0 - fraction) for fraction in fractions], jnp.float32)

@@ -107,7 +107,9 @@ def rcap(table: SampleTable, epochs: int, *, keep_fraction: float = 0.3, tempera
   check_positive("temperature", temperature)
   layout = ranking.class_layout(table)
   if num_classes < 2:
-    raise UserError("selector=rcap clips losses to [0, log C] and so needs labels of at least 2 classes; the table has 1")
+    raise UserError(
+      "selector=rcap clips losses to [0, log C] and so needs labels of at least 2 classes; the table has 1"
+    )
   highest = math.log(num_classes)
   sizes = jnp.asarray(layout.sizes)
 

@@ -65,9 +65,7 @@ METHODS: dict[str, Method] = {
   "random_static": Method(random_static.random_static, "Random subset", "-", "none", "epoch"),
   "rcap": Method(rcap.rcap, "RCAP", "2606.11761", "loss", "epoch"),
   "repb": Method(repb.repb, "RePB", "-", "loss, usage", "epoch"),
-  "rho_loss": Method(
-    rho_loss.rho_loss, "RHO-LOSS", "2206.07137", "loss, hold-out loss", "batch", (rho_loss.COLUMN,)
-  ),
+  "rho_loss": Method(rho_loss.rho_loss, "RHO-LOSS", "2206.07137", "loss, hold-out loss", "batch", (rho_loss.COLUMN,)),
   "rrd": Method(
     rrd.rrd, "RRD, representative then diverse, in turns", "2603.04981", "factors, usage", "epoch", rrd.COLUMNS
   ),

@@ -84,7 +84,8 @@ def repb(table: SampleTable, epochs: int, *, readmitted_fraction: float = 0.5) -
 
   def observe(state: RePBState, signals: Signals) -> RePBState:
     return RePBState(
-      pruned=memory.scatter(state.pruned, signals, low_in_batch(signals)), usage=memory.count_visits(state.usage, signals)
+      pruned=memory.scatter(state.pruned, signals, low_in_batch(signals)),
+      usage=memory.count_visits(state.usage, signals),
     )
 
   return warmed_up(Selector(init, select, observe, loss_normalization="batch_size"), table, epochs)

@@ -152,5 +152,7 @@ def rrd(
 
 def _column(table: SampleTable, name: str) -> Array:
   if name not in table.columns:
-    raise UserError(f"selector=rrd reads the column {name!r}, which the table does not have: name features, as in features=pixels")
+    raise UserError(
+      f"selector=rrd reads the column {name!r}, which the table does not have: name features, as in features=pixels"
+    )
   return jnp.asarray(table.columns[name], jnp.float32)

@@ -51,6 +51,8 @@ def selective_backprop(table: SampleTable, epochs: int, *, batch_fraction: float
     above = (num_valid - place).astype(jnp.float32) - 0.5
     percentile = jnp.where(valid, above, 1.0) / jnp.maximum(num_valid, 1).astype(jnp.float32)
     log_weights = (1.0 / batch_fraction - 1.0) * jnp.log(percentile)
-    return thinning.sample_rows(draw_key, jnp.where(loss > -jnp.inf, log_weights, -jnp.inf), signals, budget, weights="none")
+    return thinning.sample_rows(
+      draw_key, jnp.where(loss > -jnp.inf, log_weights, -jnp.inf), signals, budget, weights="none"
+    )
 
   return thinning.stateless(table.num_samples, thin)

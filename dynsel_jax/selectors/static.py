@@ -32,7 +32,9 @@ def column_of(table: SampleTable, name: str, field: str) -> Array:
   """
   if name not in table.columns:
     known = ", ".join(sorted(table.columns)) or "none"
-    raise UserError(f"{field}={name!r} is not a column of the table; it has: {known} (experiments.score_dataset makes columns)")
+    raise UserError(
+      f"{field}={name!r} is not a column of the table; it has: {known} (experiments.score_dataset makes columns)"
+    )
   column = jnp.asarray(table.columns[name], jnp.float32)
   finite = jnp.isfinite(column)
   if not finite.any():
@@ -69,7 +71,9 @@ def count_missing(*columns: Array) -> dict[str, Array]:
   return {"non_finite": jnp.sum(missing, dtype=jnp.int32)}
 
 
-def fixed_subset(choose: Callable[[Array], Array], columns: Mapping[str, Array] = {}, *, labels: bool = False) -> Selector:
+def fixed_subset(
+  choose: Callable[[Array], Array], columns: Mapping[str, Array] = {}, *, labels: bool = False
+) -> Selector:
   """Builds the selector that trains on one subset in every epoch.
 
   Args:

@@ -40,7 +40,9 @@ def batch_budget(batch_fraction: float, batch_size: int) -> int:
   """
   count = Fraction(batch_fraction).limit_denominator(10**9) * batch_size
   if count.denominator != 1:
-    raise UserError(f"batch_fraction={batch_fraction} of batch_size={batch_size} is {float(count):g} samples, not an integer")
+    raise UserError(
+      f"batch_fraction={batch_fraction} of batch_size={batch_size} is {float(count):g} samples, not an integer"
+    )
   return int(count)
 
 
@@ -111,9 +113,7 @@ def top_rows(key: Array, score: Array, signals: Signals, count: int) -> tuple[Ar
   return positions, valid[positions].astype(jnp.float32)
 
 
-def sample_rows(
-  key: Array, log_weights: Array, signals: Signals, count: int, *, weights: str
-) -> tuple[Array, Array]:
+def sample_rows(key: Array, log_weights: Array, signals: Signals, count: int, *, weights: str) -> tuple[Array, Array]:
   """Draws rows without replacement, each time in proportion to the remaining weights.
 
   Args:
@@ -137,9 +137,7 @@ def sample_rows(
   return positions, jnp.where(valid[positions], inverse[positions], 0.0)
 
 
-def stateless(
-  num_samples: int, thin: ThinFn, info: Mapping[str, Array] = {}, reads: tuple[str, ...] = ()
-) -> Selector:
+def stateless(num_samples: int, thin: ThinFn, info: Mapping[str, Array] = {}, reads: tuple[str, ...] = ()) -> Selector:
   """Builds the selector that visits every sample in every epoch, thins each meta-batch, and remembers nothing.
 
   Args:

@@ -40,4 +40,6 @@ def top(
   counts, groups = static.counts_and_groups(table, keep_fraction, class_balanced)
   score = static.column_of(table, column, "selector.column")
   score = score if largest else -score
-  return static.fixed_subset(lambda key: subsets.top(key, score, counts, groups), {column: score}, labels=class_balanced)
+  return static.fixed_subset(
+    lambda key: subsets.top(key, score, counts, groups), {column: score}, labels=class_balanced
+  )

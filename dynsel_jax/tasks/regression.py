@@ -35,7 +35,9 @@ def regression(source: Source, view: View) -> Task:
   if targets is None:
     raise UserError(f"task.name=regression needs 'targets'; dataset.name={source.name} has {sorted(source.train)}")
   if targets.ndim != 1 or not np.issubdtype(targets.dtype, np.floating):
-    raise UserError(f"task.name=regression: targets have shape {targets.shape} and type {targets.dtype}, not [N] floats")
+    raise UserError(
+      f"task.name=regression: targets have shape {targets.shape} and type {targets.dtype}, not [N] floats"
+    )
 
   def squared_error(outputs: Array, batch: Batch) -> Array:
     return jnp.square(outputs[:, 0] - batch["targets"].astype(jnp.float32))

@@ -89,7 +89,9 @@ def check_task(name: str, task: Task, module: nn.Module, source: data.Source, ba
 
   signals, metrics = jax.eval_shape(forward, jax.random.key(0), batch)
   if signals.loss.shape != (batch_size,):
-    raise UserError(f"task.name={name}: losses has shape {signals.loss.shape}, not one loss for each of {batch_size} rows")
+    raise UserError(
+      f"task.name={name}: losses has shape {signals.loss.shape}, not one loss for each of {batch_size} rows"
+    )
   if missing := set(task.signals) - set(signals.extras):
     raise UserError(f"task.name={name}: losses gives no {', '.join(sorted(missing))}, which the task names as signals")
   if task.metric.name not in metrics and task.summarize is None:

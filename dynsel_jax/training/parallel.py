@@ -232,4 +232,6 @@ def check_same_on_every_process(digest: str, what: str) -> None:
   all_of_them = multihost_utils.process_allgather(np.frombuffer(bytes.fromhex(digest), np.uint8))
   differing = np.flatnonzero((all_of_them != all_of_them[0]).any(axis=1))
   if differing.size:
-    raise UserError(f"process {differing[0]} of {jax.process_count()} was started with a different {what} from process 0")
+    raise UserError(
+      f"process {differing[0]} of {jax.process_count()} was started with a different {what} from process 0"
+    )

@@ -28,7 +28,19 @@ from dynsel_jax.training.schedules import Schedule
 from dynsel_jax.training.state import Meters, RunState, TrainState, empty_meters, record_usage
 from dynsel_jax.types import Plan, Selection, Selector, Signals
 
-__all__ = ["AXIS", "Arrays", "Purpose", "Recipe", "outputs_of", "plan", "refresh", "score", "summed", "train", "train_thinned"]
+__all__ = [
+  "AXIS",
+  "Arrays",
+  "Purpose",
+  "Recipe",
+  "outputs_of",
+  "plan",
+  "refresh",
+  "score",
+  "summed",
+  "train",
+  "train_thinned",
+]
 
 AXIS = "batch"
 
@@ -181,9 +193,7 @@ def _score(
 ) -> Signals:
   """Returns the global batch's signals from a forward pass that changes nothing."""
   outputs = outputs_of(recipe, run.train, batch, index >= 0, cut, running=running)
-  return _global_signals(
-    recipe, _local_signals(recipe, outputs, batch, index, jnp.zeros_like(index, bool), epoch)
-  )
+  return _global_signals(recipe, _local_signals(recipe, outputs, batch, index, jnp.zeros_like(index, bool), epoch))
 
 
 def _grouped(recipe: Recipe, plan: Plan, arrays: Arrays) -> Plan:
@@ -215,18 +225,14 @@ def plan(
 
 def train(recipe: Recipe, run: RunState, arrays: Arrays, epoch: Array, step: Array, replica: Array) -> RunState:
   """Takes one optimizer step on one global batch of the plan."""
-  index, weights = batching.batch_of(
-    run.plan, step, recipe.batch_size, shard=replica, num_shards=recipe.num_replicas
-  )
+  index, weights = batching.batch_of(run.plan, step, recipe.batch_size, shard=replica, num_shards=recipe.num_replicas)
   cut = _cut_of_plan(recipe, run.plan, arrays, step)
   new, local, meters = _backward(recipe, run, arrays, epoch, step, index, weights, cut)
   seen = _global_signals(recipe, local)
   return _record(recipe, run, new, seen, meters, jnp.sum(seen.index >= 0, dtype=jnp.int32))
 
 
-def train_thinned(
-  recipe: Recipe, run: RunState, arrays: Arrays, epoch: Array, step: Array, replica: Array
-) -> RunState:
+def train_thinned(recipe: Recipe, run: RunState, arrays: Arrays, epoch: Array, step: Array, replica: Array) -> RunState:
   """Scores one meta-batch of the plan and takes one optimizer step on the rows that the selector's `thin` picks."""
   selector, replicas = recipe.selector, recipe.num_replicas
   assert selector.thin is not None

@@ -43,7 +43,7 @@ def measure(config: ml_collections.ConfigDict, folder: pathlib.Path) -> Iterator
   source, stage = fit_factors.prepare(config, folder)
   features = np.asarray(stage.features, np.float32)
   unit = jnp.asarray(features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12))
-  labels = jnp.asarray(source.train.labels)
+  labels = jnp.asarray(source.labels)
   for method, subset in _subsets(unit, labels, source.num_classes, stage.columns["representativeness"]).items():
     for fraction in FRACTIONS:
       for seed in range(SEEDS):

@@ -23,9 +23,9 @@ from absl import logging
 
 from configs.sweeps import base
 from dynsel_jax import data, options
-from dynsel_jax.training import loop
-from experiments.sweeps.board import Board
-from experiments.sweeps.making import Outcome, Task, keep_programs, make, remembering_the_last
+from dynsel_jax.runs.interruption import Interrupted, stop_requests
+from experiments.sweeps.progress_table import ProgressTable
+from experiments.sweeps.run_cell import Outcome, Task, keep_programs, make, remembering_the_last
 
 __all__ = ["check", "run"]
 
@@ -100,13 +100,13 @@ class _Worker:
     return f"{how}, as when memory runs out" if status == -signal.SIGKILL else how
 
 
-def run(waiting: Iterator[tuple[base.Cell, Task]], board: Board, stop: Callable[[], str], processes: int) -> None:
+def run(waiting: Iterator[tuple[base.Cell, Task]], table: ProgressTable, stop: Callable[[], str], processes: int) -> None:
   """Makes the cells in so many processes, a free one taking the next.
 
   Args:
     waiting: what is to be made.
-    board: is told what begins and ends.
-    stop: as `loop.stop_requests` yields it.
+    table: is told what begins and ends.
+    stop: as `stop_requests` yields it.
     processes: how many; `check` has allowed it.
 
   Raises:
@@ -130,7 +130,7 @@ def run(waiting: Iterator[tuple[base.Cell, Task]], board: Board, stop: Callable[
         worker = idle.pop() if idle else _Worker(shares.pop())
         worker.cell, task = following
         busy.append(worker)
-        board.begin(worker.cell)
+        table.begin(worker.cell)
         worker.send(task)
       if not busy:
         break
@@ -144,25 +144,25 @@ def run(waiting: Iterator[tuple[base.Cell, Task]], board: Board, stop: Callable[
           outcome = Outcome("failed", how, f"{how}\n")
         else:
           idle.append(worker)
-        board.end(worker.cell, outcome)
+        table.end(worker.cell, outcome)
         if outcome.state == "stopped":
           stopped.append(f"{worker.cell.name}: {outcome.text}")
           reason = reason or "a signal to another process"
-  except KeyboardInterrupt:  # a second signal, which does not wait for anything to be saved
+  except KeytableInterrupt:  # a second signal, which does not wait for anything to be saved
     for worker in busy:
       worker.process.kill()
-    raise loop.Interrupted("\n".join([*stopped, "stopped"])) from None
+    raise Interrupted("\n".join([*stopped, "stopped"])) from None
   finally:
-    board.left()
+    table.left()
     left = idle + busy
     for worker in left:
       worker.pipe.close()
     for worker in left:
       worker.end()
   if stopped:
-    raise loop.Interrupted("\n".join(stopped))
+    raise Interrupted("\n".join(stopped))
   if following := next(waiting, None):
-    raise loop.Interrupted(f"stopped by {reason} before {following[0].name}")
+    raise Interrupted(f"stopped by {reason} before {following[0].name}")
 
 
 class _Named(io.TextIOBase):
@@ -195,7 +195,7 @@ def _serve(pipe: connection.Connection) -> None:
       return None
     return message
 
-  with loop.stop_requests() as signalled:
+  with stop_requests() as signalled:
 
     def stop() -> str:
       if not reasons and pipe.poll():  # while a cell is made nothing comes but a reason to stop

@@ -1,10 +1,10 @@
-"""Static scores from a proxy run: what is noted of every sample after each epoch, and the columns at the end.
+"""Static scores of a proxy run: per-sample notes after each epoch, and the columns at the end.
 
 The notes are the state of a selector that trains on everything, `recorder`, so that they are checkpointed with the run
-and an interrupted one continues with the same bits. After an epoch one forward pass is taken over the training set, of
-unaugmented samples with running statistics, and streamed into the scores: memory grows with N C, not with the epochs.
-Papers that record what was trained on, an augmented view in the middle of an epoch, get other numbers. Host-side, but
-for the functions that it compiles.
+and an interrupted run continues with the same bits. Each epoch ends with one forward pass over the training set, of
+unaugmented samples with running statistics, which is streamed into the scores: memory grows with N C, not with the
+epochs. Papers that record the augmented views of training, in the middle of an epoch, get other numbers. Host-side,
+except the functions that it compiles.
 
 `N` is the number of training samples, `C` the number of classes, `D` the width of the last layer's input.
 """
@@ -23,7 +23,8 @@ from dynsel_jax.coresets import dynamics, gradients, windows
 from dynsel_jax.data import gather
 from dynsel_jax.options import UserError, check_choice, check_positive
 from dynsel_jax.selectors import full
-from dynsel_jax.training import parallel, setup, signals, steps
+from dynsel_jax.tasks import classification
+from dynsel_jax.training import parallel, setup, steps
 from dynsel_jax.training.state import RunState, TrainState
 from dynsel_jax.types import SampleTable, Selector
 
@@ -31,11 +32,11 @@ __all__ = ["RECORDED", "Recording", "Stream", "check_window", "columns", "create
 
 WINDOWED = {"dual": 2, "dyn_unc": 2, "tdds": 3}  # the shortest window of each
 RECORDED = ("aum", "el2n", "forgetting", "grand", "label_probability", "moso", *WINDOWED)
-MOSO_CHECKPOINTS = 10  # as the authors' code has it, there drawn at random, here evenly spread
+MOSO_CHECKPOINTS = 10  # as in the authors' code, which draws them at random; here they are evenly spread
 
 
 class Seen(NamedTuple):
-  """What one forward pass over the training set gives."""
+  """The outputs of one forward pass over the training set."""
 
   probabilities: Any  # [N, C] float32
   grand: Any  # [N] float32, norm of the last layer's gradient
@@ -43,11 +44,13 @@ class Seen(NamedTuple):
 
 
 class Stream(NamedTuple):
-  """A score that is built up epoch by epoch."""
+  """A score that is accumulated epoch by epoch."""
 
   dynamics: dynamics.Dynamics
-  column: Callable[[Seen], Array] | None = None  # what an epoch adds, `[N]` or `[N, C]`; None for MoSo's own pass
-  epochs: int | None = None  # the first epochs, that count; all if None
+  column: Callable[[Seen], Array] | None = (
+    None  # what an epoch adds, `[N]` or `[N, C]`; None for MoSo, which has a pass of its own
+  )
+  epochs: int | None = None  # number of first epochs that count; None for all
 
 
 class Recording(NamedTuple):
@@ -70,7 +73,7 @@ def check_window(score: str, window: int, epochs: int) -> None:
 
 
 def create(num_classes: int, epochs: int, *, scores: tuple[str, ...], window: int, early_epochs: int) -> Recording:
-  """Returns the recording of the named scores, the same object for the same arguments: it is compiled once.
+  """Returns the recording of the named scores; the same object for the same arguments, so that it is compiled once.
 
   Args:
     num_classes: C.
@@ -118,8 +121,8 @@ def create(num_classes: int, epochs: int, *, scores: tuple[str, ...], window: in
 def recorder(
   table: SampleTable, epochs: int, *, scores: tuple[str, ...] = ("el2n",), window: int = 10, early_epochs: int = 10
 ) -> Selector:
-  """Plain training, with the notes of a `Recording` for a state, which `record` writes; options as in `create`."""
-  num_samples = table.labels.shape[0]
+  """Builds plain training whose state is the notes of a `Recording`, which `record` writes; options as in `create`."""
+  num_samples = table.num_samples
   recording = create(table.num_classes, epochs, scores=tuple(scores), window=window, early_epochs=early_epochs)
 
   def init(key: Array) -> dict[str, Any]:
@@ -130,11 +133,11 @@ def recorder(
 
 
 def record(run: setup.Run, state: RunState, epoch: int, **settings: Any) -> RunState:
-  """Adds an epoch, counted from 0, to the notes: what a run with the selector `recorder(**settings)` has after it."""
-  recording, notes = create(run.recipe.num_classes, run.recipe.epochs, **settings), state.selector
+  """Adds an epoch, counted from 0, to the notes of a run with the selector `recorder(**settings)`."""
+  recording, notes = create(run.source.num_classes, run.recipe.epochs, **settings), state.selector
   if any(stream.column is not None for stream in recording.streams.values()):
     found = outputs(run, state.train, ("probabilities", "grand"))
-    seen = Seen(found["probabilities"], found["grand"], run.source.train.labels)
+    seen = Seen(found["probabilities"], found["grand"], run.source.labels)
     notes = run.devices.build(recording.update, notes, seen, np.int32(epoch))
   if epoch in recording.moso_epochs:
     add = recording.streams["moso"].dynamics.update
@@ -144,12 +147,12 @@ def record(run: setup.Run, state: RunState, epoch: int, **settings: Any) -> RunS
 
 def columns(run: setup.Run, state: RunState, **settings: Any) -> dict[str, np.ndarray]:
   """Returns the recorded scores of a finished run, `[N]` float32 each."""
-  streams = create(run.recipe.num_classes, run.recipe.epochs, **settings).streams
+  streams = create(run.source.num_classes, run.recipe.epochs, **settings).streams
   return {name: np.asarray(stream.dynamics.score(state.selector[name])) for name, stream in streams.items()}
 
 
 def outputs(run: setup.Run, train: TrainState, names: Sequence[str]) -> dict[str, np.ndarray]:
-  """Takes a forward pass over the training set, shared by the devices.
+  """Runs a forward pass over the training set, split over the devices.
 
   Args:
     run: the run.
@@ -157,26 +160,26 @@ def outputs(run: setup.Run, train: TrainState, names: Sequence[str]) -> dict[str
     names: which to return of "probabilities" `[N, C]`, "loss" `[N]` in nats, "grand" `[N]`, the norm of the gradient
       over the last layer, and "features" `[N, D]`, the last layer's input. All are float32.
   """
-  num_samples, batch_size = run.source.train.labels.shape[0], run.recipe.eval_batch_size
+  num_samples, batch_size = run.source.num_samples, run.recipe.eval_batch_size
   shared = NamedSharding(run.devices.replicated.mesh, PartitionSpec(steps.AXIS))
   parts = []
   for start in range(0, num_samples, batch_size):
     index = np.arange(start, start + batch_size, dtype=np.int32)
     index = jax.device_put(np.where(index < num_samples, index, -1), shared)
-    found = _forward(run.recipe.module, run.recipe.normalize, train, run.fixed.train, index)
+    found = _forward(run.recipe.module, run.recipe.task.inputs, train, run.arrays.train, index)
     parts.append(parallel.fetch({name: found[name] for name in names}))
   return {name: np.concatenate([part[name] for part in parts])[:num_samples] for name in names}
 
 
-@functools.partial(jax.jit, static_argnames=("module", "normalize"))
-def _forward(module: Any, normalize: Any, train: TrainState, dataset: Any, index: Array) -> dict[str, Array]:
-  inputs, labels = gather.gather(dataset, index)
-  variables = {"params": train.params, "batch_stats": train.batch_stats}
-  logits, layers = module.apply(variables, normalize(inputs), index >= 0, train=False)
+@functools.partial(jax.jit, static_argnames=("module", "view"))
+def _forward(module: Any, view: Any, train: TrainState, dataset: Any, index: Array) -> dict[str, Array]:
+  batch = view(None, index, gather.gather(dataset, index))
+  labels, variables = batch["labels"], {"params": train.params, "batch_stats": train.batch_stats}
+  logits, layers = module.apply(variables, batch["inputs"], index >= 0, train=False)
   probabilities, features = jax.nn.softmax(logits), layers["features"].astype(jnp.float32)
   return {
     "probabilities": probabilities,
-    "loss": signals.cross_entropy(logits, labels),
+    "loss": classification.cross_entropy(logits, labels),
     "grand": gradients.grand_last_layer(probabilities, labels, features),
     "features": features,
   }
@@ -184,21 +187,21 @@ def _forward(module: Any, normalize: Any, train: TrainState, dataset: Any, index
 
 def _moso(run: setup.Run, state: RunState) -> Array:
   """Returns this checkpoint's term of MoSo, `[N]` float32, from the gradients over all parameters."""
-  module, normalize = run.recipe.module, run.recipe.normalize
   params = (state.train.params, state.train.batch_stats)
-  products = gradients.gradient_products(_sample_loss(module, normalize), params, run.fixed.train)
+  loss = _sample_loss(run.recipe.module, run.recipe.task.inputs)
+  products = gradients.gradient_products(loss, params, run.arrays.train)
   return gradients.moso(products, state.meters.learning_rate)
 
 
 @functools.cache
-def _sample_loss(module: Any, normalize: Any) -> gradients.LossFn:
+def _sample_loss(module: Any, view: Any) -> gradients.LossFn:
   """Returns the loss of one sample; the same function for the same model, so that it is compiled once."""
 
   def loss(params: Any, sample: Any) -> Array:
     trained, batch_stats = params
-    inputs, label = sample
+    batch = view(None, jnp.zeros(1, jnp.int32), {name: array[None] for name, array in sample.items()})
     variables = {"params": trained, "batch_stats": jax.lax.stop_gradient(batch_stats)}
-    logits, _ = module.apply(variables, normalize(inputs[None]), jnp.ones(1, bool), train=False)
-    return signals.cross_entropy(logits, label[None])[0]
+    logits, _ = module.apply(variables, batch["inputs"], jnp.ones(1, bool), train=False)
+    return classification.cross_entropy(logits, batch["labels"])[0]
 
   return loss

@@ -10,10 +10,11 @@ from typing import Any, Literal, NamedTuple
 import jax
 import ml_collections
 
-from dynsel_jax import cache, data, options
-from dynsel_jax.training import loop
+from dynsel_jax import cache, data, offline, options
+from dynsel_jax.runs.interruption import Interrupted
+from dynsel_jax.tasks import Metric
 
-__all__ = ["Outcome", "Task", "accuracy", "failure", "keep_programs", "make", "remembering_the_last"]
+__all__ = ["Outcome", "Task", "failure", "final_metric", "keep_programs", "make", "remembering_the_last"]
 
 
 class Task(NamedTuple):
@@ -28,14 +29,18 @@ class Outcome(NamedTuple):
   """What became of a cell. Text only, so that it can be sent from one process to another, whatever the error was."""
 
   state: Literal["done", "failed", "stopped"]
-  text: str  # the accuracy, the error in one line, or why it stopped
+  text: str  # the final metric, the error in one line, or why it stopped
   details: str = ""  # of an error: the traceback
   seconds: float = 0.0  # of a cell that is done
 
 
-def accuracy(summary: Mapping[str, Any]) -> str:
-  """Returns a finished run's accuracy as the table has it."""
-  return f"{summary['final_test_accuracy']:.2%}"
+def final_metric(summary: Mapping[str, Any], folder: pathlib.Path) -> str:
+  """Returns the final metric of a finished run in `folder` as the table shows it."""
+  try:
+    metric = Metric(**json.loads((folder / "config.json").read_text())["task"]["metric"])
+  except (OSError, ValueError, KeyError, TypeError):
+    metric = Metric("accuracy", unit="%")  # a run of a version that had no tasks
+  return metric.show(summary.get("final_metric", summary.get("final_test_accuracy")))
 
 
 def failure(error: BaseException) -> Outcome:
@@ -46,18 +51,18 @@ def failure(error: BaseException) -> Outcome:
 
 
 def make(task: Task, **hooks: Any) -> Outcome:
-  """Makes or continues the run of a cell; `hooks` are those of `loop.train_and_evaluate`."""
+  """Makes or continues the run of a cell; `hooks` are those of `offline.train_and_evaluate`."""
   start = time.perf_counter()
   (task.folder / "error.txt").unlink(missing_ok=True)
   try:
-    summary = loop.train_and_evaluate(task.config, task.folder, **hooks).summary
-  except (loop.Interrupted, KeyboardInterrupt) as stopped:
+    summary = offline.train_and_evaluate(task.config, task.folder, **hooks).summary
+  except (Interrupted, KeyboardInterrupt) as stopped:
     return Outcome("stopped", str(stopped) or "stopped")
   except Exception as error:  # whatever it is, the other cells can still be run
     return failure(error)
   finally:
     jax.clear_caches()  # the next cell's programs are its own; those that are alike are found in the cache on disk
-  return Outcome("done", accuracy(summary), seconds=time.perf_counter() - start)
+  return Outcome("done", final_metric(summary, task.folder), seconds=time.perf_counter() - start)
 
 
 def remembering_the_last(prepare: Callable[..., data.Source]) -> Callable[..., data.Source]:

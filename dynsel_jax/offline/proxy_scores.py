@@ -16,23 +16,24 @@ import numpy as np
 
 from dynsel_jax import cache, data
 from dynsel_jax.coresets import d2, dynamics, geometry, greedy
+from dynsel_jax.offline import proxy_recorder
 from dynsel_jax.options import UserError, check_choice
 from dynsel_jax.selectors import ranking, static
 from dynsel_jax.selectors.rho_loss import COLUMN as IRREDUCIBLE_LOSS
-from dynsel_jax.training import loop, recording
+from dynsel_jax.training import loop
 from dynsel_jax.types import SampleTable, Selector
 
 __all__ = ["DEFAULT_SCORES", "SCORES", "check", "half", "order_column", "proxy_config", "score"]
 
 FINAL = ("entropy", "margin")  # of the trained model
 FROM_FEATURES = ("d2", "herding", "k_center", "moderate", "prototypes")
-# Two more runs; each sample's gradient at ten checkpoints; N picks that each look at all N samples.
+# Two more runs; each sample's gradient at ten checkpoints; N picks that each compare all N samples.
 SLOW = (IRREDUCIBLE_LOSS, "moso", "herding", "k_center")
-SCORES = tuple(sorted((*recording.RECORDED, *FINAL, *FROM_FEATURES, IRREDUCIBLE_LOSS)))
+SCORES = tuple(sorted((*proxy_recorder.RECORDED, *FINAL, *FROM_FEATURES, IRREDUCIBLE_LOSS)))
 DEFAULT_SCORES = tuple(name for name in SCORES if name not in SLOW)
 
-_SECTIONS = ("features", "factors", "scores", "wrappers")  # of a config, what belongs to its selector
-_RECORDER = f"{recording.__name__}:recorder"
+_SECTIONS = ("features", "factors", "scores", "wrappers")  # sections of a config that belong to its selector
+_RECORDER = f"{proxy_recorder.__name__}:recorder"
 _HALF = f"{__name__}:half"
 
 
@@ -45,11 +46,11 @@ def score(
   early_epochs: int = 10,
   prepare: Callable[..., data.Source] = data.prepare,
 ) -> cache.Arrays:
-  """Trains what the scores need, or continues it, and returns a column for each.
+  """Makes the runs that the scores need, or continues them, and returns one column for each score.
 
   Args:
-    config: of the proxy run, which is plain training; its selector is not read.
-    workdir: of the runs: that which is recorded in `proxy`, those of the irreducible loss in `half_0` and `half_1`.
+    config: of the proxy run, which is plain training; its selector is ignored.
+    workdir: of the runs: the recorded one in `proxy`, those of the irreducible loss in `half_0` and `half_1`.
     scores: of `SCORES`.
     window: epochs of the sliding window of Dyn-Unc, DUAL and TDDS.
     early_epochs: over how many of the first epochs EL2N and GraNd are averaged.
@@ -73,19 +74,21 @@ def score(
 
 
 def check(config: ml_collections.ConfigDict, scores: Sequence[str], window: int) -> None:
-  """Raises `UserError`, without any data, if `score` cannot make these scores with this config and window."""
+  """Raises `UserError`, before any data is read, if `score` cannot make these scores with this config and window."""
   if not scores:
-    raise UserError(f"scores= names none; known: {', '.join(SCORES)}")
+    raise UserError(f"scores= is empty; known: {', '.join(SCORES)}")
   for name in scores:
     check_choice("scores", name, SCORES)
-    if name in recording.RECORDED:
-      recording.check_window(name, window, config.epochs)
+    if name in proxy_recorder.RECORDED:
+      proxy_recorder.check_window(name, window, config.epochs)
+  if config.task.name != "classification":
+    raise UserError(f"task.name={config.task.name}: the scores are defined for classification")
   if config.dataset.get("stream"):
-    raise UserError("dataset.stream=True: scores are recorded of sets that lie on the device alone")
+    raise UserError("dataset.stream=True: scores can be recorded only for sets in memory")
 
 
 def proxy_config(config: ml_collections.ConfigDict, selector: str, **options: Any) -> ml_collections.ConfigDict:
-  """Returns a copy of `config` with another selector, and without what belongs to the old one."""
+  """Returns a copy of `config` with another selector, and without the sections of the old one."""
   proxy = config.copy_and_resolve_references()
   with proxy.unlocked():
     for section in _SECTIONS:
@@ -104,19 +107,19 @@ def _of_proxy(
   early_epochs: int,
   prepare: Callable[..., data.Source],
 ) -> cache.Arrays:
-  """Returns the columns of one recorded run: those of its epochs, of its last outputs and of its features."""
+  """Returns the columns of one recorded run: from its epochs, from its final outputs and from its features."""
   needed = {*scores, "forgetting"} if "d2" in scores else {*scores}  # D2's measure of difficulty
-  recorded = tuple(sorted(needed & set(recording.RECORDED)))
+  recorded = tuple(sorted(needed & set(proxy_recorder.RECORDED)))
   settings: dict[str, Any] = {"scores": recorded, "window": window, "early_epochs": early_epochs}
-  proxy, hook = proxy_config(config, _RECORDER, **settings), functools.partial(recording.record, **settings)
+  proxy, hook = proxy_config(config, _RECORDER, **settings), functools.partial(proxy_recorder.record, **settings)
   _, state, run = loop.train_and_evaluate(proxy, workdir, prepare=prepare, after_epoch=hook)
-  columns = recording.columns(run, state, **settings)
+  columns = proxy_recorder.columns(run, state, **settings)
   if needed & set(FINAL):
-    probabilities = jnp.asarray(recording.outputs(run, state.train, ("probabilities",))["probabilities"])
+    probabilities = jnp.asarray(proxy_recorder.outputs(run, state.train, ("probabilities",))["probabilities"])
     columns["entropy"] = np.asarray(dynamics.entropy(probabilities))
-    columns["margin"] = np.asarray(dynamics.margin(probabilities, jnp.asarray(run.source.train.labels)))
+    columns["margin"] = np.asarray(dynamics.margin(probabilities, jnp.asarray(run.source.labels)))
   if chosen := needed & set(FROM_FEATURES):
-    features = recording.outputs(run, state.train, ("features",))["features"]
+    features = proxy_recorder.outputs(run, state.train, ("features",))["features"]
     columns.update(_of_features(chosen, features, run.source, columns.get("forgetting"), config.seed))
   return columns
 
@@ -124,7 +127,7 @@ def _of_proxy(
 def _of_features(
   scores: set[str], features: np.ndarray, source: data.Source, importance: np.ndarray | None, seed: int
 ) -> cache.Arrays:
-  """Returns the named columns from the features `[N, D]`; D2 takes the importance `[N]`."""
+  """Returns the named columns from the features `[N, D]`; D2 also reads the importance `[N]`."""
   num_samples, key = len(features), jax.random.key(seed)
   center_key, prototype_key = jax.random.split(key)
   first = jax.random.randint(center_key, (), 0, num_samples)
@@ -132,7 +135,7 @@ def _of_features(
     "d2": lambda: order_column(d2.d2(features, importance, num_samples), num_samples),  # type: ignore[arg-type]
     "herding": lambda: order_column(greedy.herding(jnp.asarray(features), num_samples), num_samples),
     "k_center": lambda: order_column(greedy.k_center(jnp.asarray(features), num_samples, first), num_samples),
-    "moderate": lambda: geometry.distance_to_class_median(features, source.train.labels),
+    "moderate": lambda: geometry.distance_to_class_median(features, source.labels),
     "prototypes": lambda: geometry.distance_to_prototype(prototype_key, features, source.num_classes),
   }
   return {name: makers[name]() for name in sorted(scores)}
@@ -161,7 +164,7 @@ def half(table: SampleTable, epochs: int, *, part: int = 0, seed: int = 0) -> Se
     seed: of the split.
   """
   del epochs
-  in_first = _first_half(seed, table.labels.shape[0])
+  in_first = _first_half(seed, table.num_samples)
   return static.fixed_subset(lambda key: jnp.asarray(in_first if part == 0 else ~in_first))
 
 
@@ -181,6 +184,6 @@ def _irreducible_loss(
   for part in (0, 1):
     proxy = proxy_config(config, _HALF, part=part, seed=config.seed)
     _, state, run = loop.train_and_evaluate(proxy, workdir / f"half_{part}", prepare=prepare)
-    losses.append(recording.outputs(run, state.train, ("loss",))["loss"])
+    losses.append(proxy_recorder.outputs(run, state.train, ("loss",))["loss"])
   in_first = _first_half(config.seed, len(losses[0]))
   return np.where(in_first, losses[1], losses[0])

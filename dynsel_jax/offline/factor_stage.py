@@ -1,7 +1,7 @@
-"""The offline stage of a run whose selector reads factor scores: features, autoencoder, scores, each from the cache.
+"""The offline stage of a selector that reads factor scores: features, autoencoder, scores, each from the cache.
 
 Host-side. RRD, arXiv 2603.04981, Sec. 3.2-3.4 and App. A. `N` is the number of training samples, `k` the code length,
-`L` the number of latents. What is kept grows with N x k, never with N x L.
+`L` the number of latents. Memory grows with N x k, never with N x L.
 """
 
 import functools
@@ -17,34 +17,34 @@ from jax import Array
 from dynsel_jax import cache, factors, features, options
 from dynsel_jax.data import Source
 from dynsel_jax.factors import coverage, files, quality, sae, statistics
-from dynsel_jax.training import spaces
-from dynsel_jax.training.timing import Timers
+from dynsel_jax.offline import feature_registry
+from dynsel_jax.runs.timing import Timers
 
 __all__ = ["COLUMNS", "Stage", "defaults"]
 
-COLUMNS = ("representativeness", "rarity")  # what this stage makes, for `SampleTable.columns`
+COLUMNS = ("representativeness", "rarity")  # of `SampleTable.columns`, made by this stage
 
 
 def defaults() -> dict[str, Any]:
   """Returns the options of a config's section `factors`."""
   return {
-    # An autoencoder that `experiments.fit_factors` wrote, for this data's features; empty fits one here. With a file
-    # `expansion_factor`, `orient`, `epochs`, `batch_size` and `learning_rate` do nothing.
+    # An autoencoder that `experiments.fit_factors` wrote, for features of the same kind; empty fits one. With a file
+    # `expansion_factor`, `orient`, `epochs`, `batch_size` and `learning_rate` have no effect.
     "sae": "",
-    "seed": 0,  # of its own, so that runs of different seeds share the stage
-    "expansion_factor": 8,  # latents for each dimension of the features
-    "k": 32,  # latents kept of each sample
+    "seed": 0,  # separate from the run's, so that runs of different seeds share the stage
+    "expansion_factor": 8,  # latents per dimension of the features
+    "k": 32,  # active latents per sample
     "topk": "absolute",  # the paper's rule, or "value"
     "orient": False,
     "epochs": 50,
     "batch_size": 4096,
     "learning_rate": 1e-3,
-    "common_fraction": 0.1,  # share of the latents that count as common
+    "common_fraction": 0.1,  # fraction of the latents that count as common
   }
 
 
 def _check(settings: dict[str, Any]) -> None:
-  """Raises `UserError` if a value of the section `factors` is wrong, whatever the features will be."""
+  """Raises `UserError` if a value of the section `factors` is wrong for any features."""
   options.check_present("factors", settings, defaults())
   options.check_settings("factors", "sae", settings, defaults())
   for name in ("expansion_factor", "k", "epochs", "batch_size", "learning_rate"):
@@ -52,33 +52,39 @@ def _check(settings: dict[str, Any]) -> None:
   options.check_choice("factors.topk", settings["topk"], sae.TOPK)
   options.check_fraction("factors.common_fraction", settings["common_fraction"])
   if settings["sae"] and settings["orient"]:
-    raise options.UserError(f"factors.orient=True is of a fit, and factors.sae={settings['sae']} is fitted already")
+    raise options.UserError(
+      f"factors.orient=True applies to a fit, and factors.sae={settings['sae']} is already fitted"
+    )
 
 
 class Stage:
-  """The offline stage, part by part: a part that is asked for is read from the cache, or made from those before it.
+  """The offline stage, part by part: each part is read from the cache, or made from the parts before it.
 
-  An autoencoder from a file (`factors.sae`) stands in for the fit, as in the paper's Table 4; it brings its own
-  normalisation. What is counted then, and the scores, are still those of this data set.
+  An autoencoder from a file (`factors.sae`) replaces the fit, as in the paper's Table 4, with its own normalisation.
+  Statistics and scores are then still those of this data set.
   """
 
   def __init__(self, config: ml_collections.ConfigDict, source: Source, timers: Timers):
-    """Checks what can be checked at once.
+    """Checks everything that needs no features.
 
     Args:
-      config: its sections `features` and `factors` are read, and `cache_dir`.
-      source: the data.
-      timers: get the seconds of "features" and "factors".
+      config: gives the sections `features` and `factors`, and `cache_dir`.
+      source: the data set.
+      timers: receive the seconds of "features" and "factors".
 
     Raises:
-      UserError: a value of those sections is wrong.
+      UserError: a value of those sections is wrong, or the set has no labels.
     """
+    if source.labels is None:
+      raise options.UserError(f"features: factor scores need labels, and dataset={source.name!r} has none")
     self._source, self._timers, self._directory = source, timers, config.cache_dir
     self._settings = config.factors.to_dict()
     _check(self._settings)
     path, self._common_fraction = self._settings.pop("sae"), self._settings.pop("common_fraction")
-    self._space_name, self._space = spaces.create(config)
-    self._coding = {name: self._settings[name] for name in ("k", "topk")}  # what codes depend on beside the autoencoder
+    self._space_name, self._space = feature_registry.create(config)
+    self._coding = {
+      name: self._settings[name] for name in ("k", "topk")
+    }  # settings of the codes beside the autoencoder
     self._file = files.read_sae(path) if path else None
     if self._file is not None:
       self._check_coding(path, self._file)
@@ -134,13 +140,13 @@ class Stage:
 
   @property
   def quality(self) -> factors.Quality:
-    """How good the autoencoder is on the training set."""
+    """Quality metrics of the autoencoder on the training set."""
     return factors.Quality(*(jnp.asarray(self._encoded[name]) for name in factors.Quality._fields))
 
   @functools.cached_property
   def _scored(self) -> cache.Arrays:
     def build() -> cache.Arrays:
-      codes, labels = self.codes, jnp.asarray(self._source.train.labels)
+      codes, labels = self.codes, jnp.asarray(self._source.labels)
       num_classes, num_latents = self._source.num_classes, self._encoded["b_enc"].shape[0]
       with self._timers.phase("factors"):
         counted = statistics.factor_statistics(codes, labels, num_classes=num_classes, num_latents=num_latents)
@@ -154,13 +160,13 @@ class Stage:
         )
         return {name: np.asarray(value) for name, value in {**counted._asdict(), **scores}.items()}
 
-    labelled = {"data": self._source.fingerprint}  # features and codes may depend on the inputs alone
+    labelled = {"data": self._source.fingerprint}  # features and codes may depend on the inputs only
     key = {**labelled, "sae": self._sae_key, **self._coding, "common_fraction": self._common_fraction}
     return self._cached("factors", key, build)
 
   @property
   def statistics(self) -> factors.FactorStatistics:
-    """What is counted from the codes."""
+    """Per-latent counts over the training set."""
     return factors.FactorStatistics(*(jnp.asarray(self._scored[name]) for name in factors.FactorStatistics._fields))
 
   @property

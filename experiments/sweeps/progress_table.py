@@ -7,10 +7,10 @@ import sys
 from collections.abc import Sequence
 
 from configs.sweeps import base
-from dynsel_jax.training.workdir import Workdir
-from experiments.sweeps.making import Outcome, accuracy
+from dynsel_jax.runs.workdir import Workdir
+from experiments.sweeps.run_cell import Outcome, final_metric
 
-__all__ = ["Board"]
+__all__ = ["ProgressTable"]
 
 
 def _command(cell: base.Cell, workdir: pathlib.Path) -> str:
@@ -19,7 +19,7 @@ def _command(cell: base.Cell, workdir: pathlib.Path) -> str:
   return f"python -m experiments.train --config={cell.config}{fields} --workdir={workdir}"
 
 
-class Board:
+class ProgressTable:
   """What is known of each cell, as a table: a row for each combination of the axes but the last."""
 
   def __init__(self, cells: Sequence[base.Cell], workdir: pathlib.Path):
@@ -31,7 +31,7 @@ class Board:
   def _found(self, cell: base.Cell) -> str:
     folder = self.workdir / cell.name
     if (summary := Workdir(str(folder)).read_summary()) is not None:
-      return accuracy(summary)
+      return final_metric(summary, folder)
     return "begun" if (folder / "metrics.jsonl").exists() else "-"
 
   def begin(self, cell: base.Cell) -> None:
