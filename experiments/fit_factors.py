@@ -24,7 +24,7 @@ import numpy as np
 from scipy import stats
 
 from dynsel_jax import data, options
-from dynsel_jax.factors import examples, files, quality
+from dynsel_jax.factors import examples, quality, sae_file
 from dynsel_jax.report import factor_page
 from dynsel_jax.training import factor_columns, timing
 from dynsel_jax.training.workdir import check_writable
@@ -83,7 +83,7 @@ def fit_factors(config: ml_collections.ConfigDict, folder: pathlib.Path) -> dict
     "seconds": seconds,
   }
   folder.mkdir(parents=True, exist_ok=True)
-  files.write_sae(folder / "sae.npz", stage.sae, k=config.factors.k, topk=config.factors.topk)
+  sae_file.write_sae(folder / "sae.npz", stage.sae, k=config.factors.k, topk=config.factors.topk)
   np.savez(folder / "factors.npz", **columns, **stage.statistics._asdict())
   shown = {**_factor_examples(stage, source), **_sample_examples(columns, source)}
   np.savez_compressed(folder / "examples.npz", **shown)  # type: ignore[arg-type]

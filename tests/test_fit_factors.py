@@ -12,7 +12,7 @@ import runs
 
 from configs import digits
 from dynsel_jax import data, factors, options
-from dynsel_jax.factors import files
+from dynsel_jax.factors import sae_file
 from dynsel_jax.report import factor_page
 from dynsel_jax.training import factor_columns, timing
 from experiments import fit_factors
@@ -46,7 +46,7 @@ def _arrays(path):
 def test_files_hold_what_the_autoencoder_in_them_gives(fitted):
   workspace, summary = fitted
   counted, source = _arrays(workspace / "report" / "factors.npz"), data.load("digits")
-  sae, k, topk = files.read_sae(str(workspace / "report" / "sae.npz"))
+  sae, k, topk = sae_file.read_sae(str(workspace / "report" / "sae.npz"))
   assert (k, topk, sae.params.W_enc.shape) == (4, "absolute", (64, 16))
   found = factor_columns.Stage(_config(workspace), source, timing.Timers()).features
   codes = factors.encode_all(*sae, jnp.asarray(found), k=k, topk=topk)
@@ -168,7 +168,7 @@ def test_an_autoencoder_of_digits_scores_shifted_digits_without_a_fit(transferre
   shifted = source._replace(train=source.train._replace(inputs=images), **prints)
   monkeypatch.setattr(factors, "fit_sae", None)  # a fit would fail
   columns = _from_file(tmp_path, _pixels(images), shifted, sae=path)
-  (params, normalizer), k, topk = files.read_sae(path)
+  (params, normalizer), k, topk = sae_file.read_sae(path)
   codes = factors.encode_all(params, normalizer, jnp.asarray(_pixels(images)), k=k, topk=topk)
   expected = factors.columns(codes, jnp.asarray(source.train.labels), 10, num_latents=params.b_enc.shape[0])
   for name, column in columns.items():

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from dynsel_jax.factors import rows
+from dynsel_jax.factors import sparse_ops
 
 __all__ = [
   "TOPK",
@@ -99,10 +99,10 @@ def normalize(normalizer: Normalizer, features: Array) -> Array:
 def _encode(params: SAEParams, x: Array, k: int, topk: str) -> tuple[Codes, Array]:
   """Returns the codes and the pre-activations `[N, L]` they were taken from, which carry no gradient."""
   pre_acts = lax.stop_gradient(x @ params.W_enc.T + params.b_enc[None, :])
-  indices = rows.top_entries(jnp.abs(pre_acts) if topk == "absolute" else pre_acts, k)
+  indices = sparse_ops.top_entries(jnp.abs(pre_acts) if topk == "absolute" else pre_acts, k)
   bias = params.b_enc[indices]
   known = jnp.take_along_axis(pre_acts, indices, axis=1) - lax.stop_gradient(bias)
-  values = rows.active_dot(params.W_enc, x, indices, known) + bias
+  values = sparse_ops.active_dot(params.W_enc, x, indices, known) + bias
   return Codes(indices, values if topk == "absolute" else jax.nn.relu(values)), pre_acts
 
 
@@ -121,7 +121,7 @@ def encode(params: SAEParams, x: Array, *, k: int, topk: str = "absolute") -> Co
 
 def decode(params: SAEParams, codes: Codes) -> Array:
   """Reconstructs the inputs `[N, D]` from their codes, Eq. 20."""
-  return rows.sum_rows(params.W_enc, codes.values, codes.indices) + params.b_dec[None, :]
+  return sparse_ops.sum_rows(params.W_enc, codes.values, codes.indices) + params.b_dec[None, :]
 
 
 def losses(
@@ -156,7 +156,7 @@ def losses(
   reconstruction = jnp.mean(jnp.sum(jnp.square(x - decode(params, codes)), axis=1))
   fired = jnp.zeros(since_fired.shape, bool).at[codes.indices].max(codes.values > 0)
   batch_size = x.shape[0]
-  best_row = x[rows.argmax_over_batch(pre_acts)]  # [L, D], Eq. 22
+  best_row = x[sparse_ops.argmax_over_batch(pre_acts)]  # [L, D], Eq. 22
   if axis_name is not None:
     fired = lax.pmax(fired.astype(jnp.int32), axis_name) > 0
     batch_size *= lax.axis_size(axis_name)
