@@ -73,7 +73,7 @@ def fit_factors(config: ml_collections.ConfigDict, folder: pathlib.Path) -> dict
     "num_latents": stage.sae.params.b_enc.shape[0],
     "fvu": float(stage.quality.fvu),
     "mean_l0": float(stage.quality.mean_l0),
-    "dead_share": float(stage.quality.dead_share),
+    "dead_share": float(stage.quality.dead_fraction),
     "firing_share_edges": list(quality.HISTOGRAM_EDGES),
     "firing_share_counts": np.asarray(stage.quality.frequency_histogram).tolist(),
     "warnings": quality.warnings(stage.quality),

@@ -199,7 +199,7 @@ def fit_sae(
       done,
       plan.num_steps,
       float(losses.reconstruction[-1]),
-      100 * float(losses.dead_share[-1]),
+      100 * float(losses.dead_fraction[-1]),
     )
   params = state.params
   if orient and topk == "absolute":

@@ -4,30 +4,34 @@
 """
 
 import functools
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.typing import ArrayLike
 
 from dynsel_jax.factors import sae
 from dynsel_jax.factors.sae import Codes, Normalizer, SAEParams
 
 __all__ = [
   "HISTOGRAM_EDGES",
-  "MAX_DEAD_SHARE",
+  "MAX_DEAD_FRACTION",
   "MAX_FVU",
   "Quality",
   "encode_all",
+  "from_arrays",
   "measure",
   "mostly_negative",
   "warnings",
 ]
 
 MAX_FVU = 0.35
-MAX_DEAD_SHARE = 0.3
+MAX_DEAD_FRACTION = 0.3
 HISTOGRAM_EDGES = (0.0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # shares of the samples
 _CHUNK = 4096  # samples encoded at a time
+_OLD_NAMES = {"dead_share": "dead_fraction"}  # of fields, in caches written by earlier versions
 
 
 class Quality(NamedTuple):
@@ -35,8 +39,17 @@ class Quality(NamedTuple):
 
   fvu: Array  # [] float32, fraction of variance unexplained
   mean_l0: Array  # [] float32, active latents of a sample, on average
-  dead_share: Array  # [] float32, latents active in no sample
+  dead_fraction: Array  # [] float32, latents active in no sample
   frequency_histogram: Array  # [8] int32, latents that never fire, then by firing share: (edge i, edge i+1]
+
+
+def from_arrays(arrays: Mapping[str, ArrayLike]) -> Quality:
+  """Reads the metrics from saved arrays, one for each field of `Quality`. Host-side.
+
+  Older caches call `dead_fraction` "dead_share"; they stay readable, since a fit takes minutes.
+  """
+  saved = {_OLD_NAMES.get(name, name): array for name, array in arrays.items()}
+  return Quality(*(jnp.asarray(saved[name]) for name in Quality._fields))
 
 
 @functools.partial(jax.jit, static_argnames=("k", "topk"))
@@ -79,13 +92,13 @@ def measure(params: SAEParams, normalizer: Normalizer, features: Array, *, k: in
   variance = jnp.square(own.scale / normalizer.scale)
   active = codes.values > 0
   frequency = jnp.zeros(params.b_enc.shape, jnp.int32).at[codes.indices].add(active.astype(jnp.int32))
-  share = frequency.astype(jnp.float32) / features.shape[0]
+  fraction = frequency.astype(jnp.float32) / features.shape[0]
   edges = jnp.asarray(HISTOGRAM_EDGES, jnp.float32)
-  histogram = jnp.zeros(len(HISTOGRAM_EDGES), jnp.int32).at[jnp.searchsorted(edges, share)].add(1)
+  histogram = jnp.zeros(len(HISTOGRAM_EDGES), jnp.int32).at[jnp.searchsorted(edges, fraction)].add(1)
   quality = Quality(
     fvu=jnp.mean(error) / variance,
     mean_l0=jnp.mean(jnp.sum(active, axis=1).astype(jnp.float32)),
-    dead_share=jnp.mean((frequency == 0).astype(jnp.float32)),
+    dead_fraction=jnp.mean((frequency == 0).astype(jnp.float32)),
     frequency_histogram=histogram,
   )
   return codes, quality
@@ -103,6 +116,6 @@ def warnings(quality: Quality) -> list[str]:
   lines = []
   if quality.fvu > MAX_FVU:
     lines.append(f"SAE: FVU {float(quality.fvu):.3f} exceeds {MAX_FVU}: its latents explain the features poorly")
-  if quality.dead_share > MAX_DEAD_SHARE:
-    lines.append(f"SAE: {float(quality.dead_share):.0%} of latents are dead, more than {MAX_DEAD_SHARE:.0%}")
+  if quality.dead_fraction > MAX_DEAD_FRACTION:
+    lines.append(f"SAE: {float(quality.dead_fraction):.0%} of latents are dead, more than {MAX_DEAD_FRACTION:.0%}")
   return lines

@@ -63,7 +63,7 @@ class Losses(NamedTuple):
   total: Array  # [] float32, Eq. 25
   reconstruction: Array  # [] float32, mean over the batch of the squared error
   revival: Array  # [] float32, mean over the dead latents of Eq. 24's terms, 0 if none is dead
-  dead_share: Array  # [] float32
+  dead_fraction: Array  # [] float32
 
 
 def init(key: Array, num_latents: int, d_in: int) -> SAEParams:

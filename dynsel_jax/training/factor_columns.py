@@ -135,7 +135,7 @@ class Stage:
   @property
   def quality(self) -> factors.Quality:
     """How good the autoencoder is on the training set."""
-    return factors.Quality(*(jnp.asarray(self._encoded[name]) for name in factors.Quality._fields))
+    return quality.from_arrays(self._encoded)
 
   @functools.cached_property
   def _scored(self) -> cache.Arrays:
