@@ -176,7 +176,7 @@ def test_prepare_adds_label_noise_and_checks_the_section(tmp_path):
   assert noisy.noisy.any() and noisy.text is not None
   with pytest.raises(UserError, match="dataset 'tiny' has no option 'trian'"):
     data.prepare({**section, "trian": ""})
-  with pytest.raises(UserError, match="dataset.max_length='64' must be a whole number"):
+  with pytest.raises(UserError, match="dataset.max_length='64' must be an integer"):
     data.prepare({**section, "max_length": "64"})
 
 

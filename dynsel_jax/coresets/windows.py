@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from dynsel_jax.coresets.dynamics import Dynamics
-from dynsel_jax.options import UserError
+from dynsel_jax.options import check_at_least, check_fraction
 
 __all__ = ["TddsState", "WindowState", "dual", "dyn_unc", "tdds"]
 
@@ -85,9 +85,8 @@ def tdds(num_classes: int, *, window: int = 10, decay: float = 0.9) -> Dynamics:
   Raises:
     UserError: a value lies outside its range.
   """
-  _check_window(window, 3)
-  if not 0 < decay <= 1:
-    raise UserError(f"decay={decay} must lie in (0, 1]")
+  check_at_least("window", window, 3)
+  check_fraction("decay", decay)
 
   def init(n: int) -> TddsState:
     return TddsState(
@@ -116,7 +115,7 @@ def tdds(num_classes: int, *, window: int = 10, decay: float = 0.9) -> Dynamics:
 
 def _windowed(window: int, value: Callable[[Array], Array]) -> Dynamics:
   """The mean over all complete windows of `value`, which maps `[J, N]` in any order of the epochs to `[N]`."""
-  _check_window(window, 2)
+  check_at_least("window", window, 2)
 
   def init(n: int) -> WindowState:
     return WindowState(jnp.zeros((window, n), jnp.float32), jnp.zeros(n, jnp.float32), jnp.int32(0))
@@ -131,8 +130,3 @@ def _windowed(window: int, value: Callable[[Array], Array]) -> Dynamics:
     return jnp.where(windows > 0, state.total / windows.astype(jnp.float32), jnp.nan)
 
   return Dynamics(init, update, score)
-
-
-def _check_window(window: int, least: int) -> None:
-  if window < least:
-    raise UserError(f"window={window} must be at least {least} epochs")
