@@ -14,7 +14,7 @@ from jax import Array
 
 from dynsel_jax.models.dropout import Dropout
 from dynsel_jax.models.weights import Weights, folder
-from dynsel_jax.options import UserError, check_positive
+from dynsel_jax.options import UserError, check_fraction, check_positive
 
 __all__ = ["Bert", "Encoder", "Sizes", "bert_base", "bert_tiny", "minilm_l6", "roberta_base"]
 
@@ -128,7 +128,7 @@ class Bert(nn.Module):
   `weights` names the folder of the pretrained model that it starts from; with "" its weights are random.
   """
 
-  num_classes: int
+  num_outputs: int
   sizes: Sizes
   dropout: float = 0.1
   dtype: Any = jnp.float32
@@ -137,7 +137,7 @@ class Bert(nn.Module):
 
   @nn.compact
   def __call__(self, inputs: Array, valid: Array, *, train: bool) -> tuple[Array, dict[str, Array]]:
-    """Maps token ids `[B, L]` int32 to logits `[B, num_classes]` and the stages of `Encoder`, then "features"."""
+    """Maps token ids `[B, L]` int32 to outputs `[B, num_outputs]` and the stages of `Encoder`, then "features"."""
     del valid  # samples never meet
     drop = Dropout(self.dropout, self.axis_name, name="drop")
     encoder = Encoder(self.sizes, self.dropout, self.dtype, self.axis_name, name="encoder")
@@ -147,49 +147,46 @@ class Bert(nn.Module):
       first = Dropout(self.dropout, self.axis_name, name="drop_first")(first, train=train)
     pooled = jnp.tanh(nn.Dense(self.sizes.width, dtype=self.dtype, kernel_init=_NORMAL, name="pooler")(first))
     intermediates["features"] = features = pooled.astype(jnp.float32)
-    logits = nn.Dense(self.num_classes, kernel_init=_NORMAL, name="head")(drop(features, train=train))
-    return logits, intermediates
+    outputs = nn.Dense(self.num_outputs, kernel_init=_NORMAL, name="head")(drop(features, train=train))
+    return outputs, intermediates
 
 
-def _classifier(
-  sizes: Sizes, num_classes: int, dtype: Any, axis_name: str | None, dropout: float, weights: str
-) -> Bert:
-  if not 0 <= dropout < 1:
-    raise UserError(f"model.dropout={dropout} must lie in [0, 1)")
+def _bert(sizes: Sizes, num_outputs: int, dtype: Any, axis_name: str | None, dropout: float, weights: str) -> Bert:
+  check_fraction("model.dropout", dropout, zero=True, one=False)
   if weights:  # checked before anything slow
     Weights("model.weights", folder("model.weights", weights))
-  return Bert(num_classes, sizes, dropout, dtype, axis_name, weights)
+  return Bert(num_outputs, sizes, dropout, dtype, axis_name, weights)
 
 
-def bert_base(num_classes: int, dtype: Any, axis_name: str | None, *, dropout: float = 0.1, weights: str = "") -> Bert:
+def bert_base(num_outputs: int, dtype: Any, axis_name: str | None, *, dropout: float = 0.1, weights: str = "") -> Bert:
   """Returns BERT-base, uncased: 109,482,240 parameters below the head.
 
   Args:
-    num_classes: number of classes.
+    num_outputs: width of the last layer.
     dtype: of the computation.
     axis_name: the mapped axis of a training step, if any.
     dropout: after embeddings, attention and each layer, and before the head.
     weights: folder of the pretrained model as Hugging Face lays it out, or "" for random weights.
   """
-  return _classifier(Sizes(), num_classes, dtype, axis_name, dropout, weights)
+  return _bert(Sizes(), num_outputs, dtype, axis_name, dropout, weights)
 
 
 def roberta_base(
-  num_classes: int, dtype: Any, axis_name: str | None, *, dropout: float = 0.1, weights: str = ""
+  num_outputs: int, dtype: Any, axis_name: str | None, *, dropout: float = 0.1, weights: str = ""
 ) -> Bert:
   """Returns RoBERTa-base: 124,645,632 parameters below the head; arguments as for `bert_base`."""
   sizes = Sizes(50_265, positions=514, types=1, roberta=True)
-  return _classifier(sizes, num_classes, dtype, axis_name, dropout, weights)
+  return _bert(sizes, num_outputs, dtype, axis_name, dropout, weights)
 
 
-def minilm_l6(num_classes: int, dtype: Any, axis_name: str | None, *, dropout: float = 0.1, weights: str = "") -> Bert:
+def minilm_l6(num_outputs: int, dtype: Any, axis_name: str | None, *, dropout: float = 0.1, weights: str = "") -> Bert:
   """Returns MiniLM-L6-H384 (arXiv 2002.10957): 22,713,216 parameters below the head; arguments as for `bert_base`."""
   sizes = Sizes(width=384, layers=6, hidden=1536)
-  return _classifier(sizes, num_classes, dtype, axis_name, dropout, weights)
+  return _bert(sizes, num_outputs, dtype, axis_name, dropout, weights)
 
 
 def bert_tiny(
-  num_classes: int,
+  num_outputs: int,
   dtype: Any,
   axis_name: str | None,
   *,
@@ -200,7 +197,7 @@ def bert_tiny(
   """Returns a BERT of width 64 with random weights, for runs of seconds.
 
   Args:
-    num_classes: number of classes.
+    num_outputs: width of the last layer.
     dtype: of the computation.
     axis_name: the mapped axis of a training step, if any.
     dropout: as for `bert_base`.
@@ -210,4 +207,4 @@ def bert_tiny(
   for field, value in (("vocabulary", vocabulary), ("layers", layers)):
     check_positive(f"model.{field}", value)
   sizes = Sizes(vocabulary, width=64, layers=layers, heads=2, hidden=128)
-  return _classifier(sizes, num_classes, dtype, axis_name, dropout, "")
+  return _bert(sizes, num_outputs, dtype, axis_name, dropout, "")

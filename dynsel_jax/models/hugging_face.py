@@ -11,7 +11,7 @@ from dynsel_jax.models.bert import Sizes
 from dynsel_jax.models.weights import Weights
 from dynsel_jax.options import UserError
 
-__all__ = ["classifier", "encoder", "sizes"]
+__all__ = ["bert_params", "encoder_params", "sizes"]
 
 Params = dict[str, Any]
 
@@ -76,7 +76,7 @@ def _prefix(weights: Weights) -> str:
   return next((prefix for prefix in ("bert.", "roberta.") if prefix + word in weights.names), "")
 
 
-def encoder(params: Params, weights: Weights) -> Params:
+def encoder_params(params: Params, weights: Weights) -> Params:
   """Returns the parameters of an `Encoder` from the file, `params` giving their shapes.
 
   Raises:
@@ -94,7 +94,7 @@ def encoder(params: Params, weights: Weights) -> Params:
   return traverse_util.unflatten_dict(filled)
 
 
-def classifier(params: Params, weights: Weights) -> Params:
+def bert_params(params: Params, weights: Weights) -> Params:
   """Returns the parameters of a `Bert` with the file's encoder, and its pooler where the file is a BERT's with one.
 
   The head stays new, and RoBERTa's pooler, which belongs to the head there.
@@ -102,7 +102,7 @@ def classifier(params: Params, weights: Weights) -> Params:
   Raises:
     UserError: an array of the encoder is missing, or one is of another shape.
   """
-  filled = {**params, "encoder": encoder(params["encoder"], weights)}
+  filled = {**params, "encoder": encoder_params(params["encoder"], weights)}
   stem = f"{_prefix(weights)}pooler.dense"
   if f"{stem}.weight" in weights.names and not stem.startswith("roberta."):
     filled["pooler"] = {leaf: _taken(weights, stem, leaf, like) for leaf, like in params["pooler"].items()}

@@ -14,7 +14,7 @@ from flax import linen as nn
 from jax import Array
 
 from dynsel_jax.models.normalization import BatchNorm
-from dynsel_jax.options import UserError
+from dynsel_jax.options import check_at_least, check_range
 
 __all__ = ["TORCH_LINEAR", "ConvNorm", "ResNet", "resnet18", "resnet34", "resnet50", "resnet_patch"]
 
@@ -94,7 +94,7 @@ class ResidualBlock(nn.Module):
 class ResNet(nn.Module):
   """A stem, stages of residual blocks that double the width and halve the image, average pooling, a linear head."""
 
-  num_classes: int
+  num_outputs: int
   stage_sizes: tuple[int, ...]
   width: int = 64
   bottleneck: bool = False
@@ -106,7 +106,7 @@ class ResNet(nn.Module):
 
   @nn.compact
   def __call__(self, inputs: Array, valid: Array, *, train: bool) -> tuple[Array, dict[str, Array]]:
-    """Maps inputs `[B, H, W, C]` to logits `[B, num_classes]` and the stages: "stem", "stage_1", ..., "features"."""
+    """Maps inputs `[B, H, W, C]` to outputs `[B, num_outputs]` and the stages: "stem", "stage_1", ..., "features"."""
     stem = ConvNorm(self.width, self.stem_kernel, self.stem_stride, self.dtype, self.axis_name, name="stem")
     x = nn.relu(stem(inputs.astype(self.dtype), valid, train=train))
     if self.stem_pooling:
@@ -122,7 +122,7 @@ class ResNet(nn.Module):
         x = layer(x, valid, train=train)
       intermediates[f"stage_{stage + 1}"] = x
     intermediates["features"] = features = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
-    return nn.Dense(self.num_classes, kernel_init=TORCH_LINEAR, name="head")(features), intermediates
+    return nn.Dense(self.num_outputs, kernel_init=TORCH_LINEAR, name="head")(features), intermediates
 
 
 def _stem(imagenet: bool) -> dict[str, Any]:
@@ -130,39 +130,37 @@ def _stem(imagenet: bool) -> dict[str, Any]:
   return {"stem_kernel": 7, "stem_stride": 2, "stem_pooling": True} if imagenet else {}
 
 
-def resnet18(num_classes: int, dtype: Any, axis_name: str | None, *, imagenet_stem: bool = False) -> ResNet:
+def resnet18(num_outputs: int, dtype: Any, axis_name: str | None, *, imagenet_stem: bool = False) -> ResNet:
   """Returns ResNet-18 for 32x32 images: 11,173,962 parameters at 10 classes."""
-  return ResNet(num_classes, (2, 2, 2, 2), dtype=dtype, axis_name=axis_name, **_stem(imagenet_stem))
+  return ResNet(num_outputs, (2, 2, 2, 2), dtype=dtype, axis_name=axis_name, **_stem(imagenet_stem))
 
 
-def resnet34(num_classes: int, dtype: Any, axis_name: str | None, *, imagenet_stem: bool = False) -> ResNet:
+def resnet34(num_outputs: int, dtype: Any, axis_name: str | None, *, imagenet_stem: bool = False) -> ResNet:
   """Returns ResNet-34 for 32x32 images: 21,282,122 parameters at 10 classes."""
-  return ResNet(num_classes, (3, 4, 6, 3), dtype=dtype, axis_name=axis_name, **_stem(imagenet_stem))
+  return ResNet(num_outputs, (3, 4, 6, 3), dtype=dtype, axis_name=axis_name, **_stem(imagenet_stem))
 
 
-def resnet50(num_classes: int, dtype: Any, axis_name: str | None, *, imagenet_stem: bool = False) -> ResNet:
+def resnet50(num_outputs: int, dtype: Any, axis_name: str | None, *, imagenet_stem: bool = False) -> ResNet:
   """Returns ResNet-50 for 32x32 images: 23,520,842 parameters at 10 classes."""
-  return ResNet(num_classes, (3, 4, 6, 3), bottleneck=True, dtype=dtype, axis_name=axis_name, **_stem(imagenet_stem))
+  return ResNet(num_outputs, (3, 4, 6, 3), bottleneck=True, dtype=dtype, axis_name=axis_name, **_stem(imagenet_stem))
 
 
 def resnet_patch(
-  num_classes: int, dtype: Any, axis_name: str | None, *, width: int = 40, stem_stride: int = 4, stages: int = 2
+  num_outputs: int, dtype: Any, axis_name: str | None, *, width: int = 40, stem_stride: int = 4, stages: int = 2
 ) -> ResNet:
   """Returns a small ResNet that a CPU trains: a 4x4 stem that shrinks the image, then one block a stage.
 
   Args:
-    num_classes: number of classes.
+    num_outputs: width of the last layer.
     dtype: of the computation.
     axis_name: the mapped axis of a training step, if any.
     width: channels of the stem and the first stage; each further stage doubles them.
     stem_stride: by how much the stem shrinks the image, 1 to 4.
     stages: number of stages; each but the first halves the image.
   """
-  if not 1 <= stem_stride <= 4:
-    raise UserError(f"stem_stride={stem_stride} must lie in [1, 4]")
-  for field, value in (("width", width), ("stages", stages)):
-    if value < 1:
-      raise UserError(f"{field}={value} must be at least 1")
+  check_range("model.stem_stride", stem_stride, 1, 4)
+  check_at_least("model.width", width, 1)
+  check_at_least("model.stages", stages, 1)
   return ResNet(
-    num_classes, (1,) * stages, width, stem_kernel=4, stem_stride=stem_stride, dtype=dtype, axis_name=axis_name
+    num_outputs, (1,) * stages, width, stem_kernel=4, stem_stride=stem_stride, dtype=dtype, axis_name=axis_name
   )

@@ -20,14 +20,14 @@ __all__ = ["VGG", "vgg16"]
 class VGG(nn.Module):
   """Stages of 3x3 convolutions, each with ReLU and closed by max-pooling that halves the image; a linear head."""
 
-  num_classes: int
+  num_outputs: int
   stages: tuple[tuple[int, ...], ...]  # the widths of each stage's convolutions
   dtype: Any = jnp.float32
   axis_name: str | None = None
 
   @nn.compact
   def __call__(self, inputs: Array, valid: Array, *, train: bool) -> tuple[Array, dict[str, Array]]:
-    """Maps inputs `[B, H, W, C]` to logits `[B, num_classes]` and the stages: "stage_1", ..., "features"."""
+    """Maps inputs `[B, H, W, C]` to outputs `[B, num_outputs]` and the stages: "stage_1", ..., "features"."""
     height, width = inputs.shape[1:3]
     smallest = 2 ** len(self.stages)
     if min(height, width) < smallest:
@@ -40,10 +40,10 @@ class VGG(nn.Module):
         x = nn.relu(conv_norm(x, valid, train=train))
       intermediates[f"stage_{stage}"] = x = nn.max_pool(x, (2, 2), (2, 2))
     intermediates["features"] = features = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
-    return nn.Dense(self.num_classes, kernel_init=TORCH_LINEAR, name="head")(features), intermediates
+    return nn.Dense(self.num_outputs, kernel_init=TORCH_LINEAR, name="head")(features), intermediates
 
 
-def vgg16(num_classes: int, dtype: Any, axis_name: str | None) -> VGG:
+def vgg16(num_outputs: int, dtype: Any, axis_name: str | None) -> VGG:
   """Returns VGG-16: 14,723,136 parameters in the convolutions, as torchvision's, and 5,130 in a head of 10 classes."""
   stages = ((64,) * 2, (128,) * 2, (256,) * 3, (512,) * 3, (512,) * 3)
-  return VGG(num_classes, stages, dtype, axis_name)
+  return VGG(num_outputs, stages, dtype, axis_name)

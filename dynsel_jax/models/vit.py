@@ -106,14 +106,14 @@ class ViT(nn.Module):
   """A tower and a linear head that starts at zero.
 
   Attributes:
-    num_classes: width of the logits.
+    num_outputs: width of the last layer.
     sizes: of the tower.
     dtype: of the computation.
     side: to which the images are resized first, bicubically; 0 leaves them as they are.
     weights: the folder, or file, of the pretrained model that it starts from; with "" its weights are random.
   """
 
-  num_classes: int
+  num_outputs: int
   sizes: Sizes
   dtype: Any = jnp.float32
   side: int = 0
@@ -121,36 +121,36 @@ class ViT(nn.Module):
 
   @nn.compact
   def __call__(self, inputs: Array, valid: Array, *, train: bool) -> tuple[Array, dict[str, Array]]:
-    """Maps inputs `[B, H, W, C]` to logits `[B, num_classes]` and the stages of `Tower`."""
+    """Maps inputs `[B, H, W, C]` to outputs `[B, num_outputs]` and the stages of `Tower`."""
     del valid, train  # samples never meet, and nothing is dropped
     if self.side and inputs.shape[1:3] != (self.side, self.side):
       inputs = jax.image.resize(inputs, (inputs.shape[0], self.side, self.side, inputs.shape[3]), "cubic")
     intermediates = Tower(self.sizes, self.dtype, name="tower")(inputs)
-    head = nn.Dense(self.num_classes, kernel_init=nn.initializers.zeros, name="head")
+    head = nn.Dense(self.num_outputs, kernel_init=nn.initializers.zeros, name="head")
     return head(intermediates["features"]), intermediates
 
 
-def vit_small(num_classes: int, dtype: Any, axis_name: str | None, *, patch: int = 4) -> ViT:
+def vit_small(num_outputs: int, dtype: Any, axis_name: str | None, *, patch: int = 4) -> ViT:
   """Returns ViT-Small (width 384, 12 layers, 6 heads) for small images: 21,342,346 parameters at 32x32 and 10 classes.
 
   Args:
-    num_classes: number of classes.
+    num_outputs: width of the last layer.
     dtype: of the computation.
     axis_name: the mapped axis of a training step, if any.
     patch: side of a patch; 4 makes 64 of an image of 32x32, 8 as many of one of 64x64.
   """
   del axis_name
   check_positive("model.patch", patch)
-  return ViT(num_classes, Sizes(patch, 384, 12, 6, 1536), dtype)
+  return ViT(num_outputs, Sizes(patch, 384, 12, 6, 1536), dtype)
 
 
-def vit_b16(num_classes: int, dtype: Any, axis_name: str | None, *, weights: str = "") -> ViT:
+def vit_b16(num_outputs: int, dtype: Any, axis_name: str | None, *, weights: str = "") -> ViT:
   """Returns ViT-B/16 for images resized to 224x224: 85,806,346 parameters at 10 classes.
 
   Pretrained weights were fitted to pixels in [-1, 1]; a run normalises by its own data's statistics, which is near.
 
   Args:
-    num_classes: number of classes.
+    num_outputs: width of the last layer.
     dtype: of the computation.
     axis_name: the mapped axis of a training step, if any.
     weights: the folder of a model such as google/vit-base-patch16-224 as Hugging Face lays it out, or its
@@ -159,4 +159,4 @@ def vit_b16(num_classes: int, dtype: Any, axis_name: str | None, *, weights: str
   del axis_name
   if weights:  # checked before anything slow
     Weights("model.weights", pathlib.Path(weights))
-  return ViT(num_classes, Sizes(epsilon=1e-12), dtype, 224, weights)
+  return ViT(num_outputs, Sizes(epsilon=1e-12), dtype, 224, weights)
