@@ -135,23 +135,23 @@ def test_a_missing_or_misshapen_array_is_named(tmp_path):
   name = "bert.encoder.layer.1.output.dense.weight"
   for changed, line in (
     ({k: v for k, v in arrays.items() if k != name}, f"has no array '{name}'"),
-    ({**arrays, name: arrays[name][:, :3].copy()}, rf"'{name}' has shape \(16, 3\), not \(16, 24\)"),
+    ({**arrays, name: arrays[name][:, :3].copy()}, rf"'{name}' has shape \(16, 3\), the model needs \(16, 24\)"),
   ):
     with pytest.raises(UserError, match=line):
       hugging_face.bert_params(params, _saved(tmp_path, changed))
 
 
 def test_wrong_weights_and_values_are_named_before_anything_slow(tmp_path):
-  with pytest.raises(UserError, match="model.weights='nowhere' is no folder of a pretrained model"):
+  with pytest.raises(UserError, match="model.weights='nowhere' is not a folder of a pretrained model"):
     models.create("minilm_l6", 3, weights="nowhere")
-  with pytest.raises(UserError, match="model.safetensors is no safetensors file"):
+  with pytest.raises(UserError, match="model.safetensors is not a safetensors file"):
     models.create("minilm_l6", 3, weights=str(tmp_path))
   (tmp_path / "model.safetensors").write_bytes(b"PK")
-  with pytest.raises(UserError, match="is no safetensors file"):
+  with pytest.raises(UserError, match="is not a safetensors file"):
     models.create("minilm_l6", 3, weights=str(tmp_path))
   with pytest.raises(UserError, match=r"model.dropout=1.0 must lie in \[0, 1\)"):
     models.create("bert_tiny", 3, dropout=1.0)
-  with pytest.raises(UserError, match="11 tokens are more than the model's 10"):
+  with pytest.raises(UserError, match="texts of 11 tokens exceed the model's 10"):
     _params(bert.Bert(3, SIZES["roberta"]), 11)
 
 
@@ -164,7 +164,7 @@ def test_the_package_that_is_not_installed_is_named(monkeypatch):
 @pytest.mark.parametrize(
   ("content", "line"),
   [
-    ("", "has no config.json of a BERT"),
+    ("", "must contain the config.json of a BERT"),
     ('{"model_type": "gpt2"}', "is a gpt2"),
     ('{"model_type": "bert"}', "'vocab_size'"),
   ],

@@ -220,7 +220,7 @@ def test_wrong_paths_labels_and_options_are_named(tmp_path):
     _load(tmp_path, max_length=2)
   with pytest.raises(UserError, match="dataset.length_buckets=0 must be greater than 0"):
     _load(tmp_path, length_buckets=0)
-  with pytest.raises(UserError, match="dataset.tokenizer='nowhere' is no folder"):
+  with pytest.raises(UserError, match="dataset.tokenizer='nowhere' is not a folder"):
     _load(tmp_path, tokenizer="nowhere")
   (tmp_path / "tokenizer.json").write_text("{}")
   with pytest.raises(UserError, match="tokenizer.json is no tokenizer"):

@@ -1,4 +1,4 @@
-"""Multilayer perceptron: the smallest model, for tests and for data that is not an image. `B` is the batch size."""
+"""Multilayer perceptron: the smallest model, for tests and for data other than images. `B` is the batch size."""
 
 import math
 from typing import Any
@@ -13,7 +13,7 @@ __all__ = ["MLP", "mlp"]
 
 
 class MLP(nn.Module):
-  """Hidden layers with ReLU and a linear head; no normalisation, so samples never meet."""
+  """Hidden layers with ReLU and a linear head; without normalisation, so that no operation mixes samples."""
 
   num_outputs: int
   hidden: tuple[int, ...] = (128, 128)
@@ -21,7 +21,7 @@ class MLP(nn.Module):
 
   @nn.compact
   def __call__(self, inputs: Array, valid: Array, *, train: bool) -> tuple[Array, dict[str, Array]]:
-    """Maps inputs `[B, ...]` to outputs `[B, num_outputs]` and the layers: "hidden_1", ..., "features"."""
+    """Maps inputs `[B, ...]` to outputs `[B, num_outputs]` and the intermediates "hidden_1", ..., "features"."""
     del valid, train
     intermediates = {}
     x = inputs.reshape((inputs.shape[0], math.prod(inputs.shape[1:]))).astype(self.dtype)
@@ -33,8 +33,8 @@ class MLP(nn.Module):
 
 
 def mlp(num_outputs: int, dtype: Any, axis_name: str | None, *, hidden: tuple[int, ...] = (128, 128)) -> MLP:
-  """Returns a perceptron with layers of the widths `hidden`; `()` is logistic regression."""
+  """Returns a perceptron with hidden layers of the widths `hidden`; `()` gives a linear model."""
   del axis_name
   if any(width < 1 for width in hidden):
-    raise UserError(f"hidden={tuple(hidden)} must hold widths of at least 1")
+    raise UserError(f"model.hidden={tuple(hidden)} must contain widths of at least 1")
   return MLP(num_outputs, tuple(hidden), dtype)
