@@ -1,4 +1,4 @@
-"""Names and values that a user sets, and the one line they read when one is wrong. Host-side, no arrays."""
+"""Checks of the values that a user sets. Each failure is a `UserError` of one line. Host-side, no arrays."""
 
 import importlib
 import inspect
@@ -10,10 +10,12 @@ import numpy as np
 
 __all__ = [
   "UserError",
+  "check_at_least",
   "check_choice",
   "check_fraction",
   "check_positive",
   "check_present",
+  "check_range",
   "check_settings",
   "flatten",
   "keyword_defaults",
@@ -22,36 +24,54 @@ __all__ = [
 
 
 class UserError(ValueError):
-  """Something a user set or supplied is wrong; the message is one line that names the field and the value."""
+  """A value that a user set or supplied is wrong; the message is one line that names the field and the value."""
+
+
+def check_at_least(field: str, value: float, minimum: float) -> None:
+  """Raises `UserError` unless `value >= minimum`."""
+  if not value >= minimum:  # also refuses NaN
+    raise UserError(f"{field}={value} must be at least {minimum}")
 
 
 def check_choice(field: str, value: str, known: Collection[str]) -> None:
-  """Raises `UserError`, with the known names listed, unless `value` is one of `known`."""
+  """Raises `UserError`, which lists the known names, unless `value` is one of `known`."""
   if value not in known:
     raise UserError(f"{field}={value!r} is not known; known: {', '.join(sorted(known))}")
 
 
-def check_fraction(field: str, value: float, *, zero: bool = False) -> None:
-  """Raises `UserError` unless `value` lies in (0, 1], or in [0, 1] with `zero`."""
-  if not (0 < value <= 1 or (zero and value == 0)):
-    raise UserError(f"{field}={value} must lie in {'[' if zero else '('}0, 1]")
+def check_fraction(field: str, value: float, *, zero: bool = False, one: bool = True) -> None:
+  """Raises `UserError` unless `value` lies between 0 and 1; `zero` and `one` say whether the ends are allowed.
+
+  The default is (0, 1]. `zero=True` allows [0, 1], `zero=True, one=False` [0, 1), and `one=False` (0, 1).
+  """
+  if not (0 < value < 1 or (zero and value == 0) or (one and value == 1)):
+    raise UserError(f"{field}={value} must lie in {'[' if zero else '('}0, 1{']' if one else ')'}")
 
 
 def check_positive(field: str, value: float, *, zero: bool = False) -> None:
-  """Raises `UserError` unless `value` is finite and above 0, or at least 0 with `zero`."""
+  """Raises `UserError` unless `value` is finite and greater than 0; `zero` allows 0 as well."""
   if not (math.isfinite(value) and (value > 0 or (zero and value == 0))):
     raise UserError(f"{field}={value} must be {'at least' if zero else 'greater than'} 0")
 
 
+def check_range(field: str, value: float, low: float, high: float) -> None:
+  """Raises `UserError` unless `low <= value <= high`."""
+  if not low <= value <= high:  # also refuses NaN
+    raise UserError(f"{field}={value} must lie in [{low}, {high}]")
+
+
 def check_present(section: str, settings: Mapping[str, Any], names: Collection[str]) -> None:
-  """Raises `UserError` unless a config's section has all of `names`: a flag `--config.SECTION={}` wipes it silently."""
+  """Raises `UserError` unless a section of the config has all `names`.
+
+  The flag `--config.SECTION={}` replaces the whole section without an error of its own.
+  """
   for name in names:
     if name not in settings:
       raise UserError(f"{section}={dict(settings)} has no {name}")
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-  """Turns nested dicts into one with dotted names; lists and values are leaves."""
+  """Flattens nested dicts to one dict with dotted names; lists and values are leaves."""
   flat: dict[str, Any] = {}
   for name, value in tree.items():
     flat.update(flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value})
@@ -59,42 +79,50 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def keyword_defaults(function: Callable[..., Any]) -> dict[str, Any]:
-  """Returns the keyword-only parameters of `function` with their defaults: the options that a config offers."""
+  """Returns the keyword-only parameters of `function` with their defaults. They are the options in a config."""
   parameters = inspect.signature(function).parameters.values()
   return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
 
 
 def named_or_imported(field: str, name: str, known: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
-  """Returns what is known as `name` or, if that is a path `my_lab.my_module:attribute`, the attribute.
+  """Finds a function by its registered name, or imports it by its dotted path `my_lab.my_module:function`.
+
+  Args:
+    field: of the config, for the message.
+    name: a key of `known` or a dotted path.
+    known: the registered functions by name.
 
   Raises:
-    UserError: the name is not known, or there is no such module or attribute.
+    UserError: the name is unknown, the module or the attribute does not exist, or the attribute is not callable.
   """
   module_name, colon, attribute = name.partition(":")
   if not colon:
     check_choice(field, name, known)
     return known[name]
   try:
-    return getattr(importlib.import_module(module_name), attribute)
+    function = getattr(importlib.import_module(module_name), attribute)
   except ModuleNotFoundError as error:
     if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-      raise  # the user's module was found, but not what it imports
+      raise  # the user's module exists; one of its own imports does not
     raise UserError(f"{field}={name!r}: there is no module {error.name!r}") from error
   except AttributeError as error:
     raise UserError(f"{field}={name!r}: module {module_name!r} has no {attribute!r}") from error
+  if not callable(function):
+    raise UserError(f"{field}={name!r} must be a function, not {type(function).__name__}")
+  return function
 
 
 def check_settings(section: str, name: str, settings: Mapping[str, Any], known: Mapping[str, Any]) -> None:
-  """Checks the options that a config's section gives to what it names.
+  """Checks the options that a section of the config sets against those that exist.
 
   Args:
     section: of the config, for example "selector".
-    name: what the section names, for example "infobatch".
-    settings: the options.
-    known: the options that there are, with their defaults.
+    name: the section's name of a method, model or data set, for example "infobatch".
+    settings: the options that are set.
+    known: the options that exist, with their defaults.
 
   Raises:
-    UserError: there is no such option, with the right ones listed, or a value is not of its default's type.
+    UserError: an option does not exist, or its value is not of the default's type.
   """
   for option, value in settings.items():
     if option not in known:
@@ -103,13 +131,17 @@ def check_settings(section: str, name: str, settings: Mapping[str, Any], known: 
 
 
 def _check_type(field: str, value: Any, default: Any) -> None:
-  """Raises `UserError` unless the value is of the default's type; an int will do for a float, a list for a tuple."""
+  """Raises `UserError` unless `value` has the default's type.
+
+  An integer passes for a float and a list for a tuple; a default of None allows any type.
+  """
   if default is None:
     return
   kinds: dict[type, tuple[tuple[type, ...], str]] = {
     bool: ((bool, np.bool_), "True or False"),
-    int: ((int, np.integer), "a whole number"),
+    int: ((int, np.integer), "an integer"),
     float: ((int, float, np.integer, np.floating), "a number"),
+    str: ((str,), "a string"),
     tuple: ((tuple, list), "a tuple"),
   }
   wanted, words = kinds.get(type(default), ((type(default),), f"a {type(default).__name__}"))

@@ -24,7 +24,7 @@ import numpy as np
 from scipy import stats
 
 from dynsel_jax import data, options
-from dynsel_jax.factors import examples, files, quality
+from dynsel_jax.factors import examples, quality, sae_file
 from dynsel_jax.offline import factor_stage
 from dynsel_jax.report import factor_page
 from dynsel_jax.runs import timing
@@ -74,7 +74,7 @@ def fit_factors(config: ml_collections.ConfigDict, folder: pathlib.Path) -> dict
     "num_latents": stage.sae.params.b_enc.shape[0],
     "fvu": float(stage.quality.fvu),
     "mean_l0": float(stage.quality.mean_l0),
-    "dead_share": float(stage.quality.dead_share),
+    "dead_share": float(stage.quality.dead_fraction),
     "firing_share_edges": list(quality.HISTOGRAM_EDGES),
     "firing_share_counts": np.asarray(stage.quality.frequency_histogram).tolist(),
     "warnings": quality.warnings(stage.quality),
@@ -84,7 +84,7 @@ def fit_factors(config: ml_collections.ConfigDict, folder: pathlib.Path) -> dict
     "seconds": seconds,
   }
   folder.mkdir(parents=True, exist_ok=True)
-  files.write_sae(folder / "sae.npz", stage.sae, k=config.factors.k, topk=config.factors.topk)
+  sae_file.write_sae(folder / "sae.npz", stage.sae, k=config.factors.k, topk=config.factors.topk)
   np.savez(folder / "factors.npz", **columns, **stage.statistics._asdict())
   shown = {**_factor_examples(stage, source), **_sample_examples(columns, source)}
   np.savez_compressed(folder / "examples.npz", **shown)  # type: ignore[arg-type]

@@ -32,7 +32,7 @@ from tests.support import ROOT, small_runs
     ({"label_smoothing": 1.0}, "label_smoothing=1.0"),
     ({"weighting": "mean"}, "weighting='mean' is not known; known: mean_one, sum_to_n"),
     ({"checkpoint_every_steps": -1}, "checkpoint_every_steps=-1"),
-    ({"model__hidden": (64.5,)}, "model.hidden=64.5 must be a whole number"),
+    ({"model__hidden": (64.5,)}, "model.hidden=64.5 must be an integer"),
     ({"optimizer__momentum": 2.0}, "optimizer.momentum=2.0 must lie in [0, 1)"),
   ],
 )

@@ -37,7 +37,7 @@ def stored(request):
 def test_hidden_states_and_logits_are_those_of_hugging_face(stored):
   name, path, arrays = stored
   module = bert.Bert(3, SIZES[name])
-  params = hugging_face.classifier(_params(module), Weights("model.weights", path))
+  params = hugging_face.bert_params(_params(module), Weights("model.weights", path))
   # The head is new by intent, and with it RoBERTa's pooler.
   dense, head = (
     ("classifier.dense", "classifier.out_proj") if name == "roberta" else ("bert.pooler.dense", "classifier")
@@ -58,7 +58,7 @@ def test_hidden_states_and_logits_are_those_of_hugging_face(stored):
 def test_padding_changes_no_text(stored):
   name, path, arrays = stored
   module = bert.Bert(3, SIZES[name])
-  params = hugging_face.classifier(_params(module), Weights("model.weights", path))
+  params = hugging_face.bert_params(_params(module), Weights("model.weights", path))
   ids, pad = arrays["expected.input_ids"][1:2], SIZES[name].pad_id
   run = jax.jit(lambda ids: module.apply({"params": params}, ids, jnp.ones(1, bool), train=False)[0])
   np.testing.assert_allclose(run(ids[:, :7]), run(ids), rtol=1e-5, atol=1e-6)
@@ -125,8 +125,8 @@ def test_names_of_older_files_and_of_bare_encoders(tmp_path):
     for name, array in arrays.items()
   }
   params = _params(bert.Bert(3, SIZES["bert"]))
-  usual = hugging_face.classifier(params, Weights("", ROOT / "tests" / "data" / "tiny_bert.safetensors"))
-  jax.tree.map(np.testing.assert_array_equal, hugging_face.classifier(params, _saved(tmp_path, bare)), usual)
+  usual = hugging_face.bert_params(params, Weights("", ROOT / "tests" / "data" / "tiny_bert.safetensors"))
+  jax.tree.map(np.testing.assert_array_equal, hugging_face.bert_params(params, _saved(tmp_path, bare)), usual)
 
 
 def test_a_missing_or_misshapen_array_is_named(tmp_path):
@@ -135,23 +135,23 @@ def test_a_missing_or_misshapen_array_is_named(tmp_path):
   name = "bert.encoder.layer.1.output.dense.weight"
   for changed, line in (
     ({k: v for k, v in arrays.items() if k != name}, f"has no array '{name}'"),
-    ({**arrays, name: arrays[name][:, :3].copy()}, rf"'{name}' has shape \(16, 3\), not \(16, 24\)"),
+    ({**arrays, name: arrays[name][:, :3].copy()}, rf"'{name}' has shape \(16, 3\), the model needs \(16, 24\)"),
   ):
     with pytest.raises(UserError, match=line):
-      hugging_face.classifier(params, _saved(tmp_path, changed))
+      hugging_face.bert_params(params, _saved(tmp_path, changed))
 
 
 def test_wrong_weights_and_values_are_named_before_anything_slow(tmp_path):
-  with pytest.raises(UserError, match="model.weights='nowhere' is no folder of a pretrained model"):
+  with pytest.raises(UserError, match="model.weights='nowhere' is not a folder of a pretrained model"):
     models.create("minilm_l6", 3, weights="nowhere")
-  with pytest.raises(UserError, match="model.safetensors is no safetensors file"):
+  with pytest.raises(UserError, match="model.safetensors is not a safetensors file"):
     models.create("minilm_l6", 3, weights=str(tmp_path))
   (tmp_path / "model.safetensors").write_bytes(b"PK")
-  with pytest.raises(UserError, match="is no safetensors file"):
+  with pytest.raises(UserError, match="is not a safetensors file"):
     models.create("minilm_l6", 3, weights=str(tmp_path))
   with pytest.raises(UserError, match=r"model.dropout=1.0 must lie in \[0, 1\)"):
     models.create("bert_tiny", 3, dropout=1.0)
-  with pytest.raises(UserError, match="11 tokens are more than the model's 10"):
+  with pytest.raises(UserError, match="texts of 11 tokens exceed the model's 10"):
     _params(bert.Bert(3, SIZES["roberta"]), 11)
 
 
@@ -164,7 +164,7 @@ def test_the_package_that_is_not_installed_is_named(monkeypatch):
 @pytest.mark.parametrize(
   ("content", "line"),
   [
-    ("", "has no config.json of a BERT"),
+    ("", "must contain the config.json of a BERT"),
     ('{"model_type": "gpt2"}', "is a gpt2"),
     ('{"model_type": "bert"}', "'vocab_size'"),
   ],

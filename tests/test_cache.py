@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from dynsel_jax import cache, data, features, options
-from dynsel_jax.factors import files
+from dynsel_jax.factors import sae_file
 from dynsel_jax.training import score_file
 
 
@@ -80,7 +80,7 @@ def test_every_reader_names_a_damaged_file_in_one_line(kind, tmp_path):
   for read in (
     lambda: features.create("file", path=str(path)).extract(data.load("digits")),
     lambda: features.create("efficientnet", path=str(path)),
-    lambda: files.read_sae(str(path)),
+    lambda: sae_file.read_sae(str(path)),
     lambda: score_file.read(path),
   ):
     with pytest.raises(options.UserError, match=r"path=.*damaged.npz|factors.sae=.*damaged.npz") as error:

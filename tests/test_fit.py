@@ -64,7 +64,7 @@ def test_every_epoch_visits_in_a_new_order():
 
 def test_two_devices_fit_what_one_does():
   plan, _, expected, losses = whole()
-  assert 0 < np.max(losses.dead_share) < 1  # so that the revival loss is at work
+  assert 0 < np.max(losses.dead_fraction) < 1  # so that the revival loss is at work
   spread = fit.make_fit(N, D, axis_name="batch", **OPTIONS)
   advance = jax.pmap(
     lambda _, *args: spread.advance(*args, num_steps=plan.num_steps),
@@ -93,7 +93,7 @@ def test_quality_is_that_of_dense_arithmetic():
   np.testing.assert_allclose(measured.fvu, np.sum(error**2) / np.sum((x - x.mean(axis=0)) ** 2), rtol=1e-3)
   frequency = np.sum(z > 0, axis=0)
   np.testing.assert_allclose(measured.mean_l0, np.mean(np.sum(z > 0, axis=1)), rtol=1e-6)
-  np.testing.assert_allclose(measured.dead_share, np.mean(frequency == 0), rtol=1e-6)
+  np.testing.assert_allclose(measured.dead_fraction, np.mean(frequency == 0), rtol=1e-6)
   expected = [np.sum(frequency == 0)]
   for low, high in zip(quality.HISTOGRAM_EDGES, quality.HISTOGRAM_EDGES[1:], strict=False):
     expected.append(np.sum((frequency > round(low * N, 6)) & (frequency <= round(high * N, 6))))
@@ -128,10 +128,18 @@ def test_oriented_fit_reconstructs_the_same_and_leaves_no_latent_mostly_negative
 
 
 def test_quality_warns_of_each_bound_it_breaks():
-  def warned(fvu, dead_share):
-    return len(quality.warnings(quality.Quality(fvu, 3.0, dead_share, jnp.zeros(8, jnp.int32))))
+  def warned(fvu, dead_fraction):
+    return len(quality.warnings(quality.Quality(fvu, 3.0, dead_fraction, jnp.zeros(8, jnp.int32))))
 
   assert [warned(0.35, 0.3), warned(0.36, 0.3), warned(0.35, 0.31), warned(0.9, 0.9)] == [0, 1, 1, 2]
+
+
+def test_quality_is_read_from_a_cache_with_the_old_name_of_the_dead_fraction():
+  saved = {"fvu": 0.1, "mean_l0": 3.0, "frequency_histogram": np.arange(8), "W_enc": np.zeros((2, 2))}
+  for name in ("dead_fraction", "dead_share"):
+    read = quality.from_arrays({**saved, name: 0.25})
+    assert (float(read.fvu), float(read.mean_l0), float(read.dead_fraction)) == pytest.approx((0.1, 3.0, 0.25))
+    np.testing.assert_array_equal(read.frequency_histogram, np.arange(8))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 
 from configs import digits
 from dynsel_jax import data, factors, options
-from dynsel_jax.factors import files
+from dynsel_jax.factors import sae_file
 from dynsel_jax.report import factor_page
 from dynsel_jax.training import factor_columns, timing
 from experiments import fit_factors
@@ -46,7 +46,7 @@ def _arrays(path):
 def test_files_hold_what_the_autoencoder_in_them_gives(fitted):
   workspace, summary = fitted
   counted, source = _arrays(workspace / "report" / "factors.npz"), data.load("digits")
-  sae, k, topk = files.read_sae(str(workspace / "report" / "sae.npz"))
+  sae, k, topk = sae_file.read_sae(str(workspace / "report" / "sae.npz"))
   assert (k, topk, sae.params.W_enc.shape) == (4, "absolute", (64, 16))
   found = factor_columns.Stage(_config(workspace), source, timing.Timers()).features
   codes = factors.encode_all(*sae, jnp.asarray(found), k=k, topk=topk)
@@ -168,7 +168,7 @@ def test_an_autoencoder_of_digits_scores_shifted_digits_without_a_fit(transferre
   shifted = source._replace(train=source.train._replace(inputs=images), **prints)
   monkeypatch.setattr(factors, "fit_sae", None)  # a fit would fail
   columns = _from_file(tmp_path, _pixels(images), shifted, sae=path)
-  (params, normalizer), k, topk = files.read_sae(path)
+  (params, normalizer), k, topk = sae_file.read_sae(path)
   codes = factors.encode_all(params, normalizer, jnp.asarray(_pixels(images)), k=k, topk=topk)
   expected = factors.columns(codes, jnp.asarray(source.train.labels), 10, num_latents=params.b_enc.shape[0])
   for name, column in columns.items():
@@ -198,10 +198,10 @@ def test_a_file_counts_by_its_content(transferred, tmp_path):
   [
     ({}, {"k": 5}, "factors.k=5, but factors.sae=.* was fitted with 8"),
     ({}, {"topk": "value"}, "factors.topk='value', but factors.sae=.* was fitted with 'absolute'"),
-    ({"mean": None}, {}, "holds no autoencoder: it has no mean"),
-    ({"mean": np.zeros(3, np.float32)}, {}, "do not fit together"),
+    ({"mean": None}, {}, "does not contain an autoencoder: it lacks mean"),
+    ({"mean": np.zeros(3, np.float32)}, {}, "do not match"),
     ({"b_enc": np.full(256, np.nan, np.float32)}, {}, "a value that is not finite"),
-    ({"topk": np.array("both")}, {}, "k=8, topk=both, which no autoencoder has"),
+    ({"topk": np.array("both")}, {}, "k=8, topk=both: k must lie in .* and topk be one of absolute, value"),
   ],
 )
 def test_a_wrong_file_is_named_before_the_features_are_made(transferred, tmp_path, monkeypatch, change, settings, line):
@@ -219,10 +219,10 @@ def test_a_file_that_is_absent_or_no_array_file_and_features_of_another_width_ar
   with pytest.raises(options.UserError, match="factors.sae='absent.npz' is not a file"):
     _from_file(tmp_path, features, source, sae="absent.npz")
   (tmp_path / "text.npz").write_text("no array")
-  with pytest.raises(options.UserError, match="text.npz is no array file"):
+  with pytest.raises(options.UserError, match="text.npz is not an .npz file"):
     _from_file(tmp_path, features, source, sae=str(tmp_path / "text.npz"))
   np.save(tmp_path / "array.npz.npy", features)
-  with pytest.raises(options.UserError, match="array.npz.npy is no array file"):
+  with pytest.raises(options.UserError, match="array.npz.npy is not an .npz file"):
     _from_file(tmp_path, features, source, sae=str(tmp_path / "array.npz.npy"))
   with pytest.raises(options.UserError, match="features of width 64, these have 5"):
     _from_file(tmp_path, features[:, 20:25], source, sae=transferred[0])

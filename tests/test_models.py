@@ -1,3 +1,5 @@
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,6 +8,28 @@ import pytest
 from dynsel_jax import models
 from dynsel_jax.models.resnet import ResidualBlock
 from dynsel_jax.options import UserError
+
+OWN = """
+import jax.numpy as jnp
+from flax import linen as nn
+
+class Scores(nn.Module):
+  num_outputs: int
+  width: int
+
+  @nn.compact
+  def __call__(self, inputs, valid, *, train):
+    features = nn.tanh(nn.Dense(self.width)(inputs.reshape(len(inputs), -1)))
+    return nn.Dense(self.num_outputs, name="head")(features), {"features": features}
+
+def net(num_outputs, dtype, axis_name, *, width=6):
+  return Scores(num_outputs, width)
+
+def table(num_outputs, dtype, axis_name):
+  return {"width": num_outputs}
+
+constant = 3
+"""
 
 KEY = jax.random.key(0)
 
@@ -42,9 +66,9 @@ def test_the_stem_for_imagenet_is_torchvisions(name, count):
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("name", sorted(models.MODELS))
 def test_every_model_keeps_the_contract(name, dtype):
-  variables, (logits, intermediates) = _shapes(models.create(name, 7, dtype=dtype, axis_name="batch"))
+  variables, (outputs, intermediates) = _shapes(models.create(name, 7, dtype=dtype, axis_name="batch"))
   assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(variables))
-  assert logits.shape == (4, 7) and logits.dtype == jnp.float32
+  assert outputs.shape == (4, 7) and outputs.dtype == jnp.float32
   features = intermediates["features"]
   assert features.shape == (4, variables["params"]["head"]["kernel"].shape[0]) and features.dtype == jnp.float32
   inner = [stage for stage in intermediates if stage != "features"]
@@ -79,18 +103,18 @@ def test_padding_never_reaches_the_valid_rows(name, options):
   other = jnp.where(valid[:, None, None, None], inputs, 50 * jnp.flip(inputs, axis=0) + 3)
   variables = jax.jit(lambda: model.init(KEY, inputs, valid, train=False))()
   run = jax.jit(lambda x, valid: model.apply(variables, x, valid, train=True, mutable=["batch_stats"]))
-  (logits, stages), new = run(inputs, valid)
-  (padded_logits, _), padded_new = run(other, valid)
+  (outputs, stages), new = run(inputs, valid)
+  (padded_outputs, _), padded_new = run(other, valid)
   kept = np.asarray(valid)
-  np.testing.assert_allclose(padded_logits[kept], logits[kept], rtol=1e-5, atol=1e-5)
+  np.testing.assert_allclose(padded_outputs[kept], outputs[kept], rtol=1e-5, atol=1e-5)
   for mine, theirs in zip(jax.tree.leaves(new), jax.tree.leaves(padded_new), strict=True):
     np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-6)
-  assert (np.abs(padded_logits[~kept] - logits[~kept]) > 1e-3).any()
+  assert (np.abs(padded_outputs[~kept] - outputs[~kept]) > 1e-3).any()
   head = variables["params"]["head"]
-  np.testing.assert_allclose(stages["features"] @ head["kernel"] + head["bias"][None], logits, rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(stages["features"] @ head["kernel"] + head["bias"][None], outputs, rtol=1e-4, atol=1e-5)
   # Beside padding the valid rows are what they are alone in a batch.
   (alone, _), _ = run(inputs[kept], jnp.ones(4, bool))
-  np.testing.assert_allclose(alone, logits[kept], rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(alone, outputs[kept], rtol=1e-4, atol=1e-5)
 
 
 def _convolve(x, kernel, stride, pad):
@@ -138,9 +162,9 @@ def test_convolutions_start_with_the_spread_of_fan_out():
 
 
 def test_wrong_names_and_values_are_refused():
-  with pytest.raises(UserError, match="model='resnet19' is not known; known: .*mlp, resnet18"):
+  with pytest.raises(UserError, match="model.name='resnet19' is not known; known: .*mlp, resnet18"):
     models.create("resnet19", 10)
-  with pytest.raises(UserError, match="model='vgg' is not known"):
+  with pytest.raises(UserError, match="model.name='vgg' is not known"):
     models.defaults("vgg")
   with pytest.raises(UserError, match="model 'mlp' has no option 'width'; its options: hidden"):
     models.create("mlp", 10, width=8)
@@ -158,4 +182,39 @@ def test_defaults_are_the_options():
   assert models.defaults("mlp") == {"hidden": (128, 128)}
   assert set(models.defaults("resnet_patch")) == {"width", "stem_stride", "stages"}
   for name in models.MODELS:
-    assert models.create(name, 3, **models.defaults(name)).num_classes == 3
+    assert models.create(name, 3, **models.defaults(name)).num_outputs == 3
+
+
+@pytest.fixture
+def lab(tmp_path, monkeypatch):
+  """A user's module on the path."""
+  (tmp_path / "my_net.py").write_text(OWN)
+  monkeypatch.syspath_prepend(tmp_path)
+  monkeypatch.delitem(sys.modules, "my_net", raising=False)
+
+
+def test_a_users_model_is_found_by_its_path(lab):
+  assert models.defaults("my_net:net") == {"width": 6}
+  model = models.create("my_net:net", 2, width=5)
+  assert not models.reads_text(model)
+  variables, (outputs, intermediates) = _shapes(model, size=4)
+  assert outputs.shape == (4, 2) and intermediates["features"].shape == (4, 5)
+  params = variables["params"]
+  assert models.pretrained(model, params) is params
+
+
+@pytest.mark.parametrize(
+  ("name", "options", "line"),
+  [
+    ("my_net:net", {"depth": 2}, "model 'my_net:net' has no option 'depth'; its options: width"),
+    ("my_net:net", {"width": "5"}, "model.width='5' must be"),
+    ("my_net:nets", {}, "model.name='my_net:nets': module 'my_net' has no 'nets'"),
+    ("my_nets:net", {}, "model.name='my_nets:net': there is no module 'my_nets'"),
+    ("my_net:table", {}, "model.name='my_net:table' must return a flax.linen.Module, not dict"),
+    ("my_net:constant", {}, "model.name='my_net:constant' must be a function, not int"),
+  ],
+)
+def test_a_users_model_that_breaks_the_protocol_is_named(lab, name, options, line):
+  with pytest.raises(UserError, match=line) as caught:
+    models.create(name, 2, **options)
+  assert "\n" not in str(caught.value)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from dynsel_jax.factors import rows, sae
+from dynsel_jax.factors import sae, sparse_ops
 from tests.support import oracles
 
 
@@ -112,13 +112,13 @@ def test_usual_rule_matches_the_reference():
 @pytest.mark.parametrize("width", [192, 50])
 def test_top_entries_are_those_of_a_full_ranking_even_among_ties(width):
   scores = jax.random.randint(jax.random.key(0), (40, width), 0, 30).astype(jnp.float32)
-  np.testing.assert_array_equal(rows.top_entries(scores, 5), lax.top_k(scores, 5)[1])
+  np.testing.assert_array_equal(sparse_ops.top_entries(scores, 5), lax.top_k(scores, 5)[1])
 
 
 @pytest.mark.parametrize("num_rows", [192, 50])
 def test_argmax_over_batch_is_the_first_maximum(num_rows):
   scores = jax.random.randint(jax.random.key(0), (num_rows, 30), 0, 40).astype(jnp.float32)
-  np.testing.assert_array_equal(rows.argmax_over_batch(scores), np.argmax(scores, axis=0))
+  np.testing.assert_array_equal(sparse_ops.argmax_over_batch(scores), np.argmax(scores, axis=0))
 
 
 def test_both_forms_of_the_outer_sum_agree():
@@ -127,7 +127,7 @@ def test_both_forms_of_the_outer_sum_agree():
   indices = jnp.asarray(np.stack([np.random.default_rng(i).permutation(9)[:3] for i in range(20)]), jnp.int32)
   expected = np.zeros((9, 4), np.float32)
   np.add.at(expected, np.asarray(indices), np.asarray(values)[:, :, None] * np.asarray(x)[:, None, :])
-  for form in (rows._outer_rows_looped, rows._outer_rows_dense):
+  for form in (sparse_ops._outer_rows_looped, sparse_ops._outer_rows_dense):
     np.testing.assert_allclose(form(values, x, indices, 9), expected, rtol=1e-5, atol=1e-6)
 
 

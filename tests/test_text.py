@@ -176,7 +176,7 @@ def test_prepare_adds_label_noise_and_checks_the_section(tmp_path):
   assert noisy.noisy.any() and noisy.text is not None
   with pytest.raises(UserError, match="dataset 'tiny' has no option 'trian'"):
     data.prepare({**section, "trian": ""})
-  with pytest.raises(UserError, match="dataset.max_length='64' must be a whole number"):
+  with pytest.raises(UserError, match="dataset.max_length='64' must be an integer"):
     data.prepare({**section, "max_length": "64"})
 
 
@@ -220,7 +220,7 @@ def test_wrong_paths_labels_and_options_are_named(tmp_path):
     _load(tmp_path, max_length=2)
   with pytest.raises(UserError, match="dataset.length_buckets=0 must be greater than 0"):
     _load(tmp_path, length_buckets=0)
-  with pytest.raises(UserError, match="dataset.tokenizer='nowhere' is no folder"):
+  with pytest.raises(UserError, match="dataset.tokenizer='nowhere' is not a folder"):
     _load(tmp_path, tokenizer="nowhere")
   (tmp_path / "tokenizer.json").write_text("{}")
   with pytest.raises(UserError, match="tokenizer.json is no tokenizer"):

@@ -56,9 +56,9 @@ def test_devices_and_interruptions_change_nothing(config, tmp_path, monkeypatch)
 
 
 def test_training_starts_from_the_weights_and_a_new_head(config, tmp_path, monkeypatch):
-  def stored(num_classes, dtype, axis_name, *, dropout=0.1, weights=""):
+  def stored(num_outputs, dtype, axis_name, *, dropout=0.1, weights=""):
     sizes = bert.Sizes(24, 16, 2, 4, 24, 10)
-    return bert.Bert(num_classes, sizes, dropout, dtype, axis_name, weights)
+    return bert.Bert(num_outputs, sizes, dropout, dtype, axis_name, weights)
 
   monkeypatch.setitem(models.MODELS, "minilm_l6", stored)
   (tmp_path / "model").mkdir()

@@ -87,8 +87,8 @@ def test_clips_sizes_are_told_by_the_shapes(name, size, patch, layers, heads, wi
   ("change", "line"),
   [
     ("missing", "has no array 'vit.encoder.layer.1.intermediate.dense.bias'"),
-    ("shape", r"'vit.encoder.layer.1.intermediate.dense.bias' has shape \(23,\), not \(24,\)"),
-    ("extra", r"has 1 array\(s\) that the model does not: 'vit.encoder.layer.2.layernorm_before.bias'"),
+    ("shape", r"'vit.encoder.layer.1.intermediate.dense.bias' has shape \(23,\), the model needs \(24,\)"),
+    ("extra", r"has 1 array\(s\) that the model does not use, such as 'vit.encoder.layer.2.layernorm_before.bias'"),
   ],
 )
 def test_weights_that_do_not_fit_are_named(tmp_path, change, line):
@@ -116,11 +116,11 @@ def test_images_are_resized_for_a_tower_of_one_size():
 
 
 def test_what_cannot_be_cut_or_read_is_named(tmp_path):
-  with pytest.raises(UserError, match="model.patch=4 does not divide images of 10x12"):
+  with pytest.raises(UserError, match="model.patch=4 must divide the sides of the images, 10x12"):
     jax.eval_shape(lambda: vit.Tower(SIZES).init(KEY, jnp.zeros((1, 10, 12, 3))))
   with pytest.raises(UserError, match=r"model.patch=0 must be greater than 0"):
     models.create("vit_small", 10, patch=0)
-  with pytest.raises(UserError, match="model.weights=.*none.safetensors is no safetensors file"):
+  with pytest.raises(UserError, match="model.weights=.*none.safetensors is not a safetensors file"):
     models.create("vit_b16", 10, weights=str(tmp_path / "none.safetensors"))
   with pytest.raises(UserError, match="model=vgg16 needs images of at least 32x32, not 28x28"):
     jax.eval_shape(

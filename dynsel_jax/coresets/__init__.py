@@ -1,11 +1,11 @@
-"""Scores and subsets that are fixed before or early in training, as functions over arrays.
+"""Static scores and subsets, fixed before or early in training, as functions over arrays.
 
-`dynamics`, `windows` and `gradients` score samples from a proxy run, `geometry`, `greedy` and `d2` from features;
+`dynamics`, `windows` and `gradients` compute scores from a proxy run; `geometry`, `greedy` and `d2` work on features;
 `subsets` turns a score or an order of picks into a subset.
 
-Which end of a score is hard, and which view of a sample it wants:
+The end of each score that marks hard samples, and the view of the samples it is meant for:
 
-| score | hard | view | kept by its paper |
+| score | hard | view | subset in its paper |
 | --- | --- | --- | --- |
 | `dynamics.el2n`, mean over epochs or runs | high | clean | `subsets.top` |
 | `dynamics.margin`, mean over epochs (area under the margin) | low | as trained on | `subsets.strata` (CCS) |
@@ -13,10 +13,10 @@ Which end of a score is hard, and which view of a sample it wants:
 | `dynamics.forgetting` | high | as trained on | `subsets.top` |
 | `windows.dyn_unc`, `windows.dual`, `windows.tdds` | high | as trained on | `subsets.top` |
 | `gradients.grand`, `gradients.grand_last_layer` | high | clean | `subsets.top` |
-| `gradients.moso` | no end; high is worth keeping | clean | `subsets.top`, by class |
+| `gradients.moso` | neither; high is worth keeping | clean | `subsets.top`, by class |
 | `geometry.distance_to_class_median` (moderate) | high | clean | `subsets.central` |
 | `geometry.distance_to_prototype` | high | clean | `subsets.top` |
 | `greedy.herding`, `greedy.k_center`, `d2.d2` | an order of picks | clean | `subsets.members` |
 
-An augmented view and a clean one give different scores: take one kind throughout a run.
+Augmented and clean views give different scores: use one kind throughout a run.
 """

@@ -1,10 +1,10 @@
-"""D2 pruning: difficulty spread over a graph of nearest neighbours, and a greedy choice that steps back from it.
+"""D2 pruning: message passing of difficulty over a nearest-neighbour graph, and a greedy choice that avoids neighbours.
 
-Maharana et al., arXiv 2310.07931, as their code has it. `nearest_neighbors` is pure and jit-able, the rest is
-host-side. Features are those of a proxy model or of a pretrained one, of clean views; the importance is a difficulty
-that is not negative, for example the forgetting count. The authors first drop the hardest share, which `where` does.
+Maharana et al., arXiv 2310.07931, following their code. `nearest_neighbors` is pure and jit-able, the rest is
+host-side. Features come from a proxy or a pretrained model on clean views. The importance is a non-negative difficulty,
+for example the forgetting count. The authors first remove the hardest fraction of the samples: use `where` for that.
 
-`N` is the number of training samples, `D` the width of the features, `K` the number of neighbours, `E` the number of
+`N` is the number of training samples, `D` the width of the features, `K` the number of neighbours and `E` the number of
 directed edges.
 """
 
@@ -23,9 +23,9 @@ __all__ = ["Graph", "d2", "neighbor_graph", "nearest_neighbors", "spread"]
 
 
 class Graph(NamedTuple):
-  """An undirected graph, each edge once from either end, ordered by the sample that it leaves."""
+  """An undirected graph in compressed rows; each edge is stored in both directions."""
 
-  start: np.ndarray  # [N + 1] int64, the edges of sample i are those from start[i] to start[i + 1]
+  start: np.ndarray  # [N + 1] int64, sample i has the edges start[i] to start[i + 1]
   neighbor: np.ndarray  # [E] int32
   distance: np.ndarray  # [E] float32
 
@@ -36,16 +36,17 @@ def nearest_neighbors(
 ) -> tuple[Array, Array]:
   """Finds the nearest other samples in Euclidean distance. Memory grows with N, not with its square.
 
-  Candidates are found from expanded squares of centred features, the distances returned are taken from differences.
+  Neighbours are ranked by the expanded square of centred features; the returned distances come from differences, which
+  round less.
 
   Args:
     features: `[N, D]` float32.
     num_neighbors: K, less than N.
-    where: `[N]` bool, False for samples that neither have nor are neighbours; all if not given.
-    block: how many samples are compared with all others at a time.
+    where: `[N]` bool, False for samples to exclude; includes all if not given.
+    block: number of samples to compare with all others at a time.
 
   Returns:
-    Index `[N, K]` int32 and distance `[N, K]` float32, infinite where there is no such neighbour.
+    Indices `[N, K]` int32 and distances `[N, K]` float32, infinite where a sample has fewer neighbours.
   """
   where = jnp.all(jnp.isfinite(features), axis=1) & (True if where is None else where)
   rows = jnp.where(where[:, None], features.astype(jnp.float32), 0.0)
@@ -63,34 +64,34 @@ def nearest_neighbors(
 
 
 def neighbor_graph(index: ArrayLike, distance: ArrayLike) -> Graph:
-  """Joins two samples if either is among the other's nearest.
+  """Connects two samples if either is among the nearest neighbours of the other.
 
   Args:
     index: `[N, K]` int32, from `nearest_neighbors`.
-    distance: `[N, K]` float32, infinite where there is no such neighbour.
+    distance: `[N, K]` float32, infinite where a sample has fewer neighbours.
   """
   index, distance = np.asarray(index), np.asarray(distance)
   n = len(index)
   near = np.isfinite(distance)
   source, target = np.nonzero(near)[0], index[near].astype(np.int64)
-  edge = np.concatenate([source * n + target, target * n + source])  # both directions, many of them twice
+  edge = np.concatenate([source * n + target, target * n + source])  # both directions; mutual neighbours appear twice
   edge, kept = np.unique(edge, return_index=True)
   start = np.searchsorted(edge, np.arange(n + 1) * n)
   return Graph(start, (edge % n).astype(np.int32), np.tile(distance[near], 2)[kept])
 
 
 def spread(graph: Graph, importance: ArrayLike, *, combine: str = "sum") -> np.ndarray:
-  """Returns each sample's score after one round of messages, `[N]` float64.
+  """Computes each sample's score after one round of message passing, `[N]` float64.
 
-  With the importance s, and over the neighbours j at distance d, the message is sum_j exp(-d) s_j.
+  With the importance s, a sample receives the message sum_j exp(-d_j) s_j from its neighbours j at the distances d_j.
 
   Args:
     graph: of N samples.
     importance: `[N]` floating point.
-    combine: "sum" adds the message to the sample's own importance, "product" multiplies.
+    combine: "sum" adds the message to the sample's own importance, "product" multiplies them.
 
   Raises:
-    UserError: `combine` is not known.
+    UserError: `combine` is unknown.
   """
   check_choice("combine", combine, ("product", "sum"))
   importance = np.asarray(importance, np.float64)
@@ -111,28 +112,27 @@ def d2(
   combine: str = "sum",
   discount: str = "weighted",
 ) -> np.ndarray:
-  """Picks again and again the sample with the highest score, and takes from its neighbours' scores.
+  """Repeatedly picks the sample with the highest score and reduces the scores of its neighbours.
 
-  A score may be below 0 when it is picked, and then adds to its neighbours, as in the published code. Of equals the
-  sample with the lowest index is picked.
+  As in the published code, a picked score below 0 increases the scores of its neighbours. Ties go to the lowest index.
 
   Args:
     features: `[N, D]` floating point.
     importance: `[N]` floating point; high is hard.
-    count: how many to pick.
-    where: `[N]` bool, the samples to choose from and to draw the graph of; all if not given. A sample with a feature
-      or an importance that is not finite is left out.
-    num_neighbors: K, at most N - 1 are used.
-    gamma: how fast the discount falls with the distance, at least 0.
+    count: number of samples to pick.
+    where: `[N]` bool, the samples in the graph, from which to pick; all if not given. Samples with a feature or an
+      importance that is not finite are excluded.
+    num_neighbors: K; N - 1 if larger.
+    gamma: decay of the discount with the distance, at least 0.
     combine: see `spread`.
-    discount: "weighted" takes exp(-gamma d) times the picked score from a neighbour at distance d, "absolute" all
-      of it.
+    discount: "weighted" subtracts exp(-gamma d) times the picked score from a neighbour at distance d, "absolute" the
+      whole score.
 
   Returns:
     `[count]` int32, indices in the order of picking; -1 once no sample is left.
 
   Raises:
-    UserError: an option is not known or lies outside its range.
+    UserError: an option is unknown or out of range.
   """
   check_choice("discount", discount, ("absolute", "weighted"))
   check_positive("num_neighbors", num_neighbors)

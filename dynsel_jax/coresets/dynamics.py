@@ -1,9 +1,9 @@
-"""Scores from the training dynamics of one short proxy run: functions of what each epoch recorded of every sample.
+"""Scores from the training dynamics of one short proxy run, computed from the signals of each epoch. Pure and jit-able.
 
-A `Dynamics` takes in one epoch at a time, so that memory does not grow with the number of epochs; `replay` feeds it a
-recorded run. Those that look at several epochs together are in `windows`. Everything is pure and jit-able. Each update
-wants all N samples: the proxy run trains on everything. The columns of an epoch are those of `types.Signals`, in the
-order of the training set. A NaN spoils the score of its own sample and of no other.
+A `Dynamics` is updated epoch by epoch, so that memory does not grow with the number of epochs; `replay` applies it to a
+recorded run. Scores over windows of epochs are in `windows`. Each update takes all N samples in the order of the
+training set, since the proxy run trains on all of them; its columns correspond to the fields of `types.Signals`. A NaN
+affects the score of its own sample only.
 
 `N` is the number of training samples, `C` the number of classes, `T` the number of epochs.
 """
@@ -30,7 +30,7 @@ __all__ = [
 
 
 class Dynamics(NamedTuple):
-  """A score that is built up epoch by epoch."""
+  """A score that is accumulated epoch by epoch."""
 
   init: Callable[[int], Any]  # N -> state
   update: Callable[..., Any]  # (state, column of one epoch) -> state
@@ -38,25 +38,25 @@ class Dynamics(NamedTuple):
 
 
 class AverageState(NamedTuple):
-  """What a mean over epochs remembers."""
+  """State of a mean over epochs."""
 
   total: Array  # [N] float32
   epochs: Array  # [] int32
 
 
 class ForgettingState(NamedTuple):
-  """What counting of forgetting events remembers."""
+  """State of the count of forgetting events."""
 
   previous: Array  # [N] bool, whether the last prediction was correct
-  forgotten: Array  # [N] int32, times that a correct prediction was followed by a wrong one
-  first_learned: Array  # [N] int32, epoch of the first correct prediction, counted from 0; -1 for never
+  forgotten: Array  # [N] int32, number of times a correct prediction was followed by a wrong one
+  first_learned: Array  # [N] int32, epoch of the first correct prediction, counted from 0; -1 if there is none yet
   epochs: Array  # [] int32
 
 
 def el2n(probabilities: Array, labels: Array) -> Array:
-  """Returns the Euclidean norm of probabilities minus one-hot label, `[N]`: `Signals.el2n`. High is hard.
+  """Computes EL2N, the Euclidean norm of probabilities minus the one-hot label, `[N]`. High is hard.
 
-  Paul et al., arXiv 2107.07075, Sec. 2: clean views, early in training, the mean over runs (`average`).
+  Paul et al., arXiv 2107.07075, Sec. 2: on clean views, early in training, averaged over runs (`average`).
 
   Args:
     probabilities: `[N, C]` float32.
@@ -66,11 +66,11 @@ def el2n(probabilities: Array, labels: Array) -> Array:
 
 
 def margin(probabilities: Array, labels: Array) -> Array:
-  """Returns the label's probability minus the largest other one, `[N]`: `Signals.margin`. Low is hard.
+  """Computes the margin, the label's probability minus the largest other probability, `[N]`. Low is hard.
 
-  Its `average` over the epochs of training is the area under the margin (AUM; Pleiss et al., arXiv 2001.10528), on
-  the views that were trained on. That paper takes logits; probabilities are what CCS (arXiv 2210.15809) takes, which
-  sums where this averages.
+  Its `average` over the epochs of training, on the views that were trained on, is the area under the margin (AUM;
+  Pleiss et al., arXiv 2001.10528). That paper uses logits; CCS (arXiv 2210.15809) uses probabilities, as here, and
+  takes the sum instead of the average.
 
   Args:
     probabilities: `[N, C]` float32.
@@ -82,18 +82,18 @@ def margin(probabilities: Array, labels: Array) -> Array:
 
 
 def entropy(probabilities: Array) -> Array:
-  """Returns the entropy of the prediction in nats, `[N]`, of a trained model on clean views. High is hard.
+  """Computes the entropy of the predictions in nats, `[N]`, for a trained model on clean views. High is hard.
 
   DeepCore (arXiv 2204.08499) without class balance keeps the lowest entropies instead.
 
   Args:
-    probabilities: `[N, C]` float32; a zero adds nothing.
+    probabilities: `[N, C]` float32; a zero contributes 0.
   """
   return -jnp.sum(jax.scipy.special.xlogy(probabilities, probabilities), axis=-1)
 
 
 def average() -> Dynamics:
-  """The mean over epochs, or over runs, of any column `[N]`; NaN before the first update."""
+  """Averages any column `[N]` over epochs or over runs; NaN before the first update."""
 
   def init(n: int) -> AverageState:
     return AverageState(total=jnp.zeros(n, jnp.float32), epochs=jnp.int32(0))
@@ -108,11 +108,11 @@ def average() -> Dynamics:
 
 
 def forgetting() -> Dynamics:
-  """Counts how often a sample was forgotten: `update(state, correct [N] bool)`. High is hard.
+  """Counts the forgetting events of each sample: `update(state, correct [N] bool)`. High is hard.
 
-  Toneva et al., arXiv 1812.05159, Sec. 3, on the views that were trained on. A sample that was never learned comes
-  before all others: it scores the number of epochs, more than any count, where the paper has infinity. DeepCore
-  (arXiv 2204.08499) gives it no special place, so that its score is 0, the easiest.
+  Toneva et al., arXiv 1812.05159, Sec. 3, on the views that were trained on. A sample that was never learned ranks as
+  the hardest: its score is the number of epochs, which exceeds any count, where the paper uses infinity. In DeepCore
+  (arXiv 2204.08499) its score is 0, the easiest.
   """
 
   def init(n: int) -> ForgettingState:
@@ -140,7 +140,7 @@ def forgetting() -> Dynamics:
 
 @functools.partial(jax.jit, static_argnames="dynamics")
 def replay(dynamics: Dynamics, columns: Array) -> Array:
-  """Returns the score `[N]` float32 of a recorded run.
+  """Computes the score of a recorded run, `[N]` float32.
 
   Args:
     dynamics: the score.

@@ -1,7 +1,7 @@
 """Distances to a centre: to the class median (moderate coreset) and to the nearest prototype. Host-side.
 
-Features are those of a proxy model or of a pretrained one, of clean views. A row that is not finite gets NaN and
-moves no centre.
+Features come from a proxy or a pretrained model on clean views. A row that is not finite gets NaN and does not affect
+the centres.
 
 `N` is the number of training samples, `D` the width of the features.
 """
@@ -21,11 +21,11 @@ __all__ = ["distance_to_class_median", "distance_to_prototype"]
 
 
 def distance_to_class_median(features: ArrayLike, labels: ArrayLike) -> np.ndarray:
-  """Returns each sample's Euclidean distance to the median feature of its class, `[N]` float32. High is hard.
+  """Computes each sample's Euclidean distance to the median feature of its class, `[N]` float32. High is hard.
 
   The score of the moderate coreset (Xia et al., ICLR 2023, "Moderate Coreset: A Universal Method of Data Selection for
-  Real-world Data-efficient Deep Learning"), which keeps the middle of all distances: `subsets.central` without groups.
-  A class of one sample has distance 0.
+  Real-world Data-efficient Deep Learning"), which keeps the samples with the most central distances: `subsets.central`
+  without groups. The distance is 0 in a class with a single sample.
 
   Args:
     features: `[N, D]` floating point.
@@ -42,28 +42,28 @@ def distance_to_class_median(features: ArrayLike, labels: ArrayLike) -> np.ndarr
 
 
 def distance_to_prototype(key: Array, features: ArrayLike, num_prototypes: int) -> np.ndarray:
-  """Returns each sample's cosine distance to the nearest of the k-means centres, `[N]` float32. High is hard.
+  """Computes each sample's cosine distance to the nearest k-means centre, `[N]` float32. High is hard.
 
-  Sorscher et al., arXiv 2206.14486, Sec. 5, with features of a self-supervised model. Far samples are kept where data
-  is ample, near ones where it is scarce. Rows are scaled to unit norm before the clustering, whose number of
-  prototypes is commonly the number of classes. Needs no labels.
+  Sorscher et al., arXiv 2206.14486, Sec. 5, with features of a self-supervised model. They keep the farthest samples of
+  large data sets and the nearest of small ones. Rows are scaled to unit norm before the clustering. The number of
+  prototypes is commonly the number of classes, but labels are not used.
 
   Args:
-    key: of the initial centres.
+    key: draws the initial centres.
     features: `[N, D]` floating point.
-    num_prototypes: from 1 to the number of finite rows; where rows repeat there may be fewer distinct ones.
+    num_prototypes: from 1 to the number of finite rows; repeated rows may give fewer distinct centres.
 
   Raises:
-    UserError: there are fewer finite rows than prototypes, or none are asked for.
+    UserError: `num_prototypes` is out of range.
   """
   features = np.asarray(features)
   finite = np.isfinite(features).all(axis=1)
   rows = _unit(features[finite])
   if not 1 <= num_prototypes <= len(rows):
-    raise UserError(f"num_prototypes={num_prototypes} must lie in [1, {len(rows)}], the count of finite feature rows")
+    raise UserError(f"num_prototypes={num_prototypes} must lie in [1, {len(rows)}], the number of finite feature rows")
   seed = int(jax.random.randint(key, (), 0, np.iinfo(np.int32).max))
   with warnings.catch_warnings():
-    warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct rows than prototypes
+    warnings.simplefilter("ignore", ConvergenceWarning)  # raised if there are fewer distinct rows than prototypes
     clusters = KMeans(num_prototypes, n_init=1, random_state=seed).fit(rows)
   distance = np.full(len(features), np.nan, np.float32)
   distance[finite] = 1.0 - np.sum(rows * _unit(clusters.cluster_centers_)[clusters.labels_], axis=1)
@@ -71,6 +71,6 @@ def distance_to_prototype(key: Array, features: ArrayLike, num_prototypes: int) 
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:
-  """Scales rows to unit norm; a row of zeros stays."""
+  """Scales rows to unit norm; a row of zeros stays zero."""
   norm = np.linalg.norm(rows, axis=1, keepdims=True)
   return rows / np.where(norm > 0, norm, 1)

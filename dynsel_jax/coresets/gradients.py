@@ -1,9 +1,9 @@
 """Scores from per-sample gradients: GraNd, in closed form for the last layer or in full, and MoSo. Pure and jit-able.
 
-A `loss_fn(params, sample)` maps one sample, a slice of the leaves of `samples`, to its loss, a scalar. For a model
-with batch statistics it applies the model in evaluation mode, so that samples never meet. It is part of the compiled
-program: give the same function, not a new lambda, at each checkpoint. Clean views: the two passes
-of MoSo must see the same inputs. (The code of MoSo draws a new augmentation in each.)
+`loss_fn(params, sample)` returns the scalar loss of one sample, a slice of the leaves of `samples`. A model with batch
+statistics must run in evaluation mode, so that no operation mixes samples. `loss_fn` is a static argument: pass the
+same function at each checkpoint, since every new lambda is compiled again. Use clean views: the two passes of MoSo must
+see the same inputs, although the code of MoSo draws a new augmentation in each.
 
 `N` is the number of training samples, `C` the number of classes, `D` the width of the features.
 """
@@ -22,27 +22,27 @@ __all__ = ["GradientProducts", "LossFn", "grand", "grand_last_layer", "gradient_
 
 
 class LossFn(Protocol):
-  """Maps parameters and one sample to the sample's loss, `[]` float32."""
+  """Returns the loss of one sample, `[]` float32."""
 
   def __call__(self, params: Any, sample: Any) -> Array: ...
 
 
 class GradientProducts(NamedTuple):
-  """How each sample's gradient g lies to the mean gradient m, at one set of parameters."""
+  """Inner products of each sample's gradient g with itself and with the mean gradient m, at one set of parameters."""
 
-  squared_norm: Array  # [N] float32, |g|^2; NaN or infinite where the gradient is
+  squared_norm: Array  # [N] float32, |g|^2; not finite if the gradient is not
   with_mean: Array  # [N] float32, <m, g>
   mean_squared_norm: Array  # [] float32, |m|^2
-  num_samples: Array  # [] float32, the samples with a finite gradient, over which m is the mean
+  num_samples: Array  # [] float32, number of samples with a finite gradient, over which m is averaged
 
 
 def grand_last_layer(probabilities: Array, labels: Array, features: Array) -> Array:
-  """Returns the norm of each sample's cross-entropy gradient over weights and bias of the last layer, `[N]`.
+  """Computes the norm of each sample's cross-entropy gradient in the weights and bias of the last layer, `[N]`.
 
-  High is hard. That gradient is the outer product of (features, 1) and probabilities minus one-hot label. The score
-  of Paul et al., arXiv 2107.07075, Sec. 2, has all parameters (`grand`) and is a mean over runs
-  (`dynamics.average`). DeepCore (arXiv 2204.08499) also takes the last layer, but divides by the size of the batch,
-  so that the samples of a smaller last batch score too high.
+  High is hard. The gradient is the outer product of (features, 1) and probabilities minus one-hot label. The score of
+  Paul et al., arXiv 2107.07075, Sec. 2, uses all parameters (`grand`) and is averaged over runs (`dynamics.average`).
+  DeepCore (arXiv 2204.08499) also uses the last layer, but divides by the batch size, so that the samples of a smaller
+  last batch score too high.
 
   Args:
     probabilities: `[N, C]` float32.
@@ -54,30 +54,30 @@ def grand_last_layer(probabilities: Array, labels: Array, features: Array) -> Ar
 
 @functools.partial(jax.jit, static_argnames=("loss_fn", "block"))
 def grand(loss_fn: LossFn, params: Any, samples: Any, *, block: int = 32) -> Array:
-  """Returns the norm of each sample's gradient over all parameters, `[N]` float32. High is hard.
+  """Computes the norm of each sample's gradient in all parameters, `[N]` float32. High is hard.
 
-  Paul et al., arXiv 2107.07075, Sec. 2. Far slower than `grand_last_layer`, as it makes every gradient.
+  Paul et al., arXiv 2107.07075, Sec. 2. Far slower than `grand_last_layer`, since it computes every gradient.
 
   Args:
     loss_fn: the loss of one sample.
-    params: where the gradients are taken.
+    params: the parameters at which to take the gradients.
     samples: arrays with leading axis N.
-    block: how many gradients are held at a time.
+    block: number of gradients in memory at a time.
   """
   return jax.lax.map(lambda sample: optax.tree.norm(jax.grad(loss_fn)(params, sample)), samples, batch_size=block)
 
 
 @functools.partial(jax.jit, static_argnames=("loss_fn", "block"))
 def gradient_products(loss_fn: LossFn, params: Any, samples: Any, *, block: int = 32) -> GradientProducts:
-  """Takes two passes over the samples: one for the mean gradient, one for its products with each gradient.
+  """Computes the products in two passes over the samples, the first for the mean gradient.
 
-  A gradient that is not finite is left out of the mean.
+  Gradients that are not finite are excluded from the mean.
 
   Args:
     loss_fn: the loss of one sample.
-    params: where the gradients are taken.
+    params: the parameters at which to take the gradients.
     samples: arrays with leading axis N.
-    block: how many gradients are held at a time.
+    block: number of gradients in memory at a time.
   """
   gradient = jax.grad(loss_fn)
 
@@ -104,19 +104,20 @@ def gradient_products(loss_fn: LossFn, params: Any, samples: Any, *, block: int 
 
 
 def moso(products: GradientProducts, learning_rate: Array | float) -> Array:
-  """Returns one checkpoint's term of the moving-one-sample-out score, `[N]` float32. High is worth keeping.
+  """Computes one checkpoint's term of the moving-one-sample-out score (MoSo), `[N]` float32. High is worth keeping.
 
-  For a sample with gradient g among n with the mean m,
+  For a sample with gradient g among n samples with the mean gradient m, the term is the learning rate times
 
     (2n - 3) / (n - 1)^2 |m|^2 - 1 / (n - 1)^2 |g|^2 + (2n - 4) / (n - 1)^2 <m - g / n, g>
 
-  times the learning rate: Tan et al., arXiv 2310.14664, as their code has it. With many samples it ranks as <m, g>.
-  The score is the mean over checkpoints drawn from a run (`dynamics.average`; the code sums). n counts the samples
-  that the run was trained on: the code splits the data into 8 parts with a run each. It keeps equal counts by class,
-  where masking by multiplication lets the zeros of other classes win over negative scores; `subsets.top` does not.
+  Tan et al., arXiv 2310.14664, following their code. With many samples the ranking is that of <m, g>. The score is the
+  average over checkpoints drawn from a run (`dynamics.average`); the code takes the sum. n is the number of samples
+  that the run was trained on; the code splits the data into 8 parts and trains on each. The code keeps equal counts by
+  class, but masks by multiplication, so that the zeros of other classes rank above negative scores; `subsets.top` does
+  not have this defect.
 
   Args:
-    products: of the checkpoint's parameters.
+    products: at the checkpoint's parameters.
     learning_rate: at the checkpoint.
   """
   n = products.num_samples
@@ -126,5 +127,5 @@ def moso(products: GradientProducts, learning_rate: Array | float) -> Array:
 
 
 def _sum_of_finite(finite: Array, gradients: Array) -> Array:
-  """Sums the rows of `[B, ...]` that are finite; chosen, not multiplied by 0, as 0 times NaN is NaN."""
+  """Sums the finite rows of `[B, ...]`; selects rather than multiplies by 0, since 0 times NaN is NaN."""
   return jnp.sum(jnp.where(finite.reshape((-1,) + (1,) * (gradients.ndim - 1)), gradients, 0.0), axis=0)

@@ -1,10 +1,9 @@
-"""Herding and k-center: picks one sample after another by what was picked before. Pure and jit-able.
+"""Herding and k-center: greedy choices that pick one sample after another. Pure and jit-able.
 
-Each pick costs one product of the features with a vector, O(N D), and the memory is that of a second copy of the
-features. Distances come from the expanded square of centred features, so that one below about 1e-3 of a feature's norm
-is not told from 0. Of equals the sample with the lowest index is picked. Features are those of a proxy model or of a
-pretrained one, of clean views; a row that is not finite is never picked. For a choice by class, call once a class with
-`where=labels == label`.
+Each pick costs one product of the features with a vector, O(N D); memory is that of a second copy of the features.
+Distances come from the expanded square of centred features, so that distances below about 1e-3 of a feature's norm
+round to 0. Ties go to the lowest index. Features come from a proxy or a pretrained model on clean views; a row that is
+not finite is never picked. To choose by class, call once per class with `where=labels == label`.
 
 `N` is the number of training samples, `D` the width of the features.
 """
@@ -21,15 +20,15 @@ __all__ = ["herding", "k_center"]
 
 @functools.partial(jax.jit, static_argnames="count")
 def herding(features: Array, count: int, where: Array | None = None) -> Array:
-  """Picks samples so that the mean feature of the picked stays near the mean of all.
+  """Picks samples so that the mean of the picked features stays close to the mean of all features.
 
-  After i picks that sum to s, the next minimises |(i + 1) m - s - x| over the free rows x, with the mean m: Welling,
-  "Herding Dynamical Weights to Learn", ICML 2009, as Rebuffi et al., arXiv 1611.07725, use it. DeepCore (arXiv
-  2204.08499) takes the largest of these norms instead of the smallest, and so the outliers.
+  After i picks with the sum s, the next pick minimises |(i + 1) m - s - x| over the remaining rows x, with the mean m:
+  Welling, "Herding Dynamical Weights to Learn", ICML 2009, as used by Rebuffi et al., arXiv 1611.07725. DeepCore (arXiv
+  2204.08499) maximises this norm instead, and so picks outliers.
 
   Args:
     features: `[N, D]` float32.
-    count: how many to pick.
+    count: number of samples to pick.
     where: `[N]` bool, the samples to choose from; all if not given.
 
   Returns:
@@ -40,7 +39,7 @@ def herding(features: Array, count: int, where: Array | None = None) -> Array:
 
   def pick(i: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
     order, free, total = carry
-    # |total + x|^2 without the part that all rows share; the total of centred rows is s - i m.
+    # |total + x|^2 without the term common to all rows; the total of the centred picks is s - i m.
     objective = squared + 2.0 * _product(centred, total)
     chosen = jnp.argmin(jnp.where(free, objective, jnp.inf)).astype(jnp.int32)
     order = order.at[i].set(jnp.where(jnp.any(free), chosen, -1))
@@ -53,14 +52,14 @@ def herding(features: Array, count: int, where: Array | None = None) -> Array:
 
 @functools.partial(jax.jit, static_argnames="count")
 def k_center(features: Array, count: int, first: Array | int, where: Array | None = None) -> Array:
-  """Picks again and again the sample that lies farthest from all picked ones, in Euclidean distance.
+  """Repeatedly picks the sample with the largest Euclidean distance to the nearest picked sample.
 
   The greedy 2-approximation of k-center: Sener and Savarese, arXiv 1708.00489, Algorithm 1.
 
   Args:
     features: `[N, D]` float32.
-    count: how many to pick.
-    first: index of the first pick, commonly random; where it may not be chosen, the first index that may be.
+    count: number of samples to pick.
+    first: index of the first pick, commonly random; if `where` excludes it, the lowest index that may be picked.
     where: `[N]` bool, the samples to choose from; all if not given.
 
   Returns:
@@ -84,7 +83,7 @@ def k_center(features: Array, count: int, first: Array | int, where: Array | Non
 
 
 def _centred(features: Array, where: Array | None) -> tuple[Array, Array]:
-  """Returns features less the mean of the rows to choose from, 0 in the others, and which those rows are."""
+  """Returns the features, centred over the rows to choose from and 0 in the others, and the mask of those rows."""
   features = features.astype(jnp.float32)
   free = jnp.all(jnp.isfinite(features), axis=1)
   free = free if where is None else free & where
@@ -94,5 +93,5 @@ def _centred(features: Array, where: Array | None) -> tuple[Array, Array]:
 
 
 def _product(matrix: Array, vector: Array) -> Any:
-  """In full float32: a GPU would round the factors to 10 bits."""
+  """Multiplies in full float32; a GPU would otherwise round the factors to 10 bits."""
   return jnp.matmul(matrix, vector, precision=jax.lax.Precision.HIGHEST)

@@ -1,8 +1,8 @@
-"""Scores from windows of successive epochs of one short proxy run: Dyn-Unc, DUAL and TDDS.
+"""Scores from sliding windows over the epochs of one short proxy run: Dyn-Unc, DUAL and TDDS.
 
-Each is a `dynamics.Dynamics`, fed epoch by epoch or by `dynamics.replay`; it remembers the last J epochs and no more.
-Pure and jit-able, but for the factories' checks. The probability of the label is exp(-`Signals.loss`). A NaN spoils
-the score of its own sample and of no other.
+Each is a `dynamics.Dynamics`, updated epoch by epoch or by `dynamics.replay`; its state holds the last J epochs only.
+Pure and jit-able, except for the checks in the factories. For the cross-entropy, the probability of the label is
+exp(-`Signals.loss`). A NaN affects the score of its own sample only.
 
 `N` is the number of training samples, `C` the number of classes, `J` the window in epochs.
 """
@@ -14,34 +14,34 @@ import jax.numpy as jnp
 from jax import Array
 
 from dynsel_jax.coresets.dynamics import Dynamics
-from dynsel_jax.options import UserError
+from dynsel_jax.options import check_at_least, check_fraction
 
 __all__ = ["TddsState", "WindowState", "dual", "dyn_unc", "tdds"]
 
-_LOG_EPSILON = 1e-8  # inside the logarithm of TDDS, as its code has it
+_LOG_EPSILON = 1e-8  # inside the logarithm of TDDS, as in its code
 
 
 class WindowState(NamedTuple):
-  """What a mean over sliding windows remembers."""
+  """State of a mean over sliding windows."""
 
-  recent: Array  # [J, N] float32, a ring of the last J columns
+  recent: Array  # [J, N] float32, ring buffer of the last J columns
   total: Array  # [N] float32, sum over the complete windows
   epochs: Array  # [] int32
 
 
 class TddsState(NamedTuple):
-  """What TDDS remembers."""
+  """State of TDDS."""
 
-  previous: Array  # [N, C] float32, probabilities of the last epoch
-  changes: Array  # [J - 1, N] float32, a ring of the last changes between epochs
+  previous: Array  # [N, C] float32, probabilities in the last epoch
+  changes: Array  # [J - 1, N] float32, ring buffer of the last changes between epochs
   average: Array  # [N] float32, exponential moving average over the complete windows
   epochs: Array  # [] int32
 
 
 def dyn_unc(*, window: int = 10) -> Dynamics:
-  """Dynamic uncertainty: `update(state, probability_of_label [N])`. High is uncertain, and kept.
+  """Dynamic uncertainty (Dyn-Unc): `update(state, probability_of_label [N])`. High is uncertain, and kept.
 
-  The standard deviation within J successive epochs (dividing by J - 1), averaged over all such windows: He et al.,
+  The sample standard deviation (divisor J - 1) over J successive epochs, averaged over all such windows: He et al.,
   arXiv 2306.05175, on the views that were trained on. The code of DUAL multiplies it by 10. NaN before J epochs.
 
   Args:
@@ -54,11 +54,11 @@ def dyn_unc(*, window: int = 10) -> Dynamics:
 
 
 def dual(*, window: int = 10) -> Dynamics:
-  """Difficulty and uncertainty together: `update(state, probability_of_label [N])`. High is hard and uncertain.
+  """Difficulty times uncertainty (DUAL): `update(state, probability_of_label [N])`. High is hard and uncertain.
 
-  Within J successive epochs the standard deviation (dividing by J - 1) times one minus the mean, averaged over all
-  such windows: Cho et al., arXiv 2502.06905, on the views of the first epochs of training (30 for CIFAR). Their code
-  multiplies it by 10. The draw from a Beta distribution that goes with it is `selectors.dual`. NaN before J epochs.
+  The sample standard deviation (divisor J - 1) times (1 - mean) over J successive epochs, averaged over all such
+  windows: Cho et al., arXiv 2502.06905, on the views of the first epochs of training (30 for CIFAR). Their code
+  multiplies it by 10. `selectors.dual` implements their sampling from a Beta distribution. NaN before J epochs.
 
   Args:
     window: J, at least 2.
@@ -70,24 +70,23 @@ def dual(*, window: int = 10) -> Dynamics:
 
 
 def tdds(num_classes: int, *, window: int = 10, decay: float = 0.9) -> Dynamics:
-  """Temporal dual-depth score: `update(state, probabilities [N, C])`. High is kept.
+  """Temporal dual-depth score (TDDS): `update(state, probabilities [N, C])`. High is kept.
 
-  Within J successive epochs there are J - 1 changes k = sum_c |p'_c (log p'_c - log p_c)|, p' after p; the window's
-  value r is the norm of the changes less their mean. The score is the moving average (1 - decay) s + decay r over the
-  windows, from 0: Zhang et al., arXiv 2311.13613, on the views that were trained on. With their 0.9 it is little more
-  than the last window. The code of DUAL never moves the window and takes logits for probabilities. NaN before J epochs.
+  J successive epochs give J - 1 changes k = sum_c |p'_c (log p'_c - log p_c)| from probabilities p to p'; the window's
+  value r is the norm of the centred changes. The score s starts at 0 and becomes (1 - decay) s + decay r after each
+  window: Zhang et al., arXiv 2311.13613, on the views that were trained on. With their decay of 0.9 the last window
+  dominates. The code of DUAL never moves the window and uses logits as probabilities. NaN before J epochs.
 
   Args:
     num_classes: C.
     window: J, at least 3.
-    decay: share of the newest window, in (0, 1].
+    decay: weight of the newest window, in (0, 1].
 
   Raises:
-    UserError: a value lies outside its range.
+    UserError: a value is out of range.
   """
-  _check_window(window, 3)
-  if not 0 < decay <= 1:
-    raise UserError(f"decay={decay} must lie in (0, 1]")
+  check_at_least("window", window, 3)
+  check_fraction("decay", decay)
 
   def init(n: int) -> TddsState:
     return TddsState(
@@ -101,7 +100,7 @@ def tdds(num_classes: int, *, window: int = 10, decay: float = 0.9) -> Dynamics:
     newest = probabilities.astype(jnp.float32)
     growth = jnp.log(newest + _LOG_EPSILON) - jnp.log(state.previous + _LOG_EPSILON)
     change = jnp.sum(jnp.abs(newest * growth), axis=-1)
-    # What the first epoch writes is no change; it is overwritten in the epoch that completes the first window.
+    # The first epoch has no predecessor: its entry is overwritten in the epoch that completes the first window.
     changes = state.changes.at[state.epochs % (window - 1)].set(change)
     spread = jnp.linalg.norm(changes - jnp.mean(changes, axis=0, keepdims=True), axis=0)
     newer = (1.0 - decay) * state.average + decay * spread
@@ -115,8 +114,8 @@ def tdds(num_classes: int, *, window: int = 10, decay: float = 0.9) -> Dynamics:
 
 
 def _windowed(window: int, value: Callable[[Array], Array]) -> Dynamics:
-  """The mean over all complete windows of `value`, which maps `[J, N]` in any order of the epochs to `[N]`."""
-  _check_window(window, 2)
+  """Averages `value`, which maps `[J, N]` in any order of the epochs to `[N]`, over all complete windows."""
+  check_at_least("window", window, 2)
 
   def init(n: int) -> WindowState:
     return WindowState(jnp.zeros((window, n), jnp.float32), jnp.zeros(n, jnp.float32), jnp.int32(0))
@@ -131,8 +130,3 @@ def _windowed(window: int, value: Callable[[Array], Array]) -> Dynamics:
     return jnp.where(windows > 0, state.total / windows.astype(jnp.float32), jnp.nan)
 
   return Dynamics(init, update, score)
-
-
-def _check_window(window: int, least: int) -> None:
-  if window < least:
-    raise UserError(f"window={window} must be at least {least} epochs")

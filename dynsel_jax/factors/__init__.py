@@ -1,4 +1,4 @@
-"""Factors of the data: a sparse autoencoder over features, counts of its codes, and the scores of samples."""
+"""Factors of the data: a sparse autoencoder (SAE) over features, statistics of its codes, and scores of samples."""
 
 from dynsel_jax.factors.fit import SAE, fit_sae
 from dynsel_jax.factors.quality import Quality, encode_all

@@ -1,7 +1,7 @@
-"""What a factor looks like: the samples in which it is strongest, and their classes. Pure and jit-able.
+"""Examples of factors: the samples in which a latent is strongest, and its counts by class. Pure and jit-able.
 
-Latents are looked up one after another, so memory is that of the codes: no array of samples by latents is ever made.
-`N` is the number of samples, `S` of the latents asked for, `C` of classes.
+Latents are processed one after another, so that memory grows with the codes; a dense array of samples by latents is
+never built. `N` is the number of samples, `S` the number of requested latents, `C` the number of classes.
 """
 
 import functools
@@ -16,21 +16,22 @@ __all__ = ["class_counts", "top_samples"]
 
 
 def _activation(codes: Codes, latent: Array) -> Array:
-  """Returns the latent's value in each sample, `[N]`, 0 where it is not active."""
+  """Returns the value of one latent in each sample, `[N]`; 0 where the latent is not active."""
   return jnp.sum(jnp.where(codes.indices == latent, jnp.maximum(codes.values, 0), 0), axis=1)
 
 
 @functools.partial(jax.jit, static_argnames="count")
 def top_samples(codes: Codes, latents: Array, *, count: int) -> tuple[Array, Array]:
-  """Returns the samples in which each latent is strongest, and its values there, both in falling order.
+  """Finds the samples in which each latent is strongest, in descending order of its value.
 
   Args:
     codes: of N samples.
-    latents: `[S]` int32.
-    count: how many samples, at most N.
+    latents: `[S]` int32, the requested latents.
+    count: number of samples per latent, at most N.
 
   Returns:
-    `[S, count]` int32 sample indices, -1 where the latent is active in fewer, and `[S, count]` float32, 0 there.
+    Sample indices `[S, count]` int32 and values `[S, count]` float32; -1 and 0 if the latent is active in fewer
+    samples.
   """
 
   def strongest(latent: Array) -> tuple[Array, Array]:
@@ -42,11 +43,11 @@ def top_samples(codes: Codes, latents: Array, *, count: int) -> tuple[Array, Arr
 
 @functools.partial(jax.jit, static_argnames="num_classes")
 def class_counts(codes: Codes, latents: Array, labels: Array, *, num_classes: int) -> Array:
-  """Returns in how many samples of each class each latent is active, `[S, C]` int32.
+  """Counts the samples of each class in which each latent is active, `[S, C]` int32.
 
   Args:
     codes: of N samples.
-    latents: `[S]` int32.
+    latents: `[S]` int32, the requested latents.
     labels: `[N]` int32, in [0, num_classes).
     num_classes: C.
   """

@@ -1,12 +1,15 @@
-"""Fitting the sparse autoencoder: one jitted scan over steps, resumable between any two of them.
+"""Fits the sparse autoencoder in one jitted scan over steps that can be stopped and resumed between any two of them.
 
-arXiv 2603.04981, App. A, leaves the recipe open; the defaults are this project's. `make_fit` gives pure functions, for
-checkpointing and for more devices; `fit_sae` is the whole thing on the default device, and logs.
-`N` is the number of samples, `D` the input width `d_in`, `L` the number of latents, `B` the batch, `S` steps of a call.
+arXiv 2603.04981, App. A, leaves the recipe open; the defaults here are this project's. `make_fit` returns pure
+functions for callers that checkpoint or use several devices. `fit_sae` runs a whole fit on the default device and logs.
+
+`N` is the number of samples, `D` the input width `d_in`, `L` the number of latents, `B` the batch size and `S` the
+number of steps in a call.
 """
 
+import functools
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -21,30 +24,30 @@ from dynsel_jax.options import UserError, check_choice, check_positive, check_se
 
 __all__ = ["SAE", "AdvanceFn", "Fit", "FitState", "fit_sae", "make_fit"]
 
-_CALLS = 10  # a fit is run in at least this many calls if it has as many epochs, with a line in the log after each
+_CALLS = 10  # a fit takes at least this many calls if it has as many epochs, with a line in the log after each
 
 
 class SAE(NamedTuple):
-  """A fitted autoencoder. It can encode any data set of the same feature space."""
+  """A fitted autoencoder. It can encode any data set with features from the same space."""
 
   params: SAEParams
   normalizer: Normalizer
 
 
 class FitState(NamedTuple):
-  """All that a fit carries from step to step. A pytree of arrays; saved and restored, the fit continues bit for bit."""
+  """State of a fit between two steps, a pytree of arrays. Saved and restored, the fit continues bit for bit."""
 
   params: SAEParams
   opt_state: optax.OptState
   since_fired: Array  # [L] int32, samples seen since the latent last fired
-  order: Array  # [N] int32, the running epoch's visiting order
+  order: Array  # [N] int32, visiting order of the current epoch
   step: Array  # [] int32, steps done
 
 
 class AdvanceFn(Protocol):
-  """Does `num_steps` steps from `state.step` on; `features` is `[N, D]` float32, not normalised.
+  """Takes `num_steps` steps, starting at `state.step`; `features` is `[N, D]` float32, not normalised.
 
-  Returns the state and each step's losses, `[S]` each. The key is the same in every call of a fit.
+  Returns the state and the losses of each step, `[S]` each. The key must be the same in every call of a fit.
   """
 
   def __call__(
@@ -53,12 +56,22 @@ class AdvanceFn(Protocol):
 
 
 class Fit(NamedTuple):
-  """One fit's functions, with its hyper-parameters bound. Both are pure; `num_steps` is static."""
+  """The functions of one fit with its hyper-parameters bound. Both are pure; `num_steps` is static."""
 
   init: Callable[[Array], FitState]  # consumes a key
   advance: AdvanceFn
   num_steps: int  # of the whole fit
   steps_per_epoch: int
+
+
+class _Recipe(NamedTuple):
+  """Hyper-parameters of a step."""
+
+  losses: Callable[[SAEParams, Array, Array], tuple[Losses, Array]]  # `sae.losses` with its keywords bound
+  tx: optax.GradientTransformation
+  batch_size: int  # over all devices
+  steps_per_epoch: int
+  axis_name: str | None
 
 
 def make_fit(
@@ -75,20 +88,20 @@ def make_fit(
   revival_weight: float = 1 / 32,
   axis_name: str | None = None,
 ) -> Fit:
-  """Binds a fit's hyper-parameters.
+  """Binds the hyper-parameters of a fit.
 
-  Each epoch visits the samples in a fresh order; those that do not fill a last batch wait for the next epoch.
+  Each epoch visits the samples in a new order and drops those that do not fill its last batch.
 
   Args:
     num_samples: N.
     d_in: D.
     num_latents: L, by default 8 * d_in.
-    k: latents kept of each sample.
+    k: latents kept per sample.
     topk: "absolute" or "value", see `sae.encode`.
     epochs: passes over the samples.
-    batch_size: B over all devices, at most N is used.
-    learning_rate: Adam's, at the start of a cosine that ends at 0.
-    dead_after: samples without firing after which a latent is revived, by default 10 * B.
+    batch_size: B over all devices; reduced to N if larger.
+    learning_rate: Adam's at the first step; a cosine schedule takes it to 0.
+    dead_after: samples without firing after which a latent is dead and gets revived, by default 10 * B.
     revival_weight: weight of the revival loss.
     axis_name: the mapped axis, for `advance` under `jax.pmap`: each device takes its slice of every batch.
 
@@ -99,109 +112,109 @@ def make_fit(
   batch_size = min(batch_size, num_samples)
   dead_after = 10 * batch_size if dead_after is None else dead_after
   positive = {"num_latents": num_latents, "epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
-  for field, value in {**positive, "k": k, "dead_after": dead_after}.items():
-    check_positive(field, value)
-  check_positive("revival_weight", revival_weight, zero=True)
-  check_choice("topk", topk, sae.TOPK)
-  if k > num_latents:
-    raise UserError(f"k={k} must be at most num_latents={num_latents}")
+  _check_options({**positive, "k": k, "dead_after": dead_after}, topk, revival_weight)
+
   steps_per_epoch = num_samples // batch_size
   num_steps = epochs * steps_per_epoch
   tx = optax.adam(optax.cosine_decay_schedule(learning_rate, num_steps))
+  losses = functools.partial(
+    sae.losses, k=k, topk=topk, dead_after=dead_after, revival_weight=revival_weight, axis_name=axis_name
+  )
+  recipe = _Recipe(losses, tx, batch_size, steps_per_epoch, axis_name)
 
   def init(key: Array) -> FitState:
     params = sae.init(key, num_latents, d_in)
-    since_fired = jnp.zeros(num_latents, jnp.int32)
     order = jnp.arange(num_samples, dtype=jnp.int32)
-    return FitState(params, tx.init(params), since_fired, order, jnp.int32(0))
+    return FitState(params, tx.init(params), jnp.zeros(num_latents, jnp.int32), order, jnp.int32(0))
 
-  def batch_loss(params: SAEParams, x: Array, since_fired: Array) -> tuple[Array, tuple[Losses, Array]]:
-    losses, since_fired = sae.losses(
-      params,
-      x,
-      since_fired,
-      k=k,
-      topk=topk,
-      dead_after=dead_after,
-      revival_weight=revival_weight,
-      axis_name=axis_name,
+  return Fit(init, functools.partial(_advance, recipe), num_steps, steps_per_epoch)
+
+
+def _check_options(positive: dict[str, Any], topk: str, revival_weight: float) -> None:
+  for field, value in positive.items():
+    check_positive(field, value)
+  check_positive("revival_weight", revival_weight, zero=True)
+  check_choice("topk", topk, sae.TOPK)
+  if positive["k"] > positive["num_latents"]:
+    raise UserError(f"k={positive['k']} must be at most num_latents={positive['num_latents']}")
+
+
+def _advance(
+  recipe: _Recipe, key: Array, state: FitState, normalizer: Normalizer, features: Array, num_steps: int
+) -> tuple[FitState, Losses]:
+  """Implements `AdvanceFn`."""
+
+  def step(state: FitState, _: None) -> tuple[FitState, Losses]:
+    epoch, place = state.step // recipe.steps_per_epoch, state.step % recipe.steps_per_epoch
+    # Every epoch's order comes from the key and the epoch alone, so that a resumed fit shuffles as an unbroken one.
+    order = lax.cond(
+      place == 0,
+      lambda old: jax.random.permutation(jax.random.fold_in(key, epoch), old.shape[0]).astype(jnp.int32),
+      lambda old: old,
+      state.order,
     )
+    batch = _device_batch(recipe, order, place * recipe.batch_size)
+    x = sae.normalize(normalizer, features[batch])
+    return _update(recipe, state._replace(order=order), x)
+
+  return lax.scan(step, state, length=num_steps)
+
+
+def _device_batch(recipe: _Recipe, order: Array, start: Array) -> Array:
+  """Returns the sample indices of this device's slice of the batch that begins at `start` of the visiting order."""
+  if recipe.axis_name is None:
+    return lax.dynamic_slice_in_dim(order, start, recipe.batch_size)
+  num_devices = lax.axis_size(recipe.axis_name)
+  if recipe.batch_size % num_devices:
+    raise UserError(f"batch_size={recipe.batch_size} must be a multiple of the number of devices, {num_devices}")
+  per_device_batch_size = recipe.batch_size // num_devices
+  offset = lax.axis_index(recipe.axis_name) * per_device_batch_size
+  return lax.dynamic_slice_in_dim(order, start + offset, per_device_batch_size)
+
+
+def _update(recipe: _Recipe, state: FitState, x: Array) -> tuple[FitState, Losses]:
+  """Takes one step of the optimizer on a normalised batch."""
+
+  def batch_loss(params: SAEParams) -> tuple[Array, tuple[Losses, Array]]:
+    losses, since_fired = recipe.losses(params, x, state.since_fired)
     return losses.total, (losses, since_fired)
 
-  def batch_positions(order: Array, start: Array) -> Array:
-    if axis_name is None:
-      return lax.dynamic_slice_in_dim(order, start, batch_size)
-    num_devices = lax.axis_size(axis_name)
-    if batch_size % num_devices:
-      raise UserError(f"batch_size={batch_size} must be a multiple of the number of devices, {num_devices}")
-    share = batch_size // num_devices
-    return lax.dynamic_slice_in_dim(order, start + lax.axis_index(axis_name) * share, share)
-
-  def advance(
-    key: Array, state: FitState, normalizer: Normalizer, features: Array, num_steps: int
-  ) -> tuple[FitState, Losses]:
-    def step(state: FitState, _: None) -> tuple[FitState, Losses]:
-      epoch, place = state.step // steps_per_epoch, state.step % steps_per_epoch
-      order = lax.cond(
-        place == 0,
-        lambda old: jax.random.permutation(jax.random.fold_in(key, epoch), old.shape[0]).astype(jnp.int32),
-        lambda old: old,
-        state.order,
-      )
-      x = sae.normalize(normalizer, features[batch_positions(order, place * batch_size)])
-      gradient, (losses, since_fired) = jax.grad(batch_loss, has_aux=True)(state.params, x, state.since_fired)
-      if axis_name is not None:
-        gradient, losses = lax.pmean((gradient, losses), axis_name)
-      updates, opt_state = tx.update(gradient, state.opt_state, state.params)
-      params = optax.apply_updates(state.params, updates)
-      return FitState(params, opt_state, since_fired, order, state.step + 1), losses
-
-    return lax.scan(step, state, length=num_steps)
-
-  return Fit(init, advance, num_steps, steps_per_epoch)
+  gradient, (losses, since_fired) = jax.grad(batch_loss, has_aux=True)(state.params)
+  if recipe.axis_name is not None:
+    gradient, losses = lax.pmean((gradient, losses), recipe.axis_name)
+  updates, opt_state = recipe.tx.update(gradient, state.opt_state, state.params)
+  params = optax.apply_updates(state.params, updates)
+  return FitState(params, opt_state, since_fired, state.order, state.step + 1), losses
 
 
 def fit_sae(
   key: Array, features: Array, *, k: int = 32, topk: str = "absolute", orient: bool = False, **options: float
 ) -> tuple[SAE, Codes, Quality]:
-  """Fits an autoencoder to a data set, encodes the set and measures both. Host-side: checks its input and logs.
+  """Fits an autoencoder to a data set, encodes the set and measures the quality of both. Host-side: checks and logs.
 
   Args:
     key: consumed.
     features: `[N, D]` float32, on the device.
-    k: latents kept of each sample.
+    k: latents kept per sample.
     topk: "absolute" or "value", see `sae.encode`.
-    orient: in the end give each latent the sign with which it is used more often. The paper leaves the signs to chance
-      although its active sets hang on them; with "value" there is no choice to make.
-    **options: the other keywords of `make_fit`, but for `axis_name`.
+    orient: after the fit, flip each latent to the sign it takes more often. The paper leaves the signs to chance,
+      although its active sets depend on them. With "value" the option has no effect.
+    **options: the other keywords of `make_fit` except `axis_name`.
 
   Returns:
-    The autoencoder, its codes of these features, and its quality on them.
+    The autoencoder, its codes for these features, and its quality on them.
 
   Raises:
-    UserError: a value is out of range, or a feature is not finite.
+    UserError: a value is out of range or a feature is not finite.
   """
   known = keyword_defaults(make_fit)
   del known["axis_name"]
   check_settings("factors", "sae", options, known)
   if not jnp.isfinite(features).all():
-    raise UserError(f"features has {int(jnp.sum(~jnp.isfinite(features)))} values that are not finite")
-  plan = make_fit(features.shape[0], features.shape[1], k=k, topk=topk, **options)  # type: ignore[arg-type]
-  init_key, order_key = jax.random.split(key)
+    raise UserError(f"features contains {int(jnp.sum(~jnp.isfinite(features)))} values that are not finite")
+  fit = make_fit(features.shape[0], features.shape[1], k=k, topk=topk, **options)  # type: ignore[arg-type]
   normalizer = jax.jit(sae.fit_normalizer)(features)
-  state = jax.jit(plan.init)(init_key)
-  advance = jax.jit(plan.advance, static_argnames="num_steps", donate_argnames="state")
-  steps_a_call = _steps_a_call(plan)
-  for done in range(steps_a_call, plan.num_steps + 1, steps_a_call):
-    state, losses = advance(order_key, state, normalizer, features, num_steps=steps_a_call)
-    logging.info(
-      "SAE step %d of %d: squared error %.4f of 1, %.1f %% of latents dead",
-      done,
-      plan.num_steps,
-      float(losses.reconstruction[-1]),
-      100 * float(losses.dead_share[-1]),
-    )
-  params = state.params
+  params = _run(key, fit, normalizer, features)
   if orient and topk == "absolute":
     params = sae.flip(params, mostly_negative(params, normalizer, features, k=k))
   codes, quality = measure(params, normalizer, features, k=k, topk=topk)
@@ -210,8 +223,29 @@ def fit_sae(
   return SAE(params, normalizer), codes, quality
 
 
-def _steps_a_call(plan: Fit) -> int:
-  """Returns the most whole epochs' steps that divide a fit into `_CALLS` or more equal calls, so that one compiles."""
-  epochs = plan.num_steps // plan.steps_per_epoch
+def _run(key: Array, fit: Fit, normalizer: Normalizer, features: Array) -> SAEParams:
+  """Runs a whole fit and logs its progress."""
+  init_key, order_key = jax.random.split(key)
+  state = jax.jit(fit.init)(init_key)
+  advance = jax.jit(fit.advance, static_argnames="num_steps", donate_argnames="state")
+  steps_per_call = _steps_per_call(fit)
+  for done in range(steps_per_call, fit.num_steps + 1, steps_per_call):
+    state, losses = advance(order_key, state, normalizer, features, num_steps=steps_per_call)
+    logging.info(
+      "SAE step %d of %d: squared error %.4f of 1, %.1f %% of latents dead",
+      done,
+      fit.num_steps,
+      float(losses.reconstruction[-1]),
+      100 * float(losses.dead_fraction[-1]),
+    )
+  return state.params
+
+
+def _steps_per_call(fit: Fit) -> int:
+  """Returns the steps of the longest call, in whole epochs, that divides a fit into `_CALLS` or more equal calls.
+
+  Equal calls share one compiled program.
+  """
+  epochs = fit.num_steps // fit.steps_per_epoch
   longest = max(epochs // _CALLS, 1)
-  return plan.steps_per_epoch * next(count for count in range(longest, 0, -1) if epochs % count == 0)
+  return fit.steps_per_epoch * next(count for count in range(longest, 0, -1) if epochs % count == 0)

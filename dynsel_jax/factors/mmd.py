@@ -1,9 +1,9 @@
-"""Maximum mean discrepancy between a subset and its data set. Pure and jit-able.
+"""Maximum mean discrepancy (MMD) between a subset and its data set. Pure and jit-able.
 
-arXiv 2603.04981, Eqs 4 and 26 and App. B.2: an RBF kernel with gamma one over the width. `n` and `m` are the numbers of
-points, `d` the width. Kernel values are summed block by block, so memory is a block squared and never n x m. What is
-summed is the kernel less 1: the ones cancel, and for unit features the kernel is so close to 1 that float32 would keep
-little of what differs.
+arXiv 2603.04981, Eqs 4 and 26 and App. B.2: an RBF kernel with gamma = 1 / width. `n` and `m` are the numbers of
+points, `d` the width. Kernel values are summed block by block, so that memory grows with the square of a block and not
+with n x m. The sums are over kernel - 1: the ones cancel, and for unit features the kernel is so close to 1 that
+float32 would lose most of the difference.
 """
 
 import functools
@@ -21,25 +21,26 @@ __all__ = ["mmd_squared"]
 def mmd_squared(
   u: Array, v: Array, *, gamma: float | None = None, unbiased: bool = True, block_size: int = 1024
 ) -> Array:
-  """Returns the squared discrepancy of two sets of points, `[]` float32.
+  """Returns the squared MMD of two sets of points, `[]` float32.
 
   Args:
     u: `[n, d]` float32.
     v: `[m, d]` float32.
     gamma: of the kernel exp(-gamma * squared distance), by default 1 / d.
-    unbiased: leave each point's kernel with itself out (the result may be below 0), or average over all pairs.
-    block_size: points a side of a block.
+    unbiased: exclude the pairs of a point with itself, which may give a result below 0; otherwise average over all
+      pairs.
+    block_size: number of points on each side of a block.
 
   Raises:
-    UserError: the unbiased form has fewer than two points on a side.
+    UserError: the unbiased form gets fewer than two points in a set.
   """
   n, m = u.shape[0], v.shape[0]
   if unbiased and min(n, m) < 2:
-    raise UserError(f"mmd_squared of {n} and {m} points: the unbiased form needs two of each")
+    raise UserError(f"mmd_squared of {n} and {m} points: the unbiased form needs at least two in each set")
   gamma = 1 / u.shape[1] if gamma is None else gamma
-  origin = jnp.mean(v, axis=0)[None, :]  # distances stay, rounding shrinks
+  origin = jnp.mean(v, axis=0)[None, :]  # centring keeps the distances and reduces the rounding error
   u, v = u - origin, v - origin
-  # Without the pairs of a point and itself, whose kernel less 1 is 0.
+  # The pairs of a point with itself are excluded in either form: their kernel - 1 is 0.
   within_u, within_v = (_kernel_sum(x, x, gamma, block_size, same=True) for x in (u, v))
   across = _kernel_sum(u, v, gamma, block_size, same=False) / (n * m)
   if unbiased:
@@ -48,7 +49,7 @@ def mmd_squared(
 
 
 def _kernel_sum(a: Array, b: Array, gamma: float, block_size: int, *, same: bool) -> Array:
-  """Sums the kernel less 1 over all pairs of rows, without those of equal position if both sides are the `same`."""
+  """Sums kernel - 1 over all pairs of rows, excluding the pairs of a row with itself if `a` and `b` are the `same`."""
 
   def starts(x: Array) -> Array:
     return jnp.arange(0, x.shape[0], block_size, dtype=jnp.int32)

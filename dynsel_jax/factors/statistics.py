@@ -1,7 +1,7 @@
-"""What is counted from a data set's codes: firing frequency, class spread, the common latents. Pure and jit-able.
+"""Statistics of a data set's codes: firing frequency, class spread and the set of common latents. Pure and jit-able.
 
 arXiv 2603.04981, Sec. 3.3 and 3.4. `N` is the number of samples, `k` the code length, `L` the number of latents, `C`
-the number of classes. Memory beside the codes grows with C x L.
+the number of classes. Besides the codes, memory grows with C x L.
 """
 
 import functools
@@ -20,15 +20,15 @@ _CHUNK = 4096  # samples counted at a time
 
 
 class FactorStatistics(NamedTuple):
-  """Of a data set's codes."""
+  """Per-latent counts over a data set."""
 
-  firing_frequency: Array  # [L] int32, samples in which the latent is active
-  class_spread: Array  # [L] int32, classes in which it is active at least once
+  firing_frequency: Array  # [L] int32, number of samples in which the latent is active
+  class_spread: Array  # [L] int32, number of classes with at least one such sample
 
 
 @functools.partial(jax.jit, static_argnames=("num_classes", "num_latents"))
 def factor_statistics(codes: Codes, labels: Array, *, num_classes: int, num_latents: int) -> FactorStatistics:
-  """Counts where each latent is active.
+  """Counts the samples and the classes in which each latent is active.
 
   Args:
     codes: of N samples.
@@ -40,8 +40,8 @@ def factor_statistics(codes: Codes, labels: Array, *, num_classes: int, num_late
   chunk = min(_CHUNK, num_samples)
 
   def count(i: Array, counts: Array) -> Array:
-    start = jnp.minimum(i * chunk, num_samples - chunk)  # the last chunk overlaps the one before it,
-    fresh = start + jnp.arange(chunk) >= i * chunk  # whose samples are counted already
+    start = jnp.minimum(i * chunk, num_samples - chunk)  # the last chunk overlaps the previous one: equal shapes
+    fresh = start + jnp.arange(chunk) >= i * chunk  # counts the samples in the overlap only once
     label, index, value = (lax.dynamic_slice_in_dim(x, start, chunk) for x in (labels, codes.indices, codes.values))
     active = (value > 0) & fresh[:, None]
     return counts.at[label[:, None] * num_latents + index].add(active.astype(jnp.int32))
@@ -52,15 +52,15 @@ def factor_statistics(codes: Codes, labels: Array, *, num_classes: int, num_late
 
 
 def common_set(firing_frequency: Array, common_fraction: float) -> Array:
-  """Chooses the share `common_fraction` of latents that fire most often, the set F of Eq. 3.
+  """Selects the fraction `common_fraction` of the latents that fire most often, the set F of Eq. 3.
 
   Args:
     firing_frequency: `[L]` int32.
-    common_fraction: in (0, 1]; floor(common_fraction * L) latents are chosen, at least one.
+    common_fraction: in (0, 1]; selects floor(common_fraction * L) latents, but at least one.
 
   Returns:
-    `[L]` bool. Of latents that fire equally often the lower index is chosen first.
+    `[L]` bool. Ties go to the lower index.
   """
   check_fraction("common_fraction", common_fraction)
-  count = max(1, int(common_fraction * firing_frequency.shape[0] + 1e-6))
+  count = max(1, int(common_fraction * firing_frequency.shape[0] + 1e-6))  # 1e-6: 0.29 * 100 is 28.999...
   return jnp.zeros(firing_frequency.shape, bool).at[lax.top_k(firing_frequency, count)[1]].set(True)

@@ -69,7 +69,7 @@ class Sentence:
     shapes = jax.eval_shape(
       lambda: encoder.init(jax.random.key(0), jnp.zeros((1, 1), jnp.int32), train=False)["params"]
     )
-    params = jax.device_put(hugging_face.encoder(shapes, Weights("features.path", self._path)))
+    params = jax.device_put(hugging_face.encoder_params(shapes, Weights("features.path", self._path)))
 
     @jax.jit
     def pooled(params: Any, ids: Array) -> Array:
@@ -103,8 +103,7 @@ def sentence(*, path: str = MINILM, max_length: int = 256, batch_size: int = 64)
     UserError: a value is wrong, or the folder lacks a file.
   """
   options.check_positive("features.batch_size", batch_size)
-  if max_length < 3:
-    raise options.UserError(f"features.max_length={max_length} must be at least 3")
+  options.check_at_least("features.max_length", max_length, 3)
   found = folder("features.path", path)
   for name in _FILES:
     if not (found / name).is_file():

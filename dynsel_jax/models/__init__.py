@@ -1,9 +1,22 @@
-"""Classifiers in Flax Linen. A forward pass gives `(logits, intermediates)`; what is not used, `jit` leaves out.
+"""Models in Flax Linen. A forward pass returns `(outputs, intermediates)`; `jit` drops the intermediates nobody reads.
 
-`model.apply(variables, inputs, valid, train=...)` takes normalised images `[B, H, W, C]` float32, or token ids `[B, L]`
-int32 where the model `reads_text`, and `valid` `[B]` bool, False on padding; it returns logits `[B, num_classes]`
-float32 and a dict of the stages, among them "features", the penultimate `[B, D]` float32. Parameters are float32
-whatever `dtype` the computation has. A model with dropout drops where `train` is set and `rngs={"dropout": key}` given.
+`model.apply(variables, inputs, valid, train=...)` takes
+
+- inputs: normalised images `[B, H, W, C]` float32, or token ids `[B, L]` int32 if the model `reads_text`;
+- valid: `[B]` bool, False on padding, which must not change the outputs of the other rows;
+- train: whether batch statistics are computed and, given `rngs={"dropout": key}`, entries are dropped.
+
+It returns outputs `[B, num_outputs]` float32 and a dict of intermediates by name. Among them "features" `[B, D]`
+float32, the input of the last layer, serves the scores and the feature space that read a model's features; that space
+also expects the last layer under the name "head". Parameters are float32 whatever the `dtype` of the computation.
+
+A model of your own comes from a factory, named by its dotted path in place of a registered name, for example
+`model.name=my_lab.net:net`. Its keyword-only parameters are the options of the config's section `model`:
+
+    def net(num_outputs, dtype, axis_name, *, width=64) -> flax.linen.Module: ...
+
+`num_outputs` is the width of the last layer; for a classifier the number of classes. `axis_name` is the mapped axis
+over which a training step spreads its batch, None on one device; batch statistics are reduced over it.
 """
 
 import pathlib
@@ -16,6 +29,7 @@ from flax import linen as nn
 from dynsel_jax import options as options_lib
 from dynsel_jax.models import bert, hugging_face, mlp, resnet, vgg, vit, vit_weights
 from dynsel_jax.models.weights import Weights, folder
+from dynsel_jax.options import UserError
 
 __all__ = ["MODELS", "create", "defaults", "pretrained", "reads_text"]
 
@@ -36,28 +50,31 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 
 
 def create(
-  name: str, num_classes: int, *, dtype: Any = jnp.float32, axis_name: str | None = None, **options: Any
+  name: str, num_outputs: int, *, dtype: Any = jnp.float32, axis_name: str | None = None, **options: Any
 ) -> nn.Module:
-  """Returns the model called `name`.
+  """Builds the model `name`.
 
   Args:
-    name: one of `MODELS`.
-    num_classes: width of the logits.
-    dtype: of the computation; `jnp.bfloat16` halves the activations.
+    name: one of `MODELS`, or the dotted path of a user's own factory: `my_lab.net:net`.
+    num_outputs: width of the last layer; for a classifier the number of classes.
+    dtype: of the computation; `jnp.bfloat16` halves the memory of the activations.
     axis_name: the mapped axis over which a training step spreads its batch, if any.
-    **options: of that model, see `defaults(name)`.
+    **options: the model's own, see `defaults(name)`.
 
   Raises:
-    UserError: the name or an option is not known, or a value is out of its range.
+    UserError: the name or an option is unknown, a value is out of range, or the factory does not return a module.
   """
-  options_lib.check_settings("model", name, options, defaults(name))
-  return MODELS[name](num_classes, dtype, axis_name, **options)
+  factory = _factory(name)
+  options_lib.check_settings("model", name, options, options_lib.keyword_defaults(factory))
+  module = factory(num_outputs, dtype, axis_name, **options)
+  if not isinstance(module, nn.Module):
+    raise UserError(f"model.name={name!r} must return a flax.linen.Module, not {type(module).__name__}")
+  return module
 
 
 def defaults(name: str) -> dict[str, Any]:
-  """Returns the options of the model called `name` with their defaults."""
-  options_lib.check_choice("model", name, MODELS)
-  return options_lib.keyword_defaults(MODELS[name])
+  """Returns the options of the model `name`, a registered name or a dotted path, with their defaults."""
+  return options_lib.keyword_defaults(_factory(name))
 
 
 def reads_text(module: nn.Module) -> bool:
@@ -66,15 +83,20 @@ def reads_text(module: nn.Module) -> bool:
 
 
 def pretrained(module: nn.Module, params: Any) -> Any:
-  """Returns `params` with the pretrained weights that the model was made with, or as they are. Host-side.
+  """Returns `params` with the pretrained weights that the model's options name, or unchanged if none. Host-side.
 
   Raises:
-    UserError: an array is missing in the file, or is of another shape.
+    UserError: an array is missing in the file or has another shape.
   """
   field = "model.weights"
   if isinstance(module, bert.Bert) and module.weights:
-    return hugging_face.classifier(params, Weights(field, folder(field, module.weights)))
+    return hugging_face.bert_params(params, Weights(field, folder(field, module.weights)))
   if isinstance(module, vit.ViT) and module.weights:
     weights, num_tokens = Weights(field, pathlib.Path(module.weights)), params["tower"]["positions"].shape[0]
     return {**params, "tower": vit_weights.vit_tower(weights, module.sizes, num_tokens)}
   return params
+
+
+def _factory(name: str) -> Callable[..., nn.Module]:
+  """Finds a model's factory by its registered name or by its dotted path."""
+  return options_lib.named_or_imported("model.name", name, MODELS)

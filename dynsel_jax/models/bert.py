@@ -1,7 +1,8 @@
-"""BERT (Devlin et al., arXiv 1810.04805) and RoBERTa (Liu et al., arXiv 1907.11692): encoders, and classifiers on them.
+"""BERT (Devlin et al., arXiv 1810.04805) and RoBERTa (Liu et al., arXiv 1907.11692): encoders with a linear head.
 
-Pure. Inputs are token ids `[B, L]` int32, padded on the right with the model's pad id, which no text holds; the mask is
-derived from it. `B` is the batch size, `L` the number of tokens, `D` the width.
+Pure, except that the factories open the file of the weights. Inputs are token ids `[B, L]` int32, padded on the right
+with the model's pad id. The attention mask is derived from that id, so that no text may contain it. `B` is the batch
+size, `L` the number of tokens, `D` the width.
 """
 
 import math
@@ -14,7 +15,7 @@ from jax import Array
 
 from dynsel_jax.models.dropout import Dropout
 from dynsel_jax.models.weights import Weights, folder
-from dynsel_jax.options import UserError, check_positive
+from dynsel_jax.options import UserError, check_fraction, check_positive
 
 __all__ = ["Bert", "Encoder", "Sizes", "bert_base", "bert_tiny", "minilm_l6", "roberta_base"]
 
@@ -22,25 +23,25 @@ _NORMAL = nn.initializers.normal(0.02)
 
 
 class Sizes(NamedTuple):
-  """What tells one encoder from another; the defaults are those of BERT-base, uncased."""
+  """Architecture of an encoder; the defaults are those of BERT-base, uncased."""
 
   vocabulary: int = 30_522
   width: int = 768
   layers: int = 12
   heads: int = 12
-  hidden: int = 3072  # of the feed-forward part
-  positions: int = 512  # rows of the table, the first of which RoBERTa does not use
+  hidden: int = 3072  # width of the feed-forward block
+  positions: int = 512  # rows of the position table; RoBERTa does not use the first two
   types: int = 2
   roberta: bool = False
 
   @property
   def pad_id(self) -> int:
-    """The id of a padded token."""
+    """The token id of padding."""
     return 1 if self.roberta else 0
 
   @property
   def first_position(self) -> int:
-    """The row of the position table that belongs to the first token."""
+    """The row of the position table for the first token."""
     return 2 if self.roberta else 0
 
   @property
@@ -50,17 +51,17 @@ class Sizes(NamedTuple):
 
   @property
   def epsilon(self) -> float:
-    """Added to the variance of a layer normalisation."""
+    """Term added to the variance in layer normalisation."""
     return 1e-5 if self.roberta else 1e-12
 
 
 def _normalized(sizes: Sizes, name: str, x: Array, dtype: Any) -> Array:
-  """Normalises each token, in float32 whatever the type of the result."""
+  """Applies layer normalisation to each token, computed in float32 and cast to `dtype`."""
   return nn.LayerNorm(epsilon=sizes.epsilon, name=name)(x.astype(jnp.float32)).astype(dtype)
 
 
 class Layer(nn.Module):
-  """Self-attention and a feed-forward part, each added to its input and then normalised."""
+  """A post-norm transformer layer: self-attention and a feed-forward block, each added to its input and normalised."""
 
   sizes: Sizes
   dropout: float
@@ -93,7 +94,7 @@ class Layer(nn.Module):
 
 
 class Encoder(nn.Module):
-  """Sums of word, position and type embeddings, and the layers over them."""
+  """Sums word, position and type embeddings and applies the layers."""
 
   sizes: Sizes
   dropout: float = 0.0
@@ -102,10 +103,10 @@ class Encoder(nn.Module):
 
   @nn.compact
   def __call__(self, inputs: Array, *, train: bool) -> dict[str, Array]:
-    """Maps token ids `[B, L]` int32 to "embeddings", "layer_1", ..., each `[B, L, D]`; on padding they mean nothing."""
+    """Maps token ids `[B, L]` int32 to "embeddings", "layer_1", ..., each `[B, L, D]`; undefined on padding."""
     sizes, length = self.sizes, inputs.shape[1]
     if length > sizes.max_length:
-      raise UserError(f"dataset.max_length: {length} tokens are more than the model's {sizes.max_length}")
+      raise UserError(f"texts of {length} tokens exceed the model's {sizes.max_length}; reduce dataset.max_length")
 
     def embedding(rows: int, name: str) -> nn.Embed:
       return nn.Embed(rows, sizes.width, dtype=self.dtype, embedding_init=_NORMAL, name=name)
@@ -125,10 +126,10 @@ class Encoder(nn.Module):
 class Bert(nn.Module):
   """The encoder, a dense layer with tanh on the first token (BERT's pooler), and a linear head.
 
-  `weights` names the folder of the pretrained model that it starts from; with "" its weights are random.
+  `weights` is the folder of a pretrained model to start from; "" starts from random weights.
   """
 
-  num_classes: int
+  num_outputs: int
   sizes: Sizes
   dropout: float = 0.1
   dtype: Any = jnp.float32
@@ -137,59 +138,56 @@ class Bert(nn.Module):
 
   @nn.compact
   def __call__(self, inputs: Array, valid: Array, *, train: bool) -> tuple[Array, dict[str, Array]]:
-    """Maps token ids `[B, L]` int32 to logits `[B, num_classes]` and the stages of `Encoder`, then "features"."""
-    del valid  # samples never meet
+    """Maps token ids `[B, L]` int32 to outputs `[B, num_outputs]` and the stages of `Encoder`, then "features"."""
+    del valid  # no operation mixes samples
     drop = Dropout(self.dropout, self.axis_name, name="drop")
     encoder = Encoder(self.sizes, self.dropout, self.dtype, self.axis_name, name="encoder")
     intermediates = encoder(inputs, train=train)
     first = intermediates[f"layer_{self.sizes.layers}"][:, 0]
-    if self.sizes.roberta:  # its head drops twice
+    if self.sizes.roberta:  # RoBERTa's head applies dropout before the pooler too
       first = Dropout(self.dropout, self.axis_name, name="drop_first")(first, train=train)
     pooled = jnp.tanh(nn.Dense(self.sizes.width, dtype=self.dtype, kernel_init=_NORMAL, name="pooler")(first))
     intermediates["features"] = features = pooled.astype(jnp.float32)
-    logits = nn.Dense(self.num_classes, kernel_init=_NORMAL, name="head")(drop(features, train=train))
-    return logits, intermediates
+    outputs = nn.Dense(self.num_outputs, kernel_init=_NORMAL, name="head")(drop(features, train=train))
+    return outputs, intermediates
 
 
-def _classifier(
-  sizes: Sizes, num_classes: int, dtype: Any, axis_name: str | None, dropout: float, weights: str
-) -> Bert:
-  if not 0 <= dropout < 1:
-    raise UserError(f"model.dropout={dropout} must lie in [0, 1)")
-  if weights:  # checked before anything slow
+def _bert(sizes: Sizes, num_outputs: int, dtype: Any, axis_name: str | None, dropout: float, weights: str) -> Bert:
+  check_fraction("model.dropout", dropout, zero=True, one=False)
+  if weights:  # fails early, before data is loaded
     Weights("model.weights", folder("model.weights", weights))
-  return Bert(num_classes, sizes, dropout, dtype, axis_name, weights)
+  return Bert(num_outputs, sizes, dropout, dtype, axis_name, weights)
 
 
-def bert_base(num_classes: int, dtype: Any, axis_name: str | None, *, dropout: float = 0.1, weights: str = "") -> Bert:
+def bert_base(num_outputs: int, dtype: Any, axis_name: str | None, *, dropout: float = 0.1, weights: str = "") -> Bert:
   """Returns BERT-base, uncased: 109,482,240 parameters below the head.
 
   Args:
-    num_classes: number of classes.
+    num_outputs: width of the last layer.
     dtype: of the computation.
-    axis_name: the mapped axis of a training step, if any.
-    dropout: after embeddings, attention and each layer, and before the head.
-    weights: folder of the pretrained model as Hugging Face lays it out, or "" for random weights.
+    axis_name: the mapped axis over which a training step spreads its batch, if any.
+    dropout: rate after the embeddings, the attention weights and each block, and before the head.
+    weights: folder of a pretrained model in the layout of Hugging Face, or "" for random weights.
   """
-  return _classifier(Sizes(), num_classes, dtype, axis_name, dropout, weights)
+  return _bert(Sizes(), num_outputs, dtype, axis_name, dropout, weights)
 
 
 def roberta_base(
-  num_classes: int, dtype: Any, axis_name: str | None, *, dropout: float = 0.1, weights: str = ""
+  num_outputs: int, dtype: Any, axis_name: str | None, *, dropout: float = 0.1, weights: str = ""
 ) -> Bert:
   """Returns RoBERTa-base: 124,645,632 parameters below the head; arguments as for `bert_base`."""
   sizes = Sizes(50_265, positions=514, types=1, roberta=True)
-  return _classifier(sizes, num_classes, dtype, axis_name, dropout, weights)
+  return _bert(sizes, num_outputs, dtype, axis_name, dropout, weights)
 
 
-def minilm_l6(num_classes: int, dtype: Any, axis_name: str | None, *, dropout: float = 0.1, weights: str = "") -> Bert:
+def minilm_l6(num_outputs: int, dtype: Any, axis_name: str | None, *, dropout: float = 0.1, weights: str = "") -> Bert:
   """Returns MiniLM-L6-H384 (arXiv 2002.10957): 22,713,216 parameters below the head; arguments as for `bert_base`."""
   sizes = Sizes(width=384, layers=6, hidden=1536)
-  return _classifier(sizes, num_classes, dtype, axis_name, dropout, weights)
+  return _bert(sizes, num_outputs, dtype, axis_name, dropout, weights)
 
 
 def bert_tiny(
-  num_classes: int,
+  num_outputs: int,
   dtype: Any,
   axis_name: str | None,
   *,
@@ -197,17 +195,17 @@ def bert_tiny(
   vocabulary: int = 8192,
   layers: int = 2,
 ) -> Bert:
-  """Returns a BERT of width 64 with random weights, for runs of seconds.
+  """Returns a BERT of width 64 with random weights, for runs that take seconds.
 
   Args:
-    num_classes: number of classes.
+    num_outputs: width of the last layer.
     dtype: of the computation.
-    axis_name: the mapped axis of a training step, if any.
+    axis_name: the mapped axis over which a training step spreads its batch, if any.
     dropout: as for `bert_base`.
-    vocabulary: number of tokens.
-    layers: their number.
+    vocabulary: number of tokens in the vocabulary.
+    layers: number of layers.
   """
   for field, value in (("vocabulary", vocabulary), ("layers", layers)):
     check_positive(f"model.{field}", value)
   sizes = Sizes(vocabulary, width=64, layers=layers, heads=2, hidden=128)
-  return _classifier(sizes, num_classes, dtype, axis_name, dropout, "")
+  return _bert(sizes, num_outputs, dtype, axis_name, dropout, "")

@@ -1,4 +1,4 @@
-"""Dropout (Srivastava et al., JMLR 15, 2014) whose draw for a sample does not depend on the number of devices."""
+"""Dropout (Srivastava et al., JMLR 15, 2014) with masks that do not depend on the number of devices."""
 
 import jax
 import jax.numpy as jnp
@@ -9,14 +9,15 @@ __all__ = ["Dropout"]
 
 
 class Dropout(nn.Module):
-  """Sets entries to 0 with probability `rate` and divides the rest by `1 - rate`, where training and given a key.
+  """Sets entries to 0 with probability `rate` and divides the others by `1 - rate`, in training and with a key.
 
-  The key comes as `rngs={"dropout": key}`, the same on every device; each sample folds it with its row in the global
-  batch. Without a key, as when samples are scored, nothing is dropped.
+  The key comes as `rngs={"dropout": key}` and is the same on every device; the mask of a sample is drawn from the key
+  folded with the sample's row in the global batch. Without a key nothing is dropped, for example when samples are
+  scored.
 
   Attributes:
     rate: in [0, 1).
-    axis_name: the mapped axis over whose devices a training batch is spread, if any.
+    axis_name: the mapped axis over which a training step spreads its batch, if any.
   """
 
   rate: float

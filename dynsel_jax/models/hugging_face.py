@@ -1,4 +1,4 @@
-"""Weights of BERT and RoBERTa as Hugging Face stores them, in the parameters of `bert`. Host-side."""
+"""Converts Hugging Face's weights of BERT and RoBERTa to parameters of `bert`. Host-side."""
 
 import json
 import pathlib
@@ -11,7 +11,7 @@ from dynsel_jax.models.bert import Sizes
 from dynsel_jax.models.weights import Weights
 from dynsel_jax.options import UserError
 
-__all__ = ["classifier", "encoder", "sizes"]
+__all__ = ["bert_params", "encoder_params", "sizes"]
 
 Params = dict[str, Any]
 
@@ -35,16 +35,19 @@ _LEAVES = {"kernel": ("weight",), "embedding": ("weight",), "scale": ("weight", 
 
 
 def sizes(field: str, folder: pathlib.Path) -> Sizes:
-  """Returns the sizes that a model's `config.json` gives.
+  """Reads the sizes of a model from its `config.json`.
 
   Raises:
-    UserError: there is no such file, or it is not that of a BERT or RoBERTa with absolute positions and GELU.
+    UserError: the file does not exist, or does not describe a BERT or RoBERTa with GELU.
   """
   path = folder / "config.json"
   try:
     held = json.loads(path.read_text())
     if held["model_type"] not in ("bert", "roberta") or held.get("hidden_act", "gelu") != "gelu":
-      raise UserError(f"{field}={folder} is a {held['model_type']} with {held.get('hidden_act')}, not a BERT with gelu")
+      raise UserError(
+        f"{field}={folder} is a {held['model_type']} with the activation {held.get('hidden_act')}; supported are bert"
+        " and roberta with gelu"
+      )
     return Sizes(
       held["vocab_size"],
       held["hidden_size"],
@@ -58,11 +61,11 @@ def sizes(field: str, folder: pathlib.Path) -> Sizes:
   except UserError:
     raise
   except (OSError, ValueError, KeyError, TypeError) as error:
-    raise UserError(f"{field}={folder} has no config.json of a BERT: {error!r}") from None
+    raise UserError(f"{field}={folder} must contain the config.json of a BERT or RoBERTa: {error!r}") from None
 
 
 def _taken(weights: Weights, stem: str, leaf: str, like: Any) -> np.ndarray:
-  """Returns the array of layer `stem` that our `leaf` stands for, in our layout and of the shape of `like`."""
+  """Takes the array for parameter `leaf` from the file's layer `stem`, in the layout and shape of `like`."""
   names = [f"{stem}.{ending}" for ending in _LEAVES[leaf]]
   name = next((name for name in names if name in weights.names), names[0])
   if leaf == "kernel":
@@ -71,16 +74,16 @@ def _taken(weights: Weights, stem: str, leaf: str, like: Any) -> np.ndarray:
 
 
 def _prefix(weights: Weights) -> str:
-  """Returns what stands before the encoder's names, where the file is of a model with a head."""
+  """Returns the prefix of the encoder's names; a file of a model with a head has one."""
   word = "embeddings.word_embeddings.weight"
   return next((prefix for prefix in ("bert.", "roberta.") if prefix + word in weights.names), "")
 
 
-def encoder(params: Params, weights: Weights) -> Params:
-  """Returns the parameters of an `Encoder` from the file, `params` giving their shapes.
+def encoder_params(params: Params, weights: Weights) -> Params:
+  """Returns the parameters of an `Encoder` from the file; `params` gives their shapes.
 
   Raises:
-    UserError: an array is missing, or of another shape.
+    UserError: an array is missing or has another shape.
   """
   prefix = _prefix(weights)
   filled = {}
@@ -94,15 +97,15 @@ def encoder(params: Params, weights: Weights) -> Params:
   return traverse_util.unflatten_dict(filled)
 
 
-def classifier(params: Params, weights: Weights) -> Params:
-  """Returns the parameters of a `Bert` with the file's encoder, and its pooler where the file is a BERT's with one.
+def bert_params(params: Params, weights: Weights) -> Params:
+  """Returns the parameters of a `Bert` with the encoder from the file, and the pooler if the file is a BERT with one.
 
-  The head stays new, and RoBERTa's pooler, which belongs to the head there.
+  The head keeps its fresh weights, and so does RoBERTa's pooler, which is part of the head there.
 
   Raises:
-    UserError: an array of the encoder is missing, or one is of another shape.
+    UserError: an array of the encoder is missing, or an array has another shape.
   """
-  filled = {**params, "encoder": encoder(params["encoder"], weights)}
+  filled = {**params, "encoder": encoder_params(params["encoder"], weights)}
   stem = f"{_prefix(weights)}pooler.dense"
   if f"{stem}.weight" in weights.names and not stem.startswith("roberta."):
     filled["pooler"] = {leaf: _taken(weights, stem, leaf, like) for leaf, like in params["pooler"].items()}

@@ -1,7 +1,7 @@
-"""Batch normalisation over the valid samples of a whole global batch (Ioffe & Szegedy, arXiv 1502.03167).
+"""Batch normalisation over the valid samples of the global batch (Ioffe & Szegedy, arXiv 1502.03167).
 
-Flax averages the means of the devices, which is wrong once they hold unequal numbers of valid samples, and a selection
-seldom fills its last batch. Here sums and counts are added up over the devices before anything is divided.
+Flax averages the means of the devices. That is wrong when devices hold different numbers of valid samples, as in the
+last batch of most selections. Here sums and counts are reduced over the devices before the division.
 `B` is the number of samples on a device, `C` the number of channels.
 """
 
@@ -16,11 +16,11 @@ __all__ = ["BatchNorm"]
 
 
 def _valid_moments(x: Array, valid: Array, axis_name: str | None) -> tuple[Array, Array, Array]:
-  """Returns mean `[C]` and biased variance `[C]` of the valid samples on all devices, and their number `[]`."""
+  """Returns mean `[C]` and biased variance `[C]` over the valid samples on all devices, and their count `[]`."""
   x = x.astype(jnp.float32)
   space = tuple(range(1, x.ndim - 1))
   weight = valid.astype(jnp.float32)
-  # Each sample is summed over space first: the mask then meets [B, C] numbers and never the activations.
+  # Sum each sample over space first: the mask then applies to [B, C] numbers instead of to all activations.
   first = weight @ jnp.sum(x, axis=space)
   second = weight @ jnp.sum(jnp.square(x), axis=space)
   sums = jnp.concatenate([first, second, jnp.sum(weight)[None]])
@@ -36,15 +36,15 @@ def _valid_moments(x: Array, valid: Array, axis_name: str | None) -> tuple[Array
 class BatchNorm(nn.Module):
   """Normalises each channel, then scales and shifts it; parameters and statistics are named as in Flax.
 
-  Equals `flax.linen.BatchNorm` when every sample is valid. Running statistics move only when training with a mutable
-  `batch_stats`; `var` holds the biased variance, as in Flax. Without a single valid sample the running statistics
-  stand in for the batch's and stay as they are.
+  Equals `flax.linen.BatchNorm` if every sample is valid. Running statistics are updated only in training with a mutable
+  `batch_stats`; `var` holds the biased variance, as in Flax. A batch without a valid sample is normalised by the
+  running statistics and leaves them unchanged.
 
   Attributes:
-    momentum: share of the old running statistics that stays; 0.9 here is PyTorch's 0.1.
+    momentum: decay of the running statistics; 0.9 here corresponds to 0.1 in PyTorch.
     epsilon: added to the variance.
     dtype: of the result; statistics and arithmetic are float32.
-    axis_name: the mapped axis over whose devices a training batch is spread, if any.
+    axis_name: the mapped axis over which a training step spreads its batch, if any.
     scale_init: initializer of `scale`.
   """
 
@@ -56,7 +56,7 @@ class BatchNorm(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array, valid: Array, *, train: bool) -> Array:
-    """Maps x `[B, ..., C]` to the same shape; `valid` `[B]` bool leaves padding out of the statistics."""
+    """Maps x `[B, ..., C]` to the same shape; `valid` `[B]` bool excludes padding from the statistics."""
     channels = x.shape[-1]
     running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,), jnp.float32)
     running_var = self.variable("batch_stats", "var", jnp.ones, (channels,), jnp.float32)
@@ -65,7 +65,7 @@ class BatchNorm(nn.Module):
 
     mean, var = running_mean.value, running_var.value
     if train:
-      # No device axis is mapped while the parameters are made.
+      # Initialisation runs outside of the mapped axis.
       axis_name = None if self.is_initializing() else self.axis_name
       batch_mean, batch_var, count = _valid_moments(x, valid, axis_name)
       mean = jnp.where(count > 0, batch_mean, mean)

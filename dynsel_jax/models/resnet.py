@@ -1,7 +1,7 @@
-"""Residual networks (He et al., arXiv 1512.03385) for small images: the CIFAR form and one that a CPU can train.
+"""Residual networks (He et al., arXiv 1512.03385) for small images: the CIFAR variant, and one that a CPU can train.
 
-The CIFAR form is torchvision's with a 3x3 stem of stride 1 and no max-pooling; `imagenet_stem` gives torchvision's own.
-`B` is the batch size.
+The CIFAR variant is torchvision's with a 3x3 stem of stride 1 and without max-pooling; `imagenet_stem` restores
+torchvision's stem. `B` is the batch size.
 """
 
 import math
@@ -14,7 +14,7 @@ from flax import linen as nn
 from jax import Array
 
 from dynsel_jax.models.normalization import BatchNorm
-from dynsel_jax.options import UserError
+from dynsel_jax.options import check_at_least, check_range
 
 __all__ = ["TORCH_LINEAR", "ConvNorm", "ResNet", "resnet18", "resnet34", "resnet50", "resnet_patch"]
 
@@ -22,14 +22,14 @@ TORCH_LINEAR = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 def _kaiming_fan_out(key: Array, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
-  """Draws `[..., in, out]` normal with variance 2 / fan out, as torchvision's residual networks (arXiv 1502.01852)."""
+  """Draws `[..., in, out]` normal with variance 2 / fan out (arXiv 1502.01852), as in torchvision's ResNets."""
   fan_out = shape[-1] * math.prod(shape[:-2])
-  # Drawn flat: on CPU, XLA takes seconds to compile a draw of four dimensions, whatever its size.
+  # Drawn flat: on CPU, XLA takes seconds to compile a four-dimensional draw of any size.
   return math.sqrt(2.0 / fan_out) * jax.random.normal(key, (math.prod(shape),), dtype).reshape(shape)
 
 
 class ConvNorm(nn.Module):
-  """A convolution and a batch normalisation; an odd kernel is padded alike on all sides, as in PyTorch."""
+  """A convolution and a batch normalisation; an odd kernel gets symmetric padding, as in PyTorch."""
 
   features: int
   kernel: int
@@ -41,7 +41,7 @@ class ConvNorm(nn.Module):
   @nn.compact
   def __call__(self, x: Array, valid: Array, *, train: bool) -> Array:
     """Maps `[B, H, W, C]` to `[B, H / stride, W / stride, features]`."""
-    if self.kernel == 1:  # a matrix product: on CPU, XLA takes the kernel's gradient several times as fast
+    if self.kernel == 1:  # as a matrix product: on CPU, XLA computes the kernel's gradient several times as fast
       layer = nn.Dense(
         self.features, use_bias=self.use_bias, dtype=self.dtype, kernel_init=_kaiming_fan_out, name="conv"
       )
@@ -61,7 +61,7 @@ class ConvNorm(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-  """Two 3x3 convolutions, or with `bottleneck` 1x1, 3x3, 1x1 at four times the width, beside a shortcut."""
+  """Two 3x3 convolutions and a shortcut; with `bottleneck` 1x1, 3x3 and 1x1 convolutions, the last 4 times as wide."""
 
   width: int
   stride: int
@@ -71,7 +71,7 @@ class ResidualBlock(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array, valid: Array, *, train: bool) -> Array:
-    """Maps `[B, H, W, C]` to `[B, H / stride, W / stride, width]`, four times as wide with `bottleneck`."""
+    """Maps `[B, H, W, C]` to `[B, H / stride, W / stride, width]`, or to 4 * width channels with `bottleneck`."""
 
     def conv_norm(features: int, kernel: int, stride: int, name: str, x: Array) -> Array:
       layer = ConvNorm(features, kernel, stride, self.dtype, self.axis_name, name=name)
@@ -92,21 +92,24 @@ class ResidualBlock(nn.Module):
 
 
 class ResNet(nn.Module):
-  """A stem, stages of residual blocks that double the width and halve the image, average pooling, a linear head."""
+  """A stem, stages of residual blocks, average pooling and a linear head.
 
-  num_classes: int
+  Each stage after the first doubles the width and halves the sides of the image.
+  """
+
+  num_outputs: int
   stage_sizes: tuple[int, ...]
   width: int = 64
   bottleneck: bool = False
   stem_kernel: int = 3
   stem_stride: int = 1
-  stem_pooling: bool = False  # 3x3 maxima of stride 2
+  stem_pooling: bool = False  # 3x3 max-pooling of stride 2
   dtype: Any = jnp.float32
   axis_name: str | None = None
 
   @nn.compact
   def __call__(self, inputs: Array, valid: Array, *, train: bool) -> tuple[Array, dict[str, Array]]:
-    """Maps inputs `[B, H, W, C]` to logits `[B, num_classes]` and the stages: "stem", "stage_1", ..., "features"."""
+    """Maps inputs `[B, H, W, C]` to outputs `[B, num_outputs]` and "stem", "stage_1", ..., "features"."""
     stem = ConvNorm(self.width, self.stem_kernel, self.stem_stride, self.dtype, self.axis_name, name="stem")
     x = nn.relu(stem(inputs.astype(self.dtype), valid, train=train))
     if self.stem_pooling:
@@ -122,47 +125,45 @@ class ResNet(nn.Module):
         x = layer(x, valid, train=train)
       intermediates[f"stage_{stage + 1}"] = x
     intermediates["features"] = features = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
-    return nn.Dense(self.num_classes, kernel_init=TORCH_LINEAR, name="head")(features), intermediates
+    return nn.Dense(self.num_outputs, kernel_init=TORCH_LINEAR, name="head")(features), intermediates
 
 
 def _stem(imagenet: bool) -> dict[str, Any]:
-  """Returns the stem's fields: for images of 224x224 it shrinks them to a quarter before the first block."""
+  """Returns the fields of the stem; ImageNet's reduces the sides of an image to a quarter before the first block."""
   return {"stem_kernel": 7, "stem_stride": 2, "stem_pooling": True} if imagenet else {}
 
 
-def resnet18(num_classes: int, dtype: Any, axis_name: str | None, *, imagenet_stem: bool = False) -> ResNet:
-  """Returns ResNet-18 for 32x32 images: 11,173,962 parameters at 10 classes."""
-  return ResNet(num_classes, (2, 2, 2, 2), dtype=dtype, axis_name=axis_name, **_stem(imagenet_stem))
+def resnet18(num_outputs: int, dtype: Any, axis_name: str | None, *, imagenet_stem: bool = False) -> ResNet:
+  """Returns ResNet-18 for 32x32 images: 11,173,962 parameters at 10 outputs."""
+  return ResNet(num_outputs, (2, 2, 2, 2), dtype=dtype, axis_name=axis_name, **_stem(imagenet_stem))
 
 
-def resnet34(num_classes: int, dtype: Any, axis_name: str | None, *, imagenet_stem: bool = False) -> ResNet:
-  """Returns ResNet-34 for 32x32 images: 21,282,122 parameters at 10 classes."""
-  return ResNet(num_classes, (3, 4, 6, 3), dtype=dtype, axis_name=axis_name, **_stem(imagenet_stem))
+def resnet34(num_outputs: int, dtype: Any, axis_name: str | None, *, imagenet_stem: bool = False) -> ResNet:
+  """Returns ResNet-34 for 32x32 images: 21,282,122 parameters at 10 outputs."""
+  return ResNet(num_outputs, (3, 4, 6, 3), dtype=dtype, axis_name=axis_name, **_stem(imagenet_stem))
 
 
-def resnet50(num_classes: int, dtype: Any, axis_name: str | None, *, imagenet_stem: bool = False) -> ResNet:
-  """Returns ResNet-50 for 32x32 images: 23,520,842 parameters at 10 classes."""
-  return ResNet(num_classes, (3, 4, 6, 3), bottleneck=True, dtype=dtype, axis_name=axis_name, **_stem(imagenet_stem))
+def resnet50(num_outputs: int, dtype: Any, axis_name: str | None, *, imagenet_stem: bool = False) -> ResNet:
+  """Returns ResNet-50 for 32x32 images: 23,520,842 parameters at 10 outputs."""
+  return ResNet(num_outputs, (3, 4, 6, 3), bottleneck=True, dtype=dtype, axis_name=axis_name, **_stem(imagenet_stem))
 
 
 def resnet_patch(
-  num_classes: int, dtype: Any, axis_name: str | None, *, width: int = 40, stem_stride: int = 4, stages: int = 2
+  num_outputs: int, dtype: Any, axis_name: str | None, *, width: int = 40, stem_stride: int = 4, stages: int = 2
 ) -> ResNet:
-  """Returns a small ResNet that a CPU trains: a 4x4 stem that shrinks the image, then one block a stage.
+  """Returns a small ResNet that a CPU can train: a 4x4 stem that shrinks the image, then one block per stage.
 
   Args:
-    num_classes: number of classes.
+    num_outputs: width of the last layer.
     dtype: of the computation.
-    axis_name: the mapped axis of a training step, if any.
-    width: channels of the stem and the first stage; each further stage doubles them.
-    stem_stride: by how much the stem shrinks the image, 1 to 4.
-    stages: number of stages; each but the first halves the image.
+    axis_name: the mapped axis over which a training step spreads its batch, if any.
+    width: channels of the stem and of the first stage; each further stage doubles them.
+    stem_stride: factor by which the stem shrinks the image, 1 to 4.
+    stages: number of stages; each after the first halves the image.
   """
-  if not 1 <= stem_stride <= 4:
-    raise UserError(f"stem_stride={stem_stride} must lie in [1, 4]")
-  for field, value in (("width", width), ("stages", stages)):
-    if value < 1:
-      raise UserError(f"{field}={value} must be at least 1")
+  check_range("model.stem_stride", stem_stride, 1, 4)
+  check_at_least("model.width", width, 1)
+  check_at_least("model.stages", stages, 1)
   return ResNet(
-    num_classes, (1,) * stages, width, stem_kernel=4, stem_stride=stem_stride, dtype=dtype, axis_name=axis_name
+    num_outputs, (1,) * stages, width, stem_kernel=4, stem_stride=stem_stride, dtype=dtype, axis_name=axis_name
   )

@@ -1,8 +1,8 @@
 """VGG-16 with batch normalisation (Simonyan & Zisserman, arXiv 1409.1556), for images of 32x32 and 64x64.
 
-The convolutions are torchvision's `vgg16_bn`, each with a bias that the normalisation makes idle. Its three linear
-layers of 4096 are sized for 224x224; here, as is usual for small images, the last stage is averaged over space and
-meets one linear head. `B` is the batch size.
+The convolutions are those of torchvision's `vgg16_bn`, including the biases, which the normalisation makes redundant.
+Torchvision's linear layers of width 4096 are sized for 224x224; here, as usual for small images, the last stage is
+averaged over space and followed by a single linear head. `B` is the batch size.
 """
 
 from typing import Any
@@ -18,16 +18,16 @@ __all__ = ["VGG", "vgg16"]
 
 
 class VGG(nn.Module):
-  """Stages of 3x3 convolutions, each with ReLU and closed by max-pooling that halves the image; a linear head."""
+  """Stages of 3x3 convolutions with ReLU, each followed by max-pooling that halves the image; then a linear head."""
 
-  num_classes: int
+  num_outputs: int
   stages: tuple[tuple[int, ...], ...]  # the widths of each stage's convolutions
   dtype: Any = jnp.float32
   axis_name: str | None = None
 
   @nn.compact
   def __call__(self, inputs: Array, valid: Array, *, train: bool) -> tuple[Array, dict[str, Array]]:
-    """Maps inputs `[B, H, W, C]` to logits `[B, num_classes]` and the stages: "stage_1", ..., "features"."""
+    """Maps inputs `[B, H, W, C]` to outputs `[B, num_outputs]` and the intermediates "stage_1", ..., "features"."""
     height, width = inputs.shape[1:3]
     smallest = 2 ** len(self.stages)
     if min(height, width) < smallest:
@@ -40,10 +40,10 @@ class VGG(nn.Module):
         x = nn.relu(conv_norm(x, valid, train=train))
       intermediates[f"stage_{stage}"] = x = nn.max_pool(x, (2, 2), (2, 2))
     intermediates["features"] = features = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
-    return nn.Dense(self.num_classes, kernel_init=TORCH_LINEAR, name="head")(features), intermediates
+    return nn.Dense(self.num_outputs, kernel_init=TORCH_LINEAR, name="head")(features), intermediates
 
 
-def vgg16(num_classes: int, dtype: Any, axis_name: str | None) -> VGG:
-  """Returns VGG-16: 14,723,136 parameters in the convolutions, as torchvision's, and 5,130 in a head of 10 classes."""
+def vgg16(num_outputs: int, dtype: Any, axis_name: str | None) -> VGG:
+  """Returns VGG-16: 14,723,136 parameters in the convolutions, as in torchvision, and 5,130 in a head of 10 outputs."""
   stages = ((64,) * 2, (128,) * 2, (256,) * 3, (512,) * 3, (512,) * 3)
-  return VGG(num_classes, stages, dtype, axis_name)
+  return VGG(num_outputs, stages, dtype, axis_name)

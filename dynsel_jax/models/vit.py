@@ -1,7 +1,7 @@
-"""Vision transformers (Dosovitskiy et al., arXiv 2010.11929): the tower that CLIP's image encoder shares, classifiers.
+"""Vision transformers (ViT; Dosovitskiy et al., arXiv 2010.11929): a tower, also used for CLIP, and models with a head.
 
-Pure, but for the reading of weights; see `vit_weights`. `B` is the batch size, `L` the number of tokens, which is one
-for each patch and one for the class, and `D` the width.
+Pure, except that `vit_b16` opens the file of its weights; `vit_weights` reads them. `B` is the batch size, `L` the
+number of tokens (one per patch and a class token) and `D` the width.
 """
 
 import pathlib
@@ -21,24 +21,24 @@ _NORMAL = nn.initializers.truncated_normal(0.02)
 
 
 class Sizes(NamedTuple):
-  """What tells one tower from another; the defaults are those of ViT-B/16."""
+  """Architecture of a tower; the defaults are those of ViT-B/16."""
 
   patch: int = 16  # side of a patch, in pixels
   width: int = 768
   layers: int = 12
   heads: int = 12
-  hidden: int = 3072  # of the feed-forward part
-  epsilon: float = 1e-6  # added to the variance of a layer normalisation
-  clip: bool = False  # CLIP's: no bias in the patches' embedding, a normalisation before the layers, quick GELU
+  hidden: int = 3072  # width of the feed-forward block
+  epsilon: float = 1e-6  # added to the variance in layer normalisation
+  clip: bool = False  # CLIP's variant: no bias in the patch embedding, a normalisation before the layers, quick GELU
 
 
 def _normalized(sizes: Sizes, name: str, x: Array, dtype: Any) -> Array:
-  """Normalises each token, in float32 whatever the type of the result."""
+  """Applies layer normalisation to each token, computed in float32 and cast to `dtype`."""
   return nn.LayerNorm(epsilon=sizes.epsilon, name=name)(x.astype(jnp.float32)).astype(dtype)
 
 
 class Layer(nn.Module):
-  """Self-attention and a feed-forward part, each of normalised tokens and added to what came in."""
+  """A pre-norm transformer layer: self-attention and a feed-forward block on normalised tokens, with residuals."""
 
   sizes: Sizes
   dtype: Any
@@ -54,17 +54,17 @@ class Layer(nn.Module):
     heads = (batch, length, self.sizes.heads, width // self.sizes.heads)
     joined = dense(3 * width, "query_key_value", _normalized(self.sizes, "attention_norm", x, self.dtype))
     query, key, value = (part.reshape(heads) for part in jnp.split(joined, 3, axis=-1))
-    with jax.numpy_dtype_promotion("standard"):  # it promotes bfloat16 within
+    with jax.numpy_dtype_promotion("standard"):  # `dot_product_attention` promotes bfloat16 internally
       mixed = jax.nn.dot_product_attention(query, key, value).reshape(batch, length, width)
     x += dense(width, "attention_output", mixed)
     hidden = dense(self.sizes.hidden, "hidden", _normalized(self.sizes, "hidden_norm", x, self.dtype))
-    # Quick GELU is how CLIP was trained; the exact one would move its features.
+    # CLIP was trained with quick GELU; exact GELU would change its features.
     hidden = hidden * nn.sigmoid(1.702 * hidden) if self.sizes.clip else nn.gelu(hidden, approximate=False)
     return x + dense(width, "output", hidden)
 
 
 class Tower(nn.Module):
-  """Embeds the patches of an image, adds a class token and positions, and runs the layers."""
+  """Embeds the patches of an image, adds a class token and position embeddings, and applies the layers."""
 
   sizes: Sizes
   dtype: Any = jnp.float32
@@ -73,12 +73,12 @@ class Tower(nn.Module):
   def __call__(self, images: Array) -> dict[str, Array]:
     """Maps images `[B, H, W, C]` to "embeddings", "layer_1", ..., each `[B, L, D]`, and "features".
 
-    "features" `[B, D]` float32 is the class token, normalised. The sides must be multiples of the patch.
+    "features" `[B, D]` float32 is the normalised class token. The sides must be multiples of the patch size.
     """
     sizes = self.sizes
     batch, height, width, channels = images.shape
     if height % sizes.patch or width % sizes.patch:
-      raise UserError(f"model.patch={sizes.patch} does not divide images of {height}x{width}")
+      raise UserError(f"model.patch={sizes.patch} must divide the sides of the images, {height}x{width}")
     rows, columns = height // sizes.patch, width // sizes.patch
     cut = images.astype(self.dtype).reshape(batch, rows, sizes.patch, columns, sizes.patch, channels)
     cut = cut.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows * columns, sizes.patch**2 * channels)
@@ -103,17 +103,17 @@ class Tower(nn.Module):
 
 
 class ViT(nn.Module):
-  """A tower and a linear head that starts at zero.
+  """A tower and a linear head initialised with zeros.
 
   Attributes:
-    num_classes: width of the logits.
-    sizes: of the tower.
+    num_outputs: width of the last layer.
+    sizes: architecture of the tower.
     dtype: of the computation.
-    side: to which the images are resized first, bicubically; 0 leaves them as they are.
-    weights: the folder, or file, of the pretrained model that it starts from; with "" its weights are random.
+    side: side in pixels to which images are resized first, bicubically; 0 keeps their size.
+    weights: folder or file of a pretrained model to start from; "" starts from random weights.
   """
 
-  num_classes: int
+  num_outputs: int
   sizes: Sizes
   dtype: Any = jnp.float32
   side: int = 0
@@ -121,42 +121,42 @@ class ViT(nn.Module):
 
   @nn.compact
   def __call__(self, inputs: Array, valid: Array, *, train: bool) -> tuple[Array, dict[str, Array]]:
-    """Maps inputs `[B, H, W, C]` to logits `[B, num_classes]` and the stages of `Tower`."""
-    del valid, train  # samples never meet, and nothing is dropped
+    """Maps inputs `[B, H, W, C]` to outputs `[B, num_outputs]` and the intermediates of `Tower`."""
+    del valid, train  # no operation mixes samples, and there is no dropout
     if self.side and inputs.shape[1:3] != (self.side, self.side):
       inputs = jax.image.resize(inputs, (inputs.shape[0], self.side, self.side, inputs.shape[3]), "cubic")
     intermediates = Tower(self.sizes, self.dtype, name="tower")(inputs)
-    head = nn.Dense(self.num_classes, kernel_init=nn.initializers.zeros, name="head")
+    head = nn.Dense(self.num_outputs, kernel_init=nn.initializers.zeros, name="head")
     return head(intermediates["features"]), intermediates
 
 
-def vit_small(num_classes: int, dtype: Any, axis_name: str | None, *, patch: int = 4) -> ViT:
-  """Returns ViT-Small (width 384, 12 layers, 6 heads) for small images: 21,342,346 parameters at 32x32 and 10 classes.
+def vit_small(num_outputs: int, dtype: Any, axis_name: str | None, *, patch: int = 4) -> ViT:
+  """Returns ViT-Small (width 384, 12 layers, 6 heads) for small images: 21,342,346 parameters at 32x32 and 10 outputs.
 
   Args:
-    num_classes: number of classes.
+    num_outputs: width of the last layer.
     dtype: of the computation.
-    axis_name: the mapped axis of a training step, if any.
-    patch: side of a patch; 4 makes 64 of an image of 32x32, 8 as many of one of 64x64.
+    axis_name: the mapped axis over which a training step spreads its batch, if any.
+    patch: side of a patch in pixels; 4 gives 64 patches for 32x32 images, and so does 8 for 64x64.
   """
   del axis_name
   check_positive("model.patch", patch)
-  return ViT(num_classes, Sizes(patch, 384, 12, 6, 1536), dtype)
+  return ViT(num_outputs, Sizes(patch, 384, 12, 6, 1536), dtype)
 
 
-def vit_b16(num_classes: int, dtype: Any, axis_name: str | None, *, weights: str = "") -> ViT:
-  """Returns ViT-B/16 for images resized to 224x224: 85,806,346 parameters at 10 classes.
+def vit_b16(num_outputs: int, dtype: Any, axis_name: str | None, *, weights: str = "") -> ViT:
+  """Returns ViT-B/16 for images resized to 224x224: 85,806,346 parameters at 10 outputs.
 
-  Pretrained weights were fitted to pixels in [-1, 1]; a run normalises by its own data's statistics, which is near.
+  Pretrained weights expect pixels in [-1, 1]; normalising by the statistics of the data set, as runs do, is close.
 
   Args:
-    num_classes: number of classes.
+    num_outputs: width of the last layer.
     dtype: of the computation.
-    axis_name: the mapped axis of a training step, if any.
-    weights: the folder of a model such as google/vit-base-patch16-224 as Hugging Face lays it out, or its
-      `model.safetensors`; its head is left out. "" gives random weights.
+    axis_name: the mapped axis over which a training step spreads its batch, if any.
+    weights: folder of a model such as google/vit-base-patch16-224 in the layout of Hugging Face, or its
+      `model.safetensors`; the head in it is not used. "" gives random weights.
   """
   del axis_name
-  if weights:  # checked before anything slow
+  if weights:  # fails early, before data is loaded
     Weights("model.weights", pathlib.Path(weights))
-  return ViT(num_classes, Sizes(epsilon=1e-12), dtype, 224, weights)
+  return ViT(num_outputs, Sizes(epsilon=1e-12), dtype, 224, weights)

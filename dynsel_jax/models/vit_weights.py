@@ -1,4 +1,4 @@
-"""Weights of ViT and of CLIP's image encoder as Hugging Face stores them, in the parameters of `vit`. Host-side."""
+"""Converts Hugging Face's weights of ViT and of CLIP's image encoder to parameters of `vit`. Host-side."""
 
 import math
 from typing import Any
@@ -12,9 +12,9 @@ __all__ = ["clip_sizes", "clip_tower", "vit_tower"]
 
 Params = dict[str, Any]
 
-CLIP_HEAD_WIDTH = 64  # of every released CLIP; the file does not tell
+CLIP_HEAD_WIDTH = 64  # of every released CLIP; the file does not contain it
 
-# A layer's parts here, and the names of what each is made of there.
+# The parts of a layer here, and the layers of the file that each is built from.
 _VIT_LAYER = {
   "attention_norm": ("layernorm_before",),
   "query_key_value": tuple(f"attention.attention.{part}" for part in ("query", "key", "value")),
@@ -38,7 +38,7 @@ def _norm(weights: Weights, name: str, width: int) -> Params:
 
 
 def _dense(weights: Weights, names: tuple[str, ...], inputs: int, outputs: int) -> Params:
-  """Returns one linear layer from those called `names`, side by side."""
+  """Returns one linear layer that concatenates the outputs of the layers `names`."""
   kernels = [weights.take(f"{name}.weight", (outputs // len(names), inputs)).T for name in names]
   biases = [weights.take(f"{name}.bias", (outputs // len(names),)) for name in names]
   return {"kernel": np.concatenate(kernels, axis=1), "bias": np.concatenate(biases)}
@@ -62,10 +62,10 @@ def _patch_kernel(weights: Weights, name: str, sizes: Sizes) -> np.ndarray:
 
 
 def vit_tower(weights: Weights, sizes: Sizes, num_tokens: int) -> Params:
-  """Returns the parameters of a `Tower` for L = `num_tokens` from a file such as google/vit-base-patch16-224's.
+  """Returns the parameters of a `Tower` with L = `num_tokens` from a file such as google/vit-base-patch16-224's.
 
   Raises:
-    UserError: an array is missing, of another shape, or has no place in the tower.
+    UserError: an array is missing or has another shape, or the file contains an array that the tower does not.
   """
   prefix = "vit." if "vit.layernorm.weight" in weights.names else ""
   stem = f"{prefix}embeddings."
@@ -86,10 +86,10 @@ def vit_tower(weights: Weights, sizes: Sizes, num_tokens: int) -> Params:
 
 
 def clip_sizes(weights: Weights) -> tuple[Sizes, int]:
-  """Returns the sizes of a file's image encoder, and the side of the images that it takes.
+  """Infers the architecture of a file's image encoder, and the side of its images, from the shapes of the arrays.
 
   Raises:
-    UserError: an array that tells them is missing.
+    UserError: an array needed for that is missing.
   """
   stem = "vision_model."
   patch = weights.shape(f"{stem}embeddings.patch_embedding.weight")[-1]
@@ -100,10 +100,10 @@ def clip_sizes(weights: Weights) -> tuple[Sizes, int]:
 
 
 def clip_tower(weights: Weights, sizes: Sizes, side: int) -> Params:
-  """Returns the parameters of a `Tower` for images of `side`, from a file such as openai/clip-vit-large-patch14's.
+  """Returns the parameters of a `Tower` for images of `side` from a file such as openai/clip-vit-large-patch14's.
 
   Raises:
-    UserError: an array is missing, of another shape, or has no place in the tower.
+    UserError: an array is missing or has another shape, or the file contains an array that the tower does not.
   """
   stem, width = "vision_model.", sizes.width
   num_tokens = 1 + (side // sizes.patch) ** 2
@@ -111,7 +111,7 @@ def clip_tower(weights: Weights, sizes: Sizes, side: int) -> Params:
     "class_token": weights.take(f"{stem}embeddings.class_embedding", (width,)),
     "positions": weights.take(f"{stem}embeddings.position_embedding.weight", (num_tokens, width)),
     "patch_embedding": {"kernel": _patch_kernel(weights, f"{stem}embeddings.patch_embedding.weight", sizes)},
-    "embedding_norm": _norm(weights, f"{stem}pre_layrnorm", width),  # so spelt in the files
+    "embedding_norm": _norm(weights, f"{stem}pre_layrnorm", width),  # the spelling of the files
     "final_norm": _norm(weights, f"{stem}post_layernorm", width),
   }
   for number in range(sizes.layers):

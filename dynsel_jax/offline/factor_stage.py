@@ -16,7 +16,7 @@ from jax import Array
 
 from dynsel_jax import cache, factors, features, options
 from dynsel_jax.data import Source
-from dynsel_jax.factors import coverage, files, quality, sae, statistics
+from dynsel_jax.factors import coverage, quality, sae, sae_file, statistics
 from dynsel_jax.offline import feature_registry
 from dynsel_jax.runs.timing import Timers
 
@@ -82,16 +82,14 @@ class Stage:
     _check(self._settings)
     path, self._common_fraction = self._settings.pop("sae"), self._settings.pop("common_fraction")
     self._space_name, self._space = feature_registry.create(config)
-    self._coding = {
-      name: self._settings[name] for name in ("k", "topk")
-    }  # settings of the codes beside the autoencoder
-    self._file = files.read_sae(path) if path else None
+    self._coding = {name: self._settings[name] for name in ("k", "topk")}  # codes depend on these and the autoencoder
+    self._file = sae_file.read_sae(path) if path else None
     if self._file is not None:
       self._check_coding(path, self._file)
     self._feature_key = features.identity(self._space_name, self._space, source)
-    self._sae_key = {"file": cache.checksum(files.to_arrays(self._file.sae))} if self._file else self._settings
+    self._sae_key = {"file": cache.checksum(sae_file.to_arrays(self._file.sae))} if self._file else self._settings
 
-  def _check_coding(self, path: str, file: files.SAEFile) -> None:
+  def _check_coding(self, path: str, file: sae_file.SAEFile) -> None:
     for name, wanted in self._coding.items():
       if (found := getattr(file, name)) != wanted:
         raise options.UserError(f"factors.{name}={wanted!r}, but factors.sae={path} was fitted with {found!r}")
@@ -131,7 +129,7 @@ class Stage:
   @property
   def sae(self) -> factors.SAE:
     """The autoencoder."""
-    return files.from_arrays(self._encoded)
+    return sae_file.from_arrays(self._encoded)
 
   @property
   def codes(self) -> factors.Codes:
@@ -141,7 +139,7 @@ class Stage:
   @property
   def quality(self) -> factors.Quality:
     """Quality metrics of the autoencoder on the training set."""
-    return factors.Quality(*(jnp.asarray(self._encoded[name]) for name in factors.Quality._fields))
+    return quality.from_arrays(self._encoded)
 
   @functools.cached_property
   def _scored(self) -> cache.Arrays:

@@ -1,7 +1,8 @@
-"""Products with the few rows of a tied matrix that a sample uses, and the k largest entries of a row. Pure, jit-able.
+"""Sparse operations of the autoencoder: top-k, and products with the k rows of a matrix that a code uses.
 
-A code of k latents out of `L` touches k rows of the matrix, so everything after the encoder's one dense product, the
-decoder and every gradient, costs k / L of its dense form. `N` is the batch, `D` the input width, `k` the code length.
+Pure and jit-able. A code with k of `L` latents uses k rows of the matrix, so that everything after the encoder's one
+dense product, the decoder and all gradients, costs the fraction k / L of its dense form. `N` is the batch size, `D` the
+input width, `k` the code length.
 """
 
 import functools
@@ -12,16 +13,16 @@ from jax import Array, lax
 
 __all__ = ["active_dot", "argmax_over_batch", "sum_rows", "top_entries"]
 
-_GROUP = 16  # entries that one maximum stands for in the first pass of `top_entries`
-_LOOP_PAYS = 20_000  # entries of the matrix for each code entry, from where a loop on a CPU beats a dense product
-_ROWS = 64  # the same for `argmax_over_batch`
+_GROUP = 16  # entries per group in the first pass of `top_entries`
+_ROWS = 64  # rows per block in the first pass of `argmax_over_batch`
+_LOOP_PAYS = 20_000  # matrix entries per code entry above which a loop beats a dense product on a CPU, as measured
 
 
 def top_entries(scores: Array, k: int) -> Array:
-  """Returns the positions of the k largest entries of each row, `[N, k]` int32, as `lax.top_k` does, ties included.
+  """Returns the positions of the k largest entries of each row, `[N, k]` int32, with the tie-breaks of `lax.top_k`.
 
-  The k largest lie in the k groups of neighbours with the largest maxima, so only those groups are ranked: three times
-  as fast on a CPU at 6144 latents.
+  The k largest entries lie in the k groups of adjacent entries with the largest maxima, so that only these groups are
+  ranked: three times as fast as `lax.top_k` on a CPU at 6144 latents.
 
   Args:
     scores: `[N, L]` float.
@@ -31,14 +32,17 @@ def top_entries(scores: Array, k: int) -> Array:
   if width % _GROUP or k * _GROUP >= width:
     return lax.top_k(scores, k)[1]
   groups = scores.reshape(num_rows, width // _GROUP, _GROUP)
-  chosen = jnp.sort(lax.top_k(jnp.max(groups, axis=2), k)[1], axis=1)  # in order, so that ties go to the lower position
+  chosen = jnp.sort(lax.top_k(jnp.max(groups, axis=2), k)[1], axis=1)  # sorted: ties go to the lower position
   candidates = jax.vmap(lambda row, group: row[group])(groups, chosen).reshape(num_rows, k * _GROUP)
   place = lax.top_k(candidates, k)[1]
   return jnp.take_along_axis(chosen, place // _GROUP, axis=1) * _GROUP + place % _GROUP
 
 
 def argmax_over_batch(scores: Array) -> Array:
-  """Returns the first row that holds each column's maximum, `[L]` int32, for `scores` `[N, L]`, in two cheap passes."""
+  """Returns the first row with each column's maximum, `[L]` int32, for `scores` `[N, L]`.
+
+  Equals `jnp.argmax` over axis 0, but finds the block of rows first and then the row in it, which is faster.
+  """
   num_rows, width = scores.shape
   if num_rows % _ROWS:
     return jnp.argmax(scores, axis=0).astype(jnp.int32)
@@ -49,7 +53,7 @@ def argmax_over_batch(scores: Array) -> Array:
 
 
 def _dot_rows(matrix: Array, x: Array, indices: Array) -> Array:
-  """Returns `x[n] . matrix[indices[n, j]]`, `[N, k]`; one gather of N rows at a time keeps memory at N x D."""
+  """Returns `x[n] . matrix[indices[n, j]]`, `[N, k]`. Gathers N rows at a time, so that memory stays at N x D."""
   return lax.map(lambda column: jnp.sum(matrix[column] * x, axis=1), indices.T).T
 
 
@@ -80,10 +84,10 @@ def _outer_rows_dense(values: Array, x: Array, indices: Array, num_latents: int)
 
 
 def _outer_rows(values: Array, x: Array, indices: Array, num_latents: int) -> Array:
-  """Returns the sum over samples of `values[n, j] * x[n]` in row `indices[n, j]`, `[L, D]`.
+  """Adds `values[n, j] * x[n]` to row `indices[n, j]` over all samples, `[L, D]`.
 
-  Row by row on a CPU if the matrix is large; elsewhere a dense product, since atomic additions would round differently
-  from run to run.
+  A loop over the rows on a CPU if the matrix is large, otherwise a dense product: the atomic additions of a scatter on
+  a GPU would round differently in every run.
   """
   if num_latents * x.shape[1] < _LOOP_PAYS * values.shape[1]:
     return _outer_rows_dense(values, x, indices, num_latents)
@@ -103,7 +107,7 @@ def sum_rows(matrix: Array, values: Array, indices: Array) -> Array:
   Args:
     matrix: `[L, D]` float.
     values: `[N, k]` float.
-    indices: `[N, k]` int32, no position twice in a row.
+    indices: `[N, k]` int32, without repeats in a row.
   """
   return _sum_rows(matrix, values, indices)
 
@@ -123,13 +127,15 @@ sum_rows.defvjp(_sum_rows_forward, _sum_rows_backward)
 
 @jax.custom_vjp
 def active_dot(matrix: Array, x: Array, indices: Array, known: Array) -> Array:
-  """Returns `x[n] . matrix[indices[n, j]]`, `[N, k]`, which the caller has as `known`, with that product's gradients.
+  """Returns `known`, which must equal `x[n] . matrix[indices[n, j]]`, with the gradients of that product.
+
+  The encoder takes the values from its dense product, and from here the sparse gradients that go with them.
 
   Args:
     matrix: `[L, D]` float.
     x: `[N, D]` float.
-    indices: `[N, k]` int32, no position twice in a row.
-    known: `[N, k]` float, the result, taken from a dense product; no gradient flows through it.
+    indices: `[N, k]` int32, without repeats in a row.
+    known: `[N, k]` float, the product; no gradient flows through it.
   """
   del matrix, x, indices
   return known

@@ -1,6 +1,7 @@
-"""A fitted sparse autoencoder as named arrays, and as a file that scores other data sets. Host-side.
+"""Converts a fitted sparse autoencoder to named arrays and to a file that can score other data sets. Host-side.
 
-The file is an `.npz` of `W_enc`, `b_enc`, `b_dec`, `mean`, `scale`, and the code's length `k` and rule `topk`.
+The file is an `.npz` with the arrays `W_enc`, `b_enc`, `b_dec`, `mean` and `scale`, the code length `k` and the rule
+`topk`.
 """
 
 import pathlib
@@ -20,20 +21,20 @@ _RANKS = {"W_enc": 2, "b_enc": 1, "b_dec": 1, "mean": 1, "scale": 0}
 
 
 class SAEFile(NamedTuple):
-  """A fitted autoencoder with what its codes depend on beside it."""
+  """A fitted autoencoder with the settings of its codes."""
 
   sae: SAE
-  k: int  # latents kept of each sample
+  k: int  # latents kept per sample
   topk: str  # see `sae.encode`
 
 
 def to_arrays(sae: SAE) -> dict[str, np.ndarray]:
-  """Returns the autoencoder's five arrays by name."""
+  """Returns the five arrays of an autoencoder by name."""
   return {name: np.asarray(array) for part in sae for name, array in part._asdict().items()}
 
 
 def from_arrays(arrays: dict[str, np.ndarray]) -> SAE:
-  """Returns the autoencoder that `to_arrays` took apart."""
+  """Returns the autoencoder with the arrays from `to_arrays`; other entries are ignored."""
   placed = {name: jnp.asarray(arrays[name], jnp.float32) for name in _RANKS}
   return SAE(
     SAEParams(*(placed[name] for name in SAEParams._fields)), Normalizer(*(placed[name] for name in Normalizer._fields))
@@ -41,25 +42,25 @@ def from_arrays(arrays: dict[str, np.ndarray]) -> SAE:
 
 
 def write_sae(path: pathlib.Path, sae: SAE, *, k: int, topk: str) -> None:
-  """Writes an autoencoder that was fitted with `k` and `topk`."""
+  """Writes an autoencoder that was fitted with the settings `k` and `topk`."""
   np.savez(path, **to_arrays(sae), k=np.int32(k), topk=np.array(topk))  # type: ignore[arg-type]
 
 
 def read_sae(path: str) -> SAEFile:
-  """Reads what `write_sae` wrote.
+  """Reads a file from `write_sae`.
 
   Raises:
-    UserError: the file is not there or holds no autoencoder; the message names the config's field.
+    UserError: the file does not exist or does not contain a valid autoencoder; the message names the config's field.
   """
   if not pathlib.Path(path).is_file():
-    raise UserError(f"factors.sae={path!r} is not a file")
+    raise UserError(f"factors.sae={path!r} is not a file; `python -m experiments.fit_factors` writes one, sae.npz")
   try:
     with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
       arrays = dict(file.items())
   except (*cache.UNREADABLE, TypeError) as error:  # TypeError: a single array
-    raise UserError(f"factors.sae={path} is no array file: {error}") from None
+    raise UserError(f"factors.sae={path} is not an .npz file of arrays: {error}") from None
   if missing := sorted({*_RANKS, "k", "topk"} - set(arrays)):
-    raise UserError(f"factors.sae={path} holds no autoencoder: it has no {', '.join(missing)}")
+    raise UserError(f"factors.sae={path} does not contain an autoencoder: it lacks {', '.join(missing)}")
   _check(path, arrays)
   return SAEFile(from_arrays(arrays), int(arrays["k"]), str(arrays["topk"]))
 
@@ -69,8 +70,11 @@ def _check(path: str, arrays: dict[str, np.ndarray]) -> None:
   width, num_latents = shapes["mean"], shapes["b_enc"]
   fitting = all(len(shapes[name]) == rank for name, rank in _RANKS.items())
   if not fitting or shapes["W_enc"] != num_latents + width or shapes["b_dec"] != width:
-    raise UserError(f"factors.sae={path} holds arrays that do not fit together: {shapes}")
+    raise UserError(f"factors.sae={path} contains arrays whose shapes do not match: {shapes}")
   if not all(np.isfinite(arrays[name]).all() for name in _RANKS):
-    raise UserError(f"factors.sae={path} holds a value that is not finite")
+    raise UserError(f"factors.sae={path} contains a value that is not finite")
   if str(arrays["topk"]) not in TOPK or arrays["k"].shape != () or not 1 <= int(arrays["k"]) <= num_latents[0]:
-    raise UserError(f"factors.sae={path} holds k={arrays['k']}, topk={arrays['topk']}, which no autoencoder has")
+    raise UserError(
+      f"factors.sae={path} contains k={arrays['k']}, topk={arrays['topk']}: k must lie in [1, {num_latents[0]}] and"
+      f" topk be one of {', '.join(TOPK)}"
+    )
