@@ -110,7 +110,7 @@ def _pareto(groups: Sequence[Group], cost: Callable[[Group, Run], float], words:
     )
   axes.set_xlabel(words, fontsize=9)
   axes.set_ylabel(f"final test {metric.title}", fontsize=9)
-  axes.set_title(f"{theme.seeds(groups)}; blue: none in its recipe is better in both", fontsize=8.5, loc="left")
+  axes.set_title(f"{theme.seeds(groups)}; blue: Pareto front of each recipe", fontsize=8.5, loc="left")
   theme.tidy(axes)
   return figure
 
