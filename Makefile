@@ -24,10 +24,11 @@ check: $(INSTALLED)
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --dist=loadfile --max-worker-restart=0 $(TESTS)
 
-# Every table and picture of experiments/results from its run folders.
+# Every table and plot of experiments/results from its archives of runs.
 results: $(INSTALLED)
-	for set in experiments/results/runs/*; do \
-	  $(BIN)/python -m experiments.report --workdir=$$set --out=experiments/results/$$(basename $$set) || exit 1; \
+	for set in experiments/results/runs/*.tar.xz; do \
+	  out=experiments/results/$$(basename $$set .tar.xz); \
+	  $(BIN)/python -m experiments.report --workdir=$$set --out=$$out || exit 1; \
 	done
 
 $(INSTALLED): requirements.txt pyproject.toml

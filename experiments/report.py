@@ -1,9 +1,10 @@
-"""Compares the runs in folders: tables, plots, and one page to read anywhere. Unfinished runs are named and left out.
+"""Compares finished runs: tables, plots, and one page that needs no network. Unfinished runs are named and left out.
 
     python -m experiments.report --workdir=runs/digits_methods [FOLDER ...] [--out=reports/digits] [--target=0.95]
 
-`--workdir` may be repeated, and more folders may follow; each is searched for runs at any depth. No run is changed; the
-report goes to the folder `report` in the first, or where `--out` says.
+`--workdir` may be repeated, and more folders may follow; each is searched for runs at any depth. An archive made by
+`experiments.pack_runs` may stand for a folder. The report is written to `--out`, by default the folder `report` in the
+first workdir; the runs are not changed.
 """
 
 import pathlib
@@ -12,25 +13,30 @@ import sys
 from absl import flags
 
 from dynsel_jax import options
-from dynsel_jax.report import page, runs
+from dynsel_jax.report import archive, page, runs, targets
 from experiments import cli
 
 
 def main(*more: str) -> int:
-  """Writes the report on the runs in `--workdir` and `more` folders, and prints what was left out."""
-  if flags.FLAGS.target is not None:
-    options.check_fraction("target", flags.FLAGS.target)
-  folders = [*flags.FLAGS.workdir, *more]
-  out = flags.FLAGS.out or str(pathlib.Path(folders[0], "report"))
-  found = runs.find(folders)
-  for note in page.write(found, out, flags.FLAGS.target, runs.lost(folders)):
-    print(f"note: {note}", file=sys.stderr)
+  """Writes the report on the runs in `--workdir` and `more` folders, and prints which runs were left out."""
+  workdirs, target = [*flags.FLAGS.workdir, *more], flags.FLAGS.target
+  if not flags.FLAGS.out and archive.is_archive(workdirs[0]):
+    raise options.UserError(f"workdir={workdirs[0]} is an archive; name a folder for the report: --out=FOLDER")
+  out = flags.FLAGS.out or str(pathlib.Path(workdirs[0], "report"))
+  with archive.unpacked(workdirs) as folders:
+    found = runs.find(folders)
+    if target is not None:
+      targets.check_target(target, found)
+    for note in page.write(found, out, target, runs.lost(folders)):
+      print(f"note: {note}", file=sys.stderr)
   print(f"{len(found)} runs: {out}/report.html, report.md, tables/ and plots/")
   return 0
 
 
 if __name__ == "__main__":
-  flags.DEFINE_multi_string("workdir", None, "A run's folder, or one that holds runs; may be repeated.", required=True)
-  flags.DEFINE_string("out", None, "The report's folder; by default `report` in the first workdir.")
-  flags.DEFINE_float("target", None, "The test accuracy to take time to; by default 99 % of full training's.")
+  flags.DEFINE_multi_string(
+    "workdir", None, "A run's folder, a folder or archive of runs; may be repeated.", required=True
+  )
+  flags.DEFINE_string("out", None, "The folder of the report; by default `report` in the first workdir.")
+  flags.DEFINE_float("target", None, "The value of the metric to reach, as stored; by default 99 % of full training's.")
   cli.run(main, with_arguments=True)

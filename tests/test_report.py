@@ -1,4 +1,4 @@
-"""Reports: what is read from run folders, whole or torn; tables against numpy; pictures and the page."""
+"""Reports: reading run folders, whole or torn; tables against numpy; plots and the page."""
 
 import csv
 import json
@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from dynsel_jax import options
-from dynsel_jax.report import groups, page, plots, runs, tables
+from dynsel_jax.report import groups, page, plots, runs, tables, targets
 from tests.support import run_folders
 
 ACCURACIES = {  # by method and seed
@@ -43,8 +43,8 @@ def test_mean_deviation_and_paired_differences_are_those_of_numpy_and_scipy(fold
   rows = {row["method"]: row for row in tables.results(members).rows}
   for method, by_seed in ACCURACIES.items():
     finals = np.array(list(by_seed.values()))
-    assert rows[method]["accuracy_mean"] == pytest.approx(finals.mean())
-    assert rows[method]["accuracy_sd"] == pytest.approx(finals.std(ddof=1))
+    assert rows[method]["metric_mean"] == pytest.approx(finals.mean())
+    assert rows[method]["metric_sd"] == pytest.approx(finals.std(ddof=1))
     assert rows[method]["n"] == 3
   common = (1, 2)
   differences = np.array([ACCURACIES["rs2"][seed] - ACCURACIES["full"][seed] for seed in common])
@@ -68,15 +68,15 @@ def test_the_target_is_reached_at_the_first_epoch_that_has_it(folder):
   group = _by_method(folder)["full"]
   run = group.runs[0]
   reached = [line for line in run.metrics if line["test_accuracy"] >= 0.93]
-  epochs, visits, _ = tables.to_target(group, run, 0.93)
+  epochs, visits, _ = targets.to_target(group, run, 0.93)
   assert (epochs, visits) == (reached[0]["epoch"], reached[0]["backward_visits"])
   assert epochs < len(run.metrics)
-  assert tables.to_target(group, run, 0.99) is None
+  assert targets.to_target(group, run, 0.99) is None
   members, _ = _groups(folder)
-  assert tables.target_of(members[-1], members, None) == pytest.approx(
+  assert targets.target_of(members[-1], members, None) == pytest.approx(
     0.99 * np.mean(list(ACCURACIES["full"].values()))
   )
-  row = tables.targets(members, 0.945).rows[-1]
+  row = targets.table(members, 0.945).rows[-1]
   assert (row["method"], row["reached"], row["n"]) == ("rs2", 0, 3)
 
 
@@ -100,7 +100,7 @@ def test_settings_that_differ_part_groups_and_choose_the_reference(tmp_path):
   members, left_out = _groups(tmp_path)
   labels = [group.label for group in members]
   assert "rs2 (keep=0.3, epochs=8, learning_rate=0.1)" in labels and len(labels) == 7
-  assert left_out == ["Left out: whole: the same run as again."]
+  assert left_out == ["Left out: whole: same config and seed as again."]
   by_label = dict(zip(labels, members, strict=True))
 
   def compared(label, method):
@@ -156,7 +156,7 @@ def test_what_a_folder_lacks_is_said_and_the_rest_is_reported(folder, tmp_path):
   }
   notes = page.write(found, str(tmp_path / "out"), lost=runs.lost([str(tmp_path)]))
   assert len(notes) == 3 and all("not finished" in note for note in notes[1:])
-  assert notes[0] == "Left out: no_run: config.json is no run's."
+  assert notes[0] == "Left out: no_run: config.json was not written by dynsel_jax."
   text = (tmp_path / "out" / "report.md").read_text()
   assert "| random | 3 | 90.00" in text
   assert "metrics.jsonl: a torn line, summary.json, 2 of 4 epochs" in text
@@ -170,7 +170,7 @@ def test_unfinished_runs_alone_still_give_a_report(tmp_path):
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):
-  for folder, line in ((tmp_path, "holds no run"), (tmp_path / "nowhere", "is not a folder")):
+  for folder, line in ((tmp_path, "contains no run"), (tmp_path / "nowhere", "is not a folder")):
     with pytest.raises(options.UserError, match=line):
       runs.find([str(folder)])
 
@@ -190,7 +190,7 @@ def test_the_page_refers_to_nothing_outside_and_every_file_is_there(folder, tmp_
     assert links and all(link.startswith("#") for link in links)
   rows = list(csv.DictReader((tmp_path / "tables" / "digits_results.csv").read_text().splitlines()))
   assert [row["method"] for row in rows] == ["full", "random", "rs2"]
-  assert float(rows[0]["accuracy_mean"]) == pytest.approx(np.mean(list(ACCURACIES["full"].values())))
+  assert float(rows[0]["metric_mean"]) == pytest.approx(np.mean(list(ACCURACIES["full"].values())))
   assert rows[0]["less_full_mean"] == ""
 
 
@@ -218,8 +218,8 @@ def test_factor_coverage_and_noise_over_epochs_are_shown_where_runs_record_them(
   assert "factors covered" not in tables.usage(_groups(tmp_path)[0]).markdown()
 
   _record(tmp_path / "rrd0", _coverage)  # the other seed's is from before there were such fields
-  for method in ("full", "rrd"):
-    _record(tmp_path / f"{method}1", lambda epoch: {"noisy_share_kept": 0.05 * epoch})
+  _record(tmp_path / "rrd1", lambda epoch: {"noisy_fraction_kept": 0.05 * epoch})
+  _record(tmp_path / "full1", lambda epoch: {"noisy_share_kept": 0.05 * epoch})  # the name in earlier versions
   members, _ = _groups(tmp_path)
   figures = {name: figure for name, _, figure in plots.all_plots(members)}
   (panel,) = [axes for axes in figures["factors"].axes if axes.get_title(loc="left")]

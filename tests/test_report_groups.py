@@ -1,11 +1,11 @@
-"""Reports: which runs make a group, what it is called, what it is compared with and what its seconds count."""
+"""Reports: groups of runs, their labels, their references and their seconds."""
 
 import json
 
 import numpy as np
 import pytest
 
-from dynsel_jax.report import groups, page, plots, runs, tables
+from dynsel_jax.report import groups, page, plots, runs, tables, targets
 from tests.support import run_folders
 
 
@@ -29,7 +29,7 @@ def test_the_offline_stage_counts_for_every_group_that_used_it_whoever_found_it_
   }
   note = tables.results(list(members.values())).note
   assert note.endswith(
-    "Not counted, as it was made before: the offline stage of other, which every run found in the cache."
+    "Not counted, because it was made beforehand: the offline stage of other, which every run found in the cache."
   )
 
 
@@ -59,7 +59,7 @@ def test_a_run_with_matched_steps_is_compared_with_full_training_of_the_recipe(t
   assert compared("rs2 (match_steps=False)", "random") == "random (match_steps=False)"
 
 
-def test_of_several_random_groups_the_nearest_share_is_taken_and_named(tmp_path):
+def test_of_several_random_groups_the_nearest_fraction_is_taken_and_named(tmp_path):
   for keep in (0.3, 0.5):
     run_folders.write(tmp_path / f"random{keep}", "random", 0, keep=keep)
   run_folders.write(tmp_path / "es", "es", 0, keep=0.45)
@@ -123,7 +123,7 @@ def test_a_picture_that_is_not_drawn_is_listed_with_the_reason(tmp_path):
   page.write(runs.find([str(tmp_path)]), str(tmp_path / "out"))
   text = (tmp_path / "out" / "report.md").read_text()
   assert "Not drawn: no run has a readable usage.npz." in text
-  assert "Not drawn: the classes' sizes are not known" in text  # random never trains on everything
+  assert "Not drawn: the class sizes are unknown" in text  # random never trains on everything
 
 
 def test_each_recipe_has_its_own_target_and_front(tmp_path):
@@ -131,7 +131,7 @@ def test_each_recipe_has_its_own_target_and_front(tmp_path):
   for (rate, method), final in finals.items():
     run_folders.write(tmp_path / f"{method}{rate}", method, 0, final=final, learning_rate=rate)
   ordered = list(_groups(tmp_path)[0].values())
-  wanted = {row["label"]: row["target"] for row in tables.targets(ordered, None).rows}
+  wanted = {row["label"]: row["target"] for row in targets.table(ordered, None).rows}
   for group in ordered:
     rate = dict(group.shared)["learning_rate"]
     assert wanted[group.label] == pytest.approx(0.99 * finals[rate, "full"])

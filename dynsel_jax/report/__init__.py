@@ -1,1 +1,1 @@
-"""What finished runs left behind, as tables and pictures. Reads files only."""
+"""Tables, plots and pages about finished runs. Host-side; reads the files that commands leave behind, nothing else."""

@@ -1,6 +1,6 @@
-"""The report's pictures of what changes from epoch to epoch, a panel for each group. Host-side, as `plots`.
+"""The report's plots over epochs, one panel per group. Host-side: matplotlib without a display; writes no files.
 
-A line is the mean over the seeds, up to the shortest run's end, and a band one standard deviation.
+A line is the mean over the seeds, up to the end of the shortest run, and a band is one standard deviation.
 """
 
 import math
@@ -12,22 +12,23 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from dynsel_jax.report import drawing
+from dynsel_jax.report import runs, theme
 from dynsel_jax.report.groups import Group, reference
-from dynsel_jax.report.runs import Run, num_samples
+from dynsel_jax.report.runs import Metric, Run
 
 __all__ = ["coverage", "curves", "factors", "noise", "records"]
 
-Line = dict[str, Any]  # of a run's metrics
+Line = dict[str, Any]  # one epoch of a run's metrics
+Value = Callable[[Run, Line], float]
 
 
 def records(run: Run, name: str) -> bool:
-  """Whether any epoch of the run has the field `name`."""
-  return any(name in line for line in run.metrics)
+  """Whether any epoch of the run has a value in the field `name`."""
+  return any(line.get(name) is not None for line in run.metrics)
 
 
-def _over_epochs(group: Group, value: Callable[[Run, Line], float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Returns epochs, and mean and deviation over the seeds that have a value; nan where none has."""
+def _over_epochs(group: Group, value: Value) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Returns epochs, and mean and standard deviation over the seeds with a finite value; nan where there is none."""
   length = min(len(run.metrics) for run in group.runs)
   found = np.ma.masked_invalid([[value(run, line) for line in run.metrics[:length]] for run in group.runs])
   several = found.count(axis=0) > 1
@@ -36,8 +37,8 @@ def _over_epochs(group: Group, value: Callable[[Run, Line], float]) -> tuple[np.
   return np.arange(1, length + 1), found.mean(axis=0).filled(math.nan), deviation
 
 
-def _draw(axes: Axes, group: Group, value: Callable[[Run, Line], float], colour: str, style: str = "-") -> np.ndarray:
-  """Draws a line with its band, and returns the line's values."""
+def _draw(axes: Axes, group: Group, value: Value, colour: str, style: str = "-") -> np.ndarray:
+  """Draws a line with its band, and returns the values of the line."""
   epochs, mean, deviation = _over_epochs(group, value)
   axes.plot(epochs, mean, style, color=colour, lw=1.3)
   axes.fill_between(epochs, mean - deviation, mean + deviation, color=colour, alpha=0.25, lw=0)
@@ -52,7 +53,7 @@ def _finish(figure: Figure, quantity: str, words: str) -> Figure:
   return figure
 
 
-def _field(name: str, scale: float = 1.0) -> Callable[[Run, Line], float]:
+def _field(name: str, scale: float = 1.0) -> Value:
   def value(run: Run, line: Line) -> float:
     del run
     return math.nan if line.get(name) is None else scale * line[name]
@@ -61,36 +62,54 @@ def _field(name: str, scale: float = 1.0) -> Callable[[Run, Line], float]:
 
 
 def curves(groups: Sequence[Group]) -> Figure:
-  """Draws test accuracy over epochs, each group beside full training."""
-  figure, panels = drawing.panels(groups)
+  """Draws the test metric over epochs, each group together with full training."""
+  metric = groups[0].metric
+  figure, panels = theme.panels(groups)
+
+  def value(run: Run, line: Line) -> float:
+    del run
+    return metric.scale * runs.value(line)
+
   drawn = []
   for group, axes in panels:
     whole = reference(group, groups, "full")
-    for other, colour in [*([(whole, drawing.GREY)] if whole else []), (group, drawing.BLUE)]:
-      drawn.append(_draw(axes, other, _field("test_accuracy", 100), colour))
+    for other, colour in [*([(whole, theme.GREY)] if whole else []), (group, theme.BLUE)]:
+      drawn.append(_draw(axes, other, value, colour))
   points = np.concatenate(drawn)
-  figure.axes[0].set_ylim(np.percentile(points, 10) - 1, points.max() + 1)
+  if (points := points[np.isfinite(points)]).size:
+    figure.axes[0].set_ylim(*_without_worst_tenth(points, metric))
+  worst = "lowest" if metric.larger_is_better else "highest"
   words = (
-    "blue: the method; grey: full training; band: one standard deviation.\nThe lowest tenth of the points is cut off"
+    f"blue: the method; grey: full training; band: one standard deviation.\nThe {worst} tenth of the points is cut off"
   )
-  return _finish(figure, "test accuracy, %", words)
+  return _finish(figure, f"test {metric.title}", words)
+
+
+def _without_worst_tenth(points: np.ndarray, metric: Metric) -> tuple[float, float]:
+  """Returns limits of the y-axis that cut off the worst tenth of the points, mostly those of the first epochs."""
+  if metric.larger_is_better:
+    low, high = np.percentile(points, 10), points.max()
+  else:
+    low, high = points.min(), np.percentile(points, 90)
+  margin = 1.0 if metric.unit == "%" else 0.05 * (high - low) or 1.0
+  return low - margin, high + margin
 
 
 def coverage(groups: Sequence[Group]) -> Figure:
-  """Draws which share was trained on in each epoch, and which had been seen by its end."""
-  figure, panels = drawing.panels(groups)
+  """Draws the fraction of the training set used in each epoch, and the fraction seen by its end."""
+  figure, panels = theme.panels(groups)
   for group, axes in panels:
-    _draw(axes, group, _field("realised_keep_fraction", 100), drawing.BLUE)
-    _draw(axes, group, lambda run, line: 100 * line["unique_seen"] / num_samples(run), drawing.ORANGE, "--")
+    _draw(axes, group, _field("realised_keep_fraction", 100), theme.BLUE)
+    _draw(axes, group, lambda run, line: 100 * line["unique_seen"] / runs.num_samples(run), theme.ORANGE, "--")
     if group.keep_fraction is not None:
       axes.axhline(100 * group.keep_fraction, color="black", lw=0.8, ls=":")
   figure.axes[0].set_ylim(0, 105)
-  words = "blue: trained on; orange, dashed: seen so far; dotted: nominal share"
-  return _finish(figure, "share of the training set, %", words)
+  words = "blue: trained on; orange, dashed: seen so far; dotted: nominal keep fraction"
+  return _finish(figure, "fraction of the training set, %", words)
 
 
 def _alpha(run: Run, line: Line) -> float:
-  """Returns an epoch's share of representativeness in the score, nan where no score chose its samples."""
+  """Returns the weight of representativeness in an epoch's score; nan where no score chose the samples."""
   del run
   info = line.get("selector", {})
   alpha = None if info.get("full_data") else info.get("alpha")
@@ -98,32 +117,32 @@ def _alpha(run: Run, line: Line) -> float:
 
 
 def factors(groups: Sequence[Group]) -> Figure:
-  """Draws which share of the factors each epoch's samples cover, and how often rare and common ones are among them.
+  """Draws the fraction of the factors that each epoch's samples cover, and the rates of rare and common factors.
 
-  The curriculum's alpha is drawn with them where a method says it.
+  The curriculum's alpha is drawn too where the method records it.
   """
-  figure, panels = drawing.panels(groups)
+  figure, panels = theme.panels(groups)
   for group, axes in panels:
-    axes.axhline(1.0, color=drawing.GREY, lw=0.8)
-    _draw(axes, group, _field("factors_covered"), drawing.BLUE)
-    _draw(axes, group, _field("rare_factor_rate"), drawing.ORANGE, "--")
-    _draw(axes, group, _field("common_factor_rate"), drawing.GREEN, "-.")
+    axes.axhline(1.0, color=theme.GREY, lw=0.8)
+    _draw(axes, group, _field("factors_covered"), theme.BLUE)
+    _draw(axes, group, _field("rare_factor_rate"), theme.ORANGE, "--")
+    _draw(axes, group, _field("common_factor_rate"), theme.GREEN, "-.")
     epochs, alpha, _ = _over_epochs(group, _alpha)
     axes.plot(epochs, alpha, ":", color="black", lw=1)
   figure.axes[0].set_ylim(bottom=0)
   words = (
-    "blue: share of the factors covered; firings a visit over those a sample of the whole set:\n"
+    "blue: fraction of the factors covered; firings per visit / firings per sample of the whole set:\n"
     "orange, dashed: rare factors, green, dash-dotted: common ones; dotted: alpha"
   )
-  return _finish(figure, "share, or rate", words)
+  return _finish(figure, "fraction, or rate", words)
 
 
 def noise(groups: Sequence[Group]) -> Figure:
-  """Draws which share of each epoch's samples had a wrong label, each group beside full training."""
-  figure, panels = drawing.panels(groups)
+  """Draws the fraction of each epoch's samples with a wrong label, each group together with full training."""
+  figure, panels = theme.panels(groups)
   for group, axes in panels:
     if (whole := reference(group, groups, "full")) is not None:
-      _draw(axes, whole, _field("noisy_share_kept", 100), drawing.GREY)
-    _draw(axes, group, _field("noisy_share_kept", 100), drawing.BLUE)
+      _draw(axes, whole, _field("noisy_fraction_kept", 100), theme.GREY)
+    _draw(axes, group, _field("noisy_fraction_kept", 100), theme.BLUE)
   figure.axes[0].set_ylim(bottom=0)
-  return _finish(figure, "wrong labels, %", "blue: the method; grey: full training, the share of the whole set")
+  return _finish(figure, "wrong labels, %", "blue: the method; grey: full training, the fraction in the whole set")

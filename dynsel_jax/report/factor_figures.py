@@ -1,4 +1,4 @@
-"""Pictures of factors and scores: histograms, a scatter, sheets of images. Host-side; each gives a figure."""
+"""Plots of factors and scores: histograms, a scatter plot, sheets of images. Host-side; writes no files."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,39 +7,39 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-__all__ = ["class_name", "factor_sheet", "firing_frequency", "make_up", "sample_sheet", "scores"]
+__all__ = ["class_name", "factor_sheet", "firing_frequency", "largest_classes", "sample_sheet", "scores"]
 
 INK, PALE, ACCENT = "#274060", "#9fb4c7", "#c8553d"
 INCH = 0.72  # the side of an image on a sheet
-SMALL = 16  # images of fewer pixels a side are drawn pixel by pixel
+SMALL = 16  # images with fewer pixels per side are drawn pixel by pixel
 
 
 def class_name(label: int, class_names: Sequence[str]) -> str:
-  """Returns the class's name, or "class 3" where it has none or a number."""
+  """Returns the name of a class, or "class 3" if it has no name or a number as its name."""
   name = class_names[label] if class_names else str(label)
   return f"class {name}" if name.isdigit() else name
 
 
-def make_up(class_counts: np.ndarray, class_names: Sequence[str], most: int = 3) -> str:
+def largest_classes(class_counts: np.ndarray, class_names: Sequence[str], most: int = 3) -> str:
   """Returns the largest classes among the samples of a factor, as in "frog 62 %, cat 20 %".
 
   Args:
     class_counts: `[C]` int32.
-    class_names: C names, or none.
-    most: how many classes at most.
+    class_names: C names; empty if the classes have none.
+    most: the maximum number of classes.
   """
-  shares = class_counts / max(1, class_counts.sum())
-  largest = np.argsort(-shares, kind="stable")[:most]
-  return ", ".join(f"{class_name(label, class_names)} {shares[label]:.0%}" for label in largest if shares[label])
+  fractions = class_counts / max(1, class_counts.sum())
+  largest = np.argsort(-fractions, kind="stable")[:most]
+  return ", ".join(f"{class_name(label, class_names)} {fractions[label]:.0%}" for label in largest if fractions[label])
 
 
 def firing_frequency(frequency: np.ndarray, num_samples: int, common_fraction: float) -> Figure:
-  """Draws how many latents fire how often, on a logarithmic axis.
+  """Draws the histogram of the latents' firing frequencies, on a logarithmic axis.
 
   Args:
-    frequency: `[L]` int32, samples in which each latent fires.
-    num_samples: N.
-    common_fraction: share of the latents that count as common; they are shaded.
+    frequency: `[L]` int32, the number of samples in which each latent fires.
+    num_samples: N, the size of the data set.
+    common_fraction: the fraction of the latents that count as common; they are shaded.
   """
   figure = Figure(figsize=(7, 3.6), layout="constrained")
   axes = figure.add_subplot()
@@ -49,15 +49,20 @@ def firing_frequency(frequency: np.ndarray, num_samples: int, common_fraction: f
   axes.hist(alive, edges.tolist(), color=INK)
   num_common = max(1, int(common_fraction * frequency.size + 1e-6))
   least = max(1, np.sort(frequency)[-num_common])
-  axes.axvspan(least, most + 1, color=ACCENT, alpha=0.15, lw=0, label=f"the {num_common:,} common ones")
+  axes.axvspan(least, most + 1, color=ACCENT, alpha=0.15, lw=0, label=f"the {num_common:,} common latents")
   axes.set(xscale="log", xlabel=f"samples in which a latent fires, of {num_samples:,}", ylabel="latents")
-  axes.set_title(f"{alive.size:,} latents fire, {frequency.size - alive.size:,} never do", loc="left", fontsize=10)
+  axes.set_title(f"{alive.size:,} latents fire, {frequency.size - alive.size:,} never fire", loc="left", fontsize=10)
   axes.legend(frameon=False, loc="upper left")
   return _plain(figure)
 
 
 def scores(columns: Mapping[str, np.ndarray], title: str) -> Figure:
-  """Draws each of two scores' distribution, and one against the other; `columns` are `[N]` in [0, 1]."""
+  """Draws the distributions of two scores, and one score against the other.
+
+  Args:
+    columns: two scores by name, each `[N]` float32 in [0, 1].
+    title: the title of the scatter plot.
+  """
   figure = Figure(figsize=(10, 3.3), layout="constrained")
   panels = figure.subplots(1, 3, width_ratios=(1, 1, 1.25))
   for axes, (name, score) in zip(panels, columns.items(), strict=False):
@@ -82,15 +87,15 @@ def factor_sheet(
   num_samples: int,
   class_names: Sequence[str],
 ) -> Figure:
-  """Draws a row for each factor: how often it fires, its classes, and the images in which it is strongest.
+  """Draws one row per factor: its firing frequency, its classes, and the images in which it is strongest.
 
   Args:
-    latents: `[S]` int32.
-    class_counts: `[S, C]` int32.
-    images: `[S, M, H, W, channels]` uint8.
-    samples: `[S, M]` int32, -1 where there is no image.
-    num_samples: N.
-    class_names: C names, or none.
+    latents: `[S]` int32, the factors.
+    class_counts: `[S, C]` int32, the samples of each class in which each factor fires.
+    images: `[S, M, H, W, channels]` uint8, strongest first.
+    samples: `[S, M]` int32, the index of each image, -1 where there is none.
+    num_samples: N, the size of the data set.
+    class_names: C names; empty if the classes have none.
   """
   rows, columns = samples.shape
   figure, axes = _sheet(rows, 4.8 + columns)
@@ -98,22 +103,22 @@ def factor_sheet(
     fires = counts.sum()
     of_classes = f"{np.count_nonzero(counts)} of {counts.size} classes"
     _words(axes, 0, row, f"latent {latent}\nfires in {fires:,} ({fires / num_samples:.2%})\n{of_classes}")
-    _class_bars(axes, 2.1, row, counts, make_up(counts, class_names))
+    _class_bars(axes, 2.1, row, counts, largest_classes(counts, class_names))
     for column in np.flatnonzero(samples[row] >= 0):
       _image(axes, 4.8 + column, row, images[row, column])
   return figure
 
 
 def sample_sheet(images: Mapping[str, np.ndarray], labels: np.ndarray, class_names: Sequence[str]) -> Figure:
-  """Draws, a row for each class, the images with the highest value of each score.
+  """Draws one row per class: the images with the highest value of each score.
 
   Args:
-    images: for each score `[R, M, H, W, channels]` uint8.
-    labels: `[R]` int32, the rows' classes.
-    class_names: C names, or none.
+    images: `[R, M, H, W, channels]` uint8 for each score, by its name.
+    labels: `[R]` int32, the class of each row.
+    class_names: C names; empty if the classes have none.
   """
   count = next(iter(images.values())).shape[1]
-  width, gap = 1.4, 0.4  # of the class's name, and between two scores
+  width, gap = 1.4, 0.4  # room for the class name, and between two scores
   figure, axes = _sheet(len(labels), width + len(images) * (count + gap) - gap, head=0.35)
   for row, label in enumerate(labels):
     _words(axes, 0, row, class_name(label, class_names))
@@ -126,7 +131,7 @@ def sample_sheet(images: Mapping[str, np.ndarray], labels: np.ndarray, class_nam
 
 
 def _sheet(rows: int, width: float, head: float = 0.05) -> tuple[Figure, Axes]:
-  """Returns a figure of one drawing area, whose unit is an image with its margin; `head` is free above the rows."""
+  """Returns a figure with axes whose unit is one image with its margin; `head` units above the rows stay empty."""
   figure = Figure(figsize=(INCH * (width + 0.1), INCH * (rows + head)))
   axes = figure.add_axes((0, 0, 1, 1))
   axes.axis("off")
@@ -140,7 +145,7 @@ def _words(axes: Axes, x: float, row: int, text: str) -> None:
 
 
 def _class_bars(axes: Axes, x: float, row: int, counts: np.ndarray, text: str) -> None:
-  """Draws a bar for each class, over 2.5 units from `x` on, under the words `text`."""
+  """Draws one bar per class, 2.5 units wide in all from `x`, below `text`."""
   foot, step = row + 0.92, 2.5 / counts.size
   left, height = x + step * np.arange(counts.size), 0.62 * counts / max(1, counts.max())
   axes.bar(left, -height, 0.85 * step, foot, align="edge", color=PALE)

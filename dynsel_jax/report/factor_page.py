@@ -1,6 +1,7 @@
-"""The report on a data set's factors: reads what `experiments.fit_factors` left in a folder, writes a page beside it.
+"""Writes the page about the factors of a data set. Host-side.
 
-Host-side. Files in: `factors.json`, `factors.npz`, `examples.npz`; out: `factors.md` and its pictures.
+Reads `factors.json`, `factors.npz` and `examples.npz`, which `experiments.fit_factors` leaves in a folder; writes
+`factors.md` and its plots beside them.
 """
 
 import json
@@ -18,7 +19,7 @@ GROUPS = {"common": "Most common factors", "rare": "Rarest factors that fire"}
 
 
 def write(folder: pathlib.Path) -> None:
-  """Writes `factors.md` and its pictures into `folder`."""
+  """Writes `factors.md` and its plots into `folder`, which contains the files of `experiments.fit_factors`."""
   summary = json.loads((folder / "factors.json").read_text())
   counted, shown = (dict(np.load(folder / f"{name}.npz", allow_pickle=False)) for name in ("factors", "examples"))
   figures = {
@@ -43,7 +44,7 @@ def write(folder: pathlib.Path) -> None:
 
 
 def closing_lines(summary: dict[str, Any], folder: str) -> str:
-  """Returns what `factors.json` holds in a few lines for a person."""
+  """Returns the main entries of `factors.json` as a few lines for the console; `folder` contains `factors.md`."""
   spent = ", ".join(f"{name} {value:.1f}" for name, value in summary["seconds"].items())
   return "\n".join(
     [
@@ -59,14 +60,19 @@ def closing_lines(summary: dict[str, Any], folder: str) -> str:
 
 def _autoencoder(summary: dict[str, Any]) -> str:
   return (
-    f"{summary['num_latents']:,} latents, FVU {summary['fvu']:.3f}, {summary['mean_l0']:.1f} active a sample,"
-    f" {summary['dead_share']:.1%} never active"
+    f"{summary['num_latents']:,} latents, FVU {summary['fvu']:.3f}, {summary['mean_l0']:.1f} active per sample,"
+    f" {_field(summary, 'dead_fraction'):.1%} never active"
   )
+
+
+def _field(summary: dict[str, Any], name: str) -> Any:
+  """Returns a field of `factors.json`; earlier versions wrote "share" instead of "fraction" in its name."""
+  return summary[name] if name in summary else summary[name.replace("fraction", "share")]
 
 
 def _correlations(summary: dict[str, Any]) -> str:
   if summary["correlation"]["pearson"] is None:
-    return "a score is constant"
+    return "no correlation, since a score is constant"
   return "correlation {pearson:.2f} (Pearson), {spearman:.2f} (Spearman)".format(**summary["correlation"])
 
 
@@ -81,44 +87,44 @@ def _page(summary: dict[str, Any], shown: dict[str, np.ndarray], figures: set[st
     f"Sparse autoencoder: {_autoencoder(summary)}.",
     *(f"\n**Warning.** {line}" for line in summary["warnings"]),
     "",
-    "## How often latents fire",
+    "## Firing frequency",
     "",
     "![firing frequencies](firing_frequency.png)",
     "",
-    *_shares(summary),
+    *_frequencies(summary),
     "",
     "## Scores",
     "",
-    f"Representativeness counts a sample's common factors, rarity its rare ones; {_correlations(summary)}.",
+    f"Representativeness counts the common factors of a sample, rarity the rare ones; {_correlations(summary)}.",
     "",
     "![scores](scores.png)",
   ]
   if "samples" in figures:
-    lines += ["", "Of each class the images with the highest scores:", "", "![samples](samples.png)"]
+    lines += ["", "Images with the highest scores in each class:", "", "![samples](samples.png)"]
   for group, title in GROUPS.items():
     lines += ["", f"## {title}", ""]
     if f"{group}_factors" in figures:
       lines += [
-        "A row for each: how often it fires, in which classes, and where it is strongest, strongest first.",
+        "One row per factor: its firing frequency, its classes, and the samples in which it is strongest.",
         "",
         f"![{title.lower()}]({group}_factors.png)",
         "",
       ]
     lines += _table(shown, group, summary["class_names"])
   seconds = ", ".join(f"{name} {value:.1f}" for name, value in summary["seconds"].items())
-  return "\n".join([*lines, "", f"Seconds on {summary['device']} (0 where the cache had it): {seconds}.", ""])
+  return "\n".join([*lines, "", f"Seconds on {summary['device']} (0 if found in the cache): {seconds}.", ""])
 
 
 def _settings(section: dict[str, Any]) -> str:
   return ", ".join(f"`{name}={value}`" for name, value in section.items() if value != "")
 
 
-def _shares(summary: dict[str, Any]) -> list[str]:
-  """A table of the latents by the share of the samples in which they fire."""
-  edges, counts = summary["firing_share_edges"], summary["firing_share_counts"]
+def _frequencies(summary: dict[str, Any]) -> list[str]:
+  """Returns a table of the latents by the fraction of the samples in which they fire."""
+  edges, counts = _field(summary, "firing_fraction_edges"), _field(summary, "firing_fraction_counts")
   names = ["never", *(f"≤ {edge:g}" for edge in edges[1:])]
   return [
-    "| share of the samples | " + " | ".join(names) + " |",
+    "| fraction of the samples | " + " | ".join(names) + " |",
     "|---|" + "---|" * len(names),
     "| latents | " + " | ".join(f"{count:,}" for count in counts) + " |",
   ]
@@ -129,6 +135,6 @@ def _table(shown: dict[str, np.ndarray], group: str, class_names: list[str]) -> 
   rows = (shown[f"{group}_{part}"] for part in ("latents", "class_counts", "samples"))
   for latent, counts, samples in zip(*rows, strict=True):
     found = " ".join(str(sample) for sample in samples if sample >= 0)
-    largest = factor_figures.make_up(counts, class_names)
+    largest = factor_figures.largest_classes(counts, class_names)
     lines.append(f"| {latent} | {counts.sum():,} | {np.count_nonzero(counts)} | {largest} | {found} |")
   return lines

@@ -1,52 +1,55 @@
-"""Runs that differ by their seed alone, and what is taken over them. Pure functions over what `runs` reads.
+"""Groups of runs that differ only by their seed, and statistics over their seeds. Pure functions of runs in memory.
 
-A group's value is the mean over its seeds, with the sample standard deviation (n - 1). A difference between two groups
-is taken seed by seed, over the seeds that both have, with Student's t for its 95 % interval.
+A group's value is the mean over its seeds, with the sample standard deviation (n - 1). Two groups are compared by the
+paired differences over the seeds that both have, with a 95 % interval from Student's t.
 """
 
 import collections
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from scipy import stats
 
 from dynsel_jax import options
 from dynsel_jax.report import runs as runs_lib
-from dynsel_jax.report.runs import Run
+from dynsel_jax.report.runs import Metric, Run
 
 __all__ = [
   "Difference",
   "Group",
   "Spread",
+  "by_metric",
   "collect",
   "difference",
   "realised",
   "recipe",
   "reference",
+  "sections",
   "spread",
+  "summary",
   "work_seconds",
 ]
 
-# What may differ between runs that are compared: where things lie, and how often a run is saved.
+# Config fields in which the runs of a group may differ: they do not change what is learnt, or follow from the seed.
 _IGNORED = (
   "seed",
   "cache_dir",
   "checkpoint_every_steps",
   "eval_batch_size",
-  "dataset.data_dir",  # of a folder of images it is part of the data set's name
-  "scores.path",  # often a file for each seed
-  "selector.name",
+  "dataset.data_dir",  # for a folder of images it is part of the data set's name
+  "scores.path",  # often one file per seed
+  "selector.name",  # part of the method's name
 )
-_LENGTH = ("epochs", "match_steps")  # fields that may differ between a group and its reference
-_OF_METHOD = ("selector", "wrappers", "features", "factors", "scores")  # sections that belong to the method
+_LENGTH = ("epochs", "match_steps")  # fields in which a group and its reference may differ
+_METHOD_SECTIONS = ("selector", "wrappers", "scores", *runs_lib.OFFLINE)  # the rest of the config is the recipe
 
 
 class Spread(NamedTuple):
-  """Mean and sample standard deviation over `n` seeds; the latter is nan for one, both for none."""
+  """Mean and sample standard deviation over `n` seeds; `sd` is nan for n = 1, both are nan for n = 0."""
 
   mean: float
   sd: float
@@ -54,7 +57,7 @@ class Spread(NamedTuple):
 
 
 class Difference(NamedTuple):
-  """The mean of paired differences, and its 95 % interval, which is nan for one pair."""
+  """Mean of `n` paired differences with its 95 % interval, which is nan for n = 1."""
 
   mean: float
   low: float
@@ -63,44 +66,63 @@ class Difference(NamedTuple):
 
 
 class Group(NamedTuple):
-  """The finished runs of one method with one setting on one data set, one for each seed."""
+  """The finished runs of one method with one setting on one data set and task, one run per seed."""
 
   dataset: str
-  method: str  # with its wrappers
-  own: tuple[tuple[str, Any], ...]  # options of the method that set the group apart from others of it
-  shared: tuple[tuple[str, Any], ...]  # fields of the recipe that are not the same in all groups of the data set
-  runs: tuple[Run, ...]  # by seed
-  offline_seconds: float  # of the offline stage, as if nothing of it had been cached
-  cell: str = ""  # the runs' name in their sweep, where it is to stand for the group
+  task: str
+  metric: Metric
+  method: str  # the selector with its wrappers
+  own: tuple[tuple[str, Any], ...]  # options of the method that differ between its groups
+  shared: tuple[tuple[str, Any], ...]  # fields of the recipe that differ between the groups of the data set
+  runs: tuple[Run, ...]  # sorted by seed
+  offline_seconds: float  # of the offline stage, as if none of it had been cached
+  cell: str = ""  # the runs' name in their sweep, where it serves as the label
 
   @property
   def label(self) -> str:
-    """The method with what sets the group apart, or the name that a sweep has given it."""
+    """The name in tables and plots: the sweep's, or else the method with the settings that differ."""
     if self.cell:
       return self.cell
-    set_apart = [
-      (name.rpartition(".")[2].removesuffix("_fraction"), value) for name, value in (*self.own, *self.shared)
-    ]
-    words = [f"{name}={_word(value)}" for name, value in set_apart]
+    settings = [(name.rpartition(".")[2].removesuffix("_fraction"), value) for name, value in (*self.own, *self.shared)]
+    words = [f"{name}={_word(value)}" for name, value in settings]
     return f"{self.method} ({', '.join(words)})" if words else self.method
 
   @property
   def keep_fraction(self) -> float | None:
-    """The nominal keep fraction, None where the method has none."""
+    """The nominal keep fraction; None for a method without one."""
     return 1.0 if self.method == "full" else self.runs[0].config["selector"].get("keep_fraction")
+
+
+class _Measured(Protocol):
+  """A run or a group."""
+
+  @property
+  def task(self) -> str: ...
+
+  @property
+  def metric(self) -> Metric: ...
+
+
+_M = TypeVar("_M", bound=_Measured)
 
 
 def _word(value: Any) -> str:
   return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _summary(run: Run) -> dict[str, Any]:
+def summary(run: Run) -> dict[str, Any]:
+  """Returns the summary of a finished run."""
   assert run.summary is not None
   return run.summary
 
 
 def collect(found: Iterable[Run]) -> tuple[list[Group], list[str]]:
-  """Groups the finished runs; returns the groups and, as sentences, what was left out and which groups lack seeds."""
+  """Groups the finished runs.
+
+  Returns:
+    The groups, `full` and `random` first within a data set; and notes, as sentences, on runs that were left out and on
+    groups that have fewer seeds than others.
+  """
   left_out: list[str] = []
   few: list[str] = []
   by_dataset: dict[str, list[Run]] = collections.defaultdict(list)
@@ -110,23 +132,49 @@ def collect(found: Iterable[Run]) -> tuple[list[Group], list[str]]:
     else:
       by_dataset[_dataset(run)].append(run)
   groups = []
-  for name, members in by_dataset.items():
-    of_dataset = _named_by_sweep(_of_dataset(name, members, left_out))
-    most = max(len(group.runs) for group in of_dataset)
-    if fewer := [f"{g.label} ({len(g.runs)} of {most})" for g in of_dataset if len(g.runs) < most]:
-      few.append(f"Fewer seeds on {name}: {', '.join(fewer)}.")
-    groups += of_dataset
+  for dataset, of_dataset in by_dataset.items():
+    offline = _offline(of_dataset)
+    for members in by_metric(of_dataset).values():
+      made = _named_by_sweep(_grouped(dataset, members, offline, left_out))
+      most = max(len(group.runs) for group in made)
+      if fewer := [f"{g.label} ({len(g.runs)} of {most})" for g in made if len(g.runs) < most]:
+        few.append(f"Fewer seeds on {dataset}: {', '.join(fewer)}.")
+      groups += made
   return sorted(groups, key=_order), [*(f"Left out: {line}." for line in left_out), *few]
 
 
+def by_metric(items: Iterable[_M]) -> dict[str, list[_M]]:
+  """Parts runs or groups by task and metric.
+
+  Returns:
+    The items by the words that tell their task and metric from the others'; "" if all have the same.
+  """
+  parts: dict[tuple[str, ...], list[_M]] = collections.defaultdict(list)
+  for item in items:
+    metric = item.metric
+    direction = f"{'larger' if metric.larger_is_better else 'smaller'} is better"
+    parts[(item.task, metric.words, metric.unit or "no unit", direction)].append(item)
+  differing = [place for place, words in enumerate(zip(*parts, strict=True)) if len(set(words)) > 1]
+  return {", ".join(words[place] for place in differing): members for words, members in parts.items()}
+
+
+def sections(groups: Sequence[Group]) -> dict[str, list[Group]]:
+  """Returns the groups that share tables, by their heading: the data set, and where it has several the metric."""
+  found: dict[str, list[Group]] = {}
+  for dataset in dict.fromkeys(group.dataset for group in groups):
+    for words, members in by_metric(group for group in groups if group.dataset == dataset).items():
+      found[f"{dataset}: {words}" if words else dataset] = members
+  return found
+
+
 def _dataset(run: Run) -> str:
-  """Names the data set; two folders of images are two."""
+  """Names the data set; two folders of images are two data sets."""
   dataset = run.config["dataset"]
   return f"folder {dataset.get('data_dir')}" if dataset["name"] == "folder" else dataset["name"]
 
 
 def _named_by_sweep(groups: list[Group]) -> list[Group]:
-  """Names groups as their sweep did, where that tells them apart and one has more than one setting to its name."""
+  """Labels groups as their sweep did, if its names are unique and some label would list two settings or more."""
   cells = [
     {re.sub(r"-seed\d+$", "", run.path.name) for run in group.runs if "-seed" in run.path.name} for group in groups
   ]
@@ -137,22 +185,25 @@ def _named_by_sweep(groups: list[Group]) -> list[Group]:
 
 
 def _order(group: Group) -> tuple[Any, ...]:
-  """Sorts `full` and `random` first, then by method and share kept."""
+  """Sorts `full` and `random` first, then by method and keep fraction."""
   first = {"full": 0, "random": 1}.get(group.method, 2)
-  return group.dataset, first, group.method, group.keep_fraction or 0.0, group.label
+  kind = (group.dataset, group.task, group.metric)
+  return *kind, first, group.method, group.keep_fraction or 0.0, group.label
 
 
-def _of_dataset(dataset: str, members: Sequence[Run], left_out: list[str]) -> list[Group]:
-  def section(name: str) -> bool:
-    return name.partition(".")[0] in _OF_METHOD
+def _grouped(dataset: str, members: Sequence[Run], offline: Callable[[Run], float], left_out: list[str]) -> list[Group]:
+  """Groups the runs of one data set, task and metric; a second run with the same seed is noted in `left_out`."""
+
+  def of_method(name: str) -> bool:
+    return name.partition(".")[0] in _METHOD_SECTIONS
 
   fields = {
     run.path: {k: _hashable(v) for k, v in options.flatten(run.config).items() if k not in _IGNORED} for run in members
   }
-  recipe = _differing([{k: v for k, v in fields[run.path].items() if not section(k)} for run in members])
+  recipe = _differing([{k: v for k, v in fields[run.path].items() if not of_method(k)} for run in members])
   own = {
     method: _differing(
-      [{k: v for k, v in fields[r.path].items() if section(k)} for r in members if _method(r) == method]
+      [{k: v for k, v in fields[r.path].items() if of_method(k)} for r in members if _method(r) == method]
     )
     for method in {_method(run) for run in members}
   }
@@ -163,37 +214,38 @@ def _of_dataset(dataset: str, members: Sequence[Run], left_out: list[str]) -> li
     shared = tuple((name, values[name]) for name in recipe if name in values)
     cell = cells[(_method(run), ours, shared)]
     if run.seed in cell:
-      left_out.append(f"{run.path.name}: the same run as {cell[run.seed].path.name}")
+      left_out.append(f"{run.path.name}: same config and seed as {cell[run.seed].path.name}")
     cell.setdefault(run.seed, run)
-  offline = _offline(members)
-  return [
-    Group(dataset, method, ours, shared, runs := tuple(run for _, run in sorted(cell.items())), offline(runs[0]))
-    for (method, ours, shared), cell in cells.items()
-  ]
+  groups = []
+  for (method, ours, shared), cell in cells.items():
+    first, *others = (run for _, run in sorted(cell.items()))
+    groups.append(Group(dataset, first.task, first.metric, method, ours, shared, (first, *others), offline(first)))
+  return groups
 
 
 def _offline(members: Sequence[Run]) -> Callable[[Run], float]:
-  """Returns a function that gives the seconds of a run's offline stage, as if nothing of it had been cached.
+  """Returns a function that gives the seconds of a run's offline stage, as if none of it had been cached.
 
-  A phase took the longest that any run with the same settings of it took: the others may have found it made.
+  A phase takes the longest time that any run with the same settings spent on it, since the others may have found its
+  result in the cache.
   """
 
   def keys(run: Run) -> dict[str, tuple[Any, ...]]:
-    sections = {name: json.dumps(run.config.get(name), sort_keys=True) for name in (*runs_lib.OFFLINE, "model")}
-    space = sections["features"]
-    trained = sections["model"] if '"backbone"' in space else ""  # whose features are the model's own
+    settings = {name: json.dumps(run.config.get(name), sort_keys=True) for name in (*runs_lib.OFFLINE, "model")}
+    space = settings["features"]
+    trained = run.task + settings["model"] if '"backbone"' in space else ""  # features of the trained model itself
     method = _method(run) if space == "null" else ""
-    return {"features": (space, trained, method), "factors": (space, trained, method, sections["factors"])}
+    return {"features": (space, trained, method), "factors": (space, trained, method, settings["factors"])}
 
   longest: dict[tuple[Any, ...], float] = collections.defaultdict(float)
   for run in members:
     for phase, key in keys(run).items():
-      longest[(phase, *key)] = max(longest[(phase, *key)], _summary(run)["seconds"].get(phase, 0.0))
+      longest[(phase, *key)] = max(longest[(phase, *key)], summary(run)["seconds"].get(phase, 0.0))
   return lambda run: sum(longest[(phase, *key)] for phase, key in keys(run).items())
 
 
 def _method(run: Run) -> str:
-  """Names the selector with the wrappers around it, the innermost first."""
+  """Names the selector with its wrappers, the innermost first."""
   return " + ".join((run.config["selector"]["name"], *run.config.get("wrappers", {}).get("names", ())))
 
 
@@ -201,36 +253,40 @@ def _hashable(value: Any) -> Any:
   return tuple(map(_hashable, value)) if isinstance(value, list) else value
 
 
-def _differing(fields: Sequence[dict[str, Any]]) -> list[str]:
-  """Returns the names that do not have the same value in all of the dicts."""
+def _differing(fields: Sequence[Mapping[str, Any]]) -> list[str]:
+  """Returns the names that do not have the same value in all of the mappings."""
   names = dict.fromkeys(name for field in fields for name in field)
   return [name for name in names if len({field.get(name) for field in fields}) > 1]
 
 
 def reference(group: Group, groups: Iterable[Group], method: str) -> Group | None:
-  """Returns the group of `method` that `group` is compared with; None if there is none, or it is of that method itself.
+  """Returns the group of `method` that `group` is compared with.
 
-  It has the same recipe, or all of it but the number of epochs where only that one is there; of several it is the one
-  with the same keep fraction, or else the one whose realised share is nearest.
+  It has the same data set, task, metric and recipe; if there is none, the recipe may differ in the number of epochs. If
+  several remain, the one with the same keep fraction is taken, or else the one with the nearest realised keep fraction.
+
+  Returns:
+    The reference; None if there is none, or if `group` is itself of `method`.
   """
-  if group.method == method:  # two of its settings are neither's reference
+  if group.method == method:  # two settings of one method are not each other's reference
     return None
-  candidates = [g for g in groups if g.dataset == group.dataset and g.method == method]
+  kind = (group.dataset, group.task, group.metric)
+  candidates = [g for g in groups if (g.dataset, g.task, g.metric) == kind and g.method == method]
   alike = [g for g in candidates if g.shared == group.shared] or [g for g in candidates if recipe(g) == recipe(group)]
-  same_share = [g for g in alike if g.keep_fraction == group.keep_fraction]
-  if len(same_share) == 1:
-    return same_share[0]
+  same_fraction = [g for g in alike if g.keep_fraction == group.keep_fraction]
+  if len(same_fraction) == 1:
+    return same_fraction[0]
   return min(alike, key=lambda other: abs(realised(other) - realised(group)), default=None)
 
 
 def recipe(group: Group) -> tuple[tuple[str, Any], ...]:
-  """Returns what is shared with other groups of the data set but the length of training."""
+  """Returns the fields of `group.shared` without those for the length of training."""
   return tuple((name, value) for name, value in group.shared if name not in _LENGTH)
 
 
 def realised(group: Group) -> float:
   """Returns the mean realised keep fraction of the group's runs."""
-  return spread(_summary(run)["realised_keep_fraction"] for run in group.runs).mean
+  return spread(summary(run)["realised_keep_fraction"] for run in group.runs).mean
 
 
 def spread(values: Iterable[float]) -> Spread:
@@ -241,7 +297,7 @@ def spread(values: Iterable[float]) -> Spread:
 
 
 def difference(group: Group, other: Group, value: Callable[[Run], float]) -> Difference:
-  """Returns `value` of `group` less that of `other`, paired by seed."""
+  """Returns `value` of `group` minus that of `other`, paired by seed."""
   ours, theirs = ({run.seed: value(run) for run in g.runs} for g in (group, other))
   paired = spread(ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys()))
   half = math.nan
@@ -252,4 +308,4 @@ def difference(group: Group, other: Group, value: Callable[[Run], float]) -> Dif
 
 def work_seconds(group: Group, run: Run) -> float:
   """Returns a run's seconds with the whole offline stage, without loading and compiling."""
-  return runs_lib.seconds_without_offline(_summary(run)["seconds"]) + group.offline_seconds
+  return runs_lib.seconds_without_offline(summary(run)["seconds"]) + group.offline_seconds

@@ -1,6 +1,6 @@
-"""The page on subsets and their discrepancy from the whole: reads `mmd.csv`, writes `mmd.md` and `mmd.png` beside it.
+"""Writes the page about the discrepancy between subsets and the whole set. Host-side.
 
-Host-side.
+Reads `mmd.csv`, which `experiments.studies.mmd` leaves in a folder; writes `mmd.md` and `mmd.png` beside it.
 """
 
 import csv
@@ -16,17 +16,17 @@ COLORS = ("#274060", "#c8553d", "#8a8d91", "#588b8b")
 
 
 class Row(NamedTuple):
-  """One measurement, a line of `mmd.csv`."""
+  """One measurement: a line of `mmd.csv`."""
 
   method: str
-  fraction: float  # share kept
+  fraction: float  # kept, of the whole set
   seed: int
   size: int  # samples kept
-  mmd_squared: float  # unbiased, so that it may lie below 0
+  mmd_squared: float  # unbiased, so it may be negative
 
 
 def write(folder: pathlib.Path) -> None:
-  """Writes the table and the picture of what `mmd.csv` in `folder` holds."""
+  """Writes the table and the plot of the measurements in `folder`/mmd.csv."""
   with (folder / "mmd.csv").open(newline="") as file:
     rows = [
       Row(row["method"], float(row["fraction"]), int(row["seed"]), int(row["size"]), float(row["mmd_squared"]))
@@ -35,7 +35,7 @@ def write(folder: pathlib.Path) -> None:
   found: dict[str, dict[float, list[float]]] = {}
   for row in rows:
     found.setdefault(row.method, {}).setdefault(row.fraction, []).append(row.mmd_squared)
-  _picture(found).savefig(folder / "mmd.png", dpi=140)
+  _figure(found).savefig(folder / "mmd.png", dpi=140)
   (folder / "mmd.md").write_text(_page(found))
 
 
@@ -47,21 +47,21 @@ def _page(found: dict[str, dict[float, list[float]]]) -> str:
   fractions = list(next(iter(found.values())))
   seeds = len(found[next(iter(found))][fractions[0]])
   lines = [
-    "# Discrepancy of subsets from the whole",
+    "# Discrepancy between subsets and the whole set",
     "",
     f"Squared maximum mean discrepancy times 10⁴, unbiased; mean and standard deviation over {seeds} seeds. Lower is"
-    " better; about 0 is what a random subset has.",
+    " better; a random subset has about 0.",
     "",
-    "| share kept | " + " | ".join(f"{fraction:.0%}" for fraction in fractions) + " |",
+    "| fraction kept | " + " | ".join(f"{fraction:.0%}" for fraction in fractions) + " |",
     "|---|" + "---|" * len(fractions),
   ]
   for method, of_method in found.items():
     cells = [f"{1e4 * np.mean(of_method[f]):z.2f} ± {1e4 * _deviation(of_method[f]):.2f}" for f in fractions]
     lines.append(f"| {method} | " + " | ".join(cells) + " |")
-  return "\n".join([*lines, "", "![discrepancy by share kept](mmd.png)", ""])
+  return "\n".join([*lines, "", "![discrepancy by fraction kept](mmd.png)", ""])
 
 
-def _picture(found: dict[str, dict[float, list[float]]]) -> Figure:
+def _figure(found: dict[str, dict[float, list[float]]]) -> Figure:
   figure = Figure(figsize=(6, 3.8), layout="constrained")
   axes = figure.add_subplot()
   axes.axhline(0, color="#d0d0d0", lw=0.8)
@@ -70,7 +70,7 @@ def _picture(found: dict[str, dict[float, list[float]]]) -> Figure:
     deviations = [1e4 * _deviation(values) for values in of_method.values()]
     axes.errorbar(list(of_method), means, deviations, color=color, marker="o", ms=4, capsize=3, label=method)
   fractions = list(next(iter(found.values())))
-  axes.set(xscale="log", xlabel="share kept", ylabel="MMD² × 10⁴")
+  axes.set(xscale="log", xlabel="fraction kept", ylabel="MMD² × 10⁴")
   axes.set_xticks(fractions, [f"{fraction:.0%}" for fraction in fractions])
   axes.minorticks_off()
   axes.spines[["top", "right"]].set_visible(False)

@@ -1,18 +1,18 @@
-"""Writes a report: Markdown and CSV, pictures as PNG and SVG, and one HTML page that needs nothing else. Host-side."""
+"""Writes a report: Markdown and CSV, plots as PNG and SVG, and one self-contained HTML page. Host-side."""
 
 import base64
 import html
 import io
 import pathlib
 import re
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from dynsel_jax.report import groups as groups_lib
 from dynsel_jax.report import plots, tables
+from dynsel_jax.report.columns import Table
 from dynsel_jax.report.groups import Group
 from dynsel_jax.report.runs import Run
 
@@ -37,37 +37,19 @@ figure { margin: 0; } img { width: 100%; height: auto; } figcaption { font-weigh
 """
 
 
-class _Picture(NamedTuple):
-  name: str  # of its files, without the ending
-  title: str
-  svg: str  # empty if it was not drawn
-  reason: str  # why it was not
-
-
 def _svg(figure: Figure) -> str:
-  """Returns the figure as SVG that depends on the figure alone and refers to nothing outside itself."""
-  text = io.StringIO()
+  """Returns the figure as SVG that is the same for the same figure and refers to nothing outside itself."""
+  svg = io.StringIO()
   with mpl.rc_context({"svg.hashsalt": "dynsel_jax"}):
-    figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-  return text.getvalue()
+    figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+  return svg.getvalue()
 
 
 def _slug(name: str) -> str:
   return re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")
 
 
-def _pictures(dataset: str, members: Sequence[Group], folder: pathlib.Path) -> Iterator[_Picture]:
-  for name, title, figure in plots.all_plots(members):
-    if isinstance(figure, str):
-      yield _Picture(name, title, "", figure)
-      continue
-    picture = _Picture(f"{_slug(dataset)}_{name}", title, _svg(figure), "")
-    figure.savefig(folder / f"{picture.name}.png", dpi=200)
-    (folder / f"{picture.name}.svg").write_text(picture.svg)
-    yield picture
-
-
-def _html_table(table: tables.Table) -> str:
+def _html_table(table: Table) -> str:
   def row(cells: Sequence[str], tag: str) -> str:
     return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
 
@@ -76,18 +58,67 @@ def _html_table(table: tables.Table) -> str:
   return f'<div class="table" tabindex="0"><table><thead>{head}</thead><tbody>\n{body}\n</tbody></table></div>'
 
 
-def _section(table: tables.Table) -> tuple[str, str]:
-  """Returns a table with its heading and note, in Markdown and in HTML."""
-  markdown = f"### {table.title}\n\n{table.markdown()}\n\n{table.note}\n"
-  page = f'<h3>{html.escape(table.title)}</h3>\n{_html_table(table)}\n<p class="note">{html.escape(table.note)}</p>'
-  return markdown, page
+class _Report:
+  """The report as far as it is written: the text so far, while tables and plots go to files at once."""
+
+  def __init__(self, folder: pathlib.Path):
+    self.folder = folder
+    self.markdown = ["# Report\n"]
+    self.html = ["<h1>Report</h1>"]
+    for name in ("tables", "plots"):
+      (folder / name).mkdir(parents=True, exist_ok=True)
+
+  def heading(self, text: str) -> None:
+    self.markdown.append(f"\n## {text}\n")
+    self.html.append(f"<h2>{html.escape(text)}</h2>")
+
+  def note(self, text: str) -> None:
+    self.markdown.append(f"* {text}")
+    self.html.append(f'<p class="note">{html.escape(text)}</p>')
+
+  def table(self, table: Table, name: str) -> None:
+    """Adds a table, and writes it to `tables/NAME.csv`."""
+    (self.folder / "tables" / f"{name}.csv").write_text(table.csv())
+    self.markdown.append(f"### {table.title}\n\n{table.markdown()}\n\n{table.note}\n")
+    note = f'<p class="note">{html.escape(table.note)}</p>'
+    self.html.append(f"<h3>{html.escape(table.title)}</h3>\n{_html_table(table)}\n{note}")
+
+  def plot(self, figure: Figure | str, title: str, name: str) -> None:
+    """Adds a figure, and writes it to `plots/NAME.png` and `.svg`, or adds the reason why it was not drawn."""
+    escaped = html.escape(title)
+    if isinstance(figure, str):
+      self.markdown.append(f"### {title}\n\nNot drawn: {figure}.\n")
+      self.html.append(f'<p class="note">{escaped}: not drawn, because {html.escape(figure)}.</p>')
+      return
+    svg = _svg(figure)
+    figure.savefig(self.folder / "plots" / f"{name}.png", dpi=200)
+    (self.folder / "plots" / f"{name}.svg").write_text(svg)
+    self.markdown.append(f"### {title}\n\n![{title}](plots/{name}.svg)\n")
+    data = base64.b64encode(svg.encode()).decode()
+    image = f'<img alt="{escaped}" src="data:image/svg+xml;base64,{data}">'
+    self.html.append(f"<figure><figcaption>{escaped}</figcaption>{image}</figure>")
+
+  def section(self, heading: str, members: Sequence[Group], target: float | None) -> None:
+    """Adds the tables and plots of the groups of one data set, task and metric."""
+    self.heading(heading)
+    for table in tables.all_tables(members, target):
+      self.table(table, f"{_slug(heading)}_{table.name}")
+    self.html.append('<div class="pictures">')
+    for name, title, figure in plots.all_plots(members):
+      self.plot(figure, title, f"{_slug(heading)}_{name}")
+    self.html.append("</div>")
+
+  def write(self) -> None:
+    """Writes `report.md` and `report.html`."""
+    (self.folder / "report.md").write_text("\n".join(self.markdown))
+    (self.folder / "report.html").write_text(_document("\n".join(self.html)))
 
 
-def _notes(found: Sequence[Run], lost: Sequence[str], of_groups: Sequence[str]) -> list[str]:
-  notes = [*(f"Left out: {line}." for line in lost), *of_groups]
-  devices = {str(run.made.get("device", "not known")) for run in found}
+def _notes(found: Sequence[Run], lost: Sequence[str], on_groups: Sequence[str]) -> list[str]:
+  notes = [*(f"Left out: {line}." for line in lost), *on_groups]
+  devices = {str(run.made.get("device", "unknown")) for run in found}
   if len(devices) > 1:
-    notes.append(f"The runs were made on different devices, so their seconds do not compare: {'; '.join(devices)}.")
+    notes.append(f"The runs used different devices, so their seconds are not comparable: {'; '.join(devices)}.")
   return notes
 
 
@@ -95,52 +126,26 @@ def write(found: Sequence[Run], out: str, target: float | None = None, lost: Seq
   """Writes the report on the runs `found` to the folder `out`: `report.md`, `report.html`, `tables/` and `plots/`.
 
   Args:
-    found: the runs, as `runs.find` gives them.
-    out: the folder; made if need be, files in it are replaced.
-    target: the test accuracy, in [0, 1], to which time is taken; see `tables.target_of` for what is taken by default.
-    lost: what else is to be named as left out, as `runs.lost` gives it.
+    found: the runs, as `runs.find` returns them.
+    out: the folder; it is made if it does not exist, and files in it are replaced.
+    target: the value of the metric, in the unit in which it is stored, whose cost is reported; `targets.target_of`
+      describes the default.
+    lost: further descriptions of what was left out, as `runs.lost` returns them.
 
   Returns:
-    Notes for the reader: what was left out, and why.
+    Notes for the reader on what was left out and why.
   """
-  folder = pathlib.Path(out)
-  for name in ("tables", "plots"):
-    (folder / name).mkdir(parents=True, exist_ok=True)
-  groups, of_groups = groups_lib.collect(found)
-  notes = _notes(found, lost, of_groups)
-  markdown, page = ["# Report\n"], ["<h1>Report</h1>"]
+  groups, on_groups = groups_lib.collect(found)
+  notes = _notes(found, lost, on_groups)
+  report = _Report(pathlib.Path(out))
   for note in notes:
-    markdown.append(f"* {note}")
-    page.append(f'<p class="note">{html.escape(note)}</p>')
-
-  def add(table: tables.Table, prefix: str) -> None:
-    (folder / "tables" / f"{prefix}{table.name}.csv").write_text(table.csv())
-    for text, part in zip((markdown, page), _section(table), strict=True):
-      text.append(part)
-
-  for dataset in dict.fromkeys(group.dataset for group in groups):
-    members = [group for group in groups if group.dataset == dataset]
-    markdown.append(f"\n## {dataset}\n")
-    page.append(f"<h2>{html.escape(dataset)}</h2>")
-    for table in tables.all_tables(members, target):
-      add(table, f"{_slug(dataset)}_")
-    page.append('<div class="pictures">')
-    for picture in _pictures(dataset, members, folder / "plots"):
-      if picture.reason:
-        markdown.append(f"### {picture.title}\n\nNot drawn: {picture.reason}.\n")
-        page.append(f'<p class="note">{html.escape(picture.title)}: not drawn, as {html.escape(picture.reason)}.</p>')
-        continue
-      markdown.append(f"### {picture.title}\n\n![{picture.title}](plots/{picture.name}.svg)\n")
-      data = base64.b64encode(picture.svg.encode()).decode()
-      title = html.escape(picture.title)
-      image = f'<img alt="{title}" src="data:image/svg+xml;base64,{data}">'
-      page.append(f"<figure><figcaption>{title}</figcaption>{image}</figure>")
-    page.append("</div>")
-  markdown.append("\n## All runs\n")
-  page.append("<h2>All runs</h2>")
-  add(tables.runs_table(found), "")
-  (folder / "report.md").write_text("\n".join(markdown))
-  (folder / "report.html").write_text(_document("\n".join(page)))
+    report.note(note)
+  for heading, members in groups_lib.sections(groups).items():
+    report.section(heading, members, target)
+  report.heading("All runs")
+  for table in tables.runs_tables(found):
+    report.table(table, _slug(table.name))
+  report.write()
   return notes
 
 

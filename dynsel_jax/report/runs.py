@@ -1,9 +1,12 @@
 """Reads the folders that runs leave behind, finished or not. Host-side.
 
-`training.workdir` says what a folder holds. What is not there, or cannot be read, is named and done without.
+`training.workdir` documents the files of a folder. A file that is missing or damaged is listed in `Run.missing`; the
+rest of the run is still read. Folders of earlier versions are read too: their fields appear under today's names, and a
+run without a task is a classifier measured by its accuracy.
 """
 
 import json
+import math
 import pathlib
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -12,22 +15,77 @@ import numpy as np
 
 from dynsel_jax import cache, options
 
-__all__ = ["OFFLINE", "UNCOUNTED", "Run", "find", "lost", "num_samples", "read", "seconds_without_offline"]
+__all__ = [
+  "ACCURACY",
+  "OFFLINE",
+  "UNCOUNTED",
+  "Metric",
+  "Run",
+  "best",
+  "final",
+  "find",
+  "lost",
+  "num_samples",
+  "read",
+  "seconds_without_offline",
+  "value",
+]
 
-OFFLINE = ("features", "factors")  # phases that runs share, through the cache
-UNCOUNTED = ("loading", "compiling")  # phases whose length depends on what was cached, not on the method
+OFFLINE = ("features", "factors")  # phases whose result runs share through the cache
+UNCOUNTED = ("loading", "compiling")  # phases that depend on what the machine had cached, not on the method
+
+
+class Metric(NamedTuple):
+  """The metric by which a task is judged, measured on the test set."""
+
+  name: str  # as in the field `test_<name>`, for example "accuracy"
+  unit: str  # "%" if the number is stored as a fraction in [0, 1]; "" if it has no unit
+  larger_is_better: bool
+
+  @property
+  def words(self) -> str:
+    """The name as it is written in a sentence."""
+    return self.name.replace("_", " ")
+
+  @property
+  def title(self) -> str:
+    """The name with the unit, for a table's column or a plot's axis."""
+    return f"{self.words}, {self.unit}" if self.unit else self.words
+
+  @property
+  def scale(self) -> float:
+    """The factor between the stored number and the one shown: 100 for "%", else 1."""
+    return 100.0 if self.unit == "%" else 1.0
+
+  def reaches(self, number: float, target: float) -> bool:
+    """Whether `number` is as good as `target` or better; a nan never is."""
+    return number >= target if self.larger_is_better else number <= target
+
+  def best(self, numbers: Iterable[float]) -> float:
+    """Returns the best of `numbers`, leaving out any nan; nan if none remains."""
+    known = [number for number in numbers if not math.isnan(number)]
+    return (max if self.larger_is_better else min)(known, default=math.nan)
+
+
+ACCURACY = Metric("accuracy", "%", larger_is_better=True)
 
 
 class Run(NamedTuple):
-  """One run's folder. `N` is the number of training samples."""
+  """One run's folder. `N` is the number of training samples.
+
+  Metrics and summary hold the fields as written, plus `metric`, `final_metric`, `best_metric` and
+  `noisy_fraction_kept` where an earlier version wrote them under another name.
+  """
 
   path: pathlib.Path
   config: dict[str, Any]  # as `configs/base.py` makes it
-  made: dict[str, Any]  # the rest of `config.json`: versions, device, fingerprints
-  metrics: list[dict[str, Any]]  # a dict an epoch
-  summary: dict[str, Any] | None  # None while the run is not finished
-  visits: np.ndarray | None  # [N] int, times each sample was trained on
-  missing: tuple[str, ...]  # what was not there or not readable, in words
+  made: dict[str, Any]  # the rest of `config.json`: versions, device, fingerprints, task
+  task: str  # the task's name, for example "classification"
+  metric: Metric
+  metrics: list[dict[str, Any]]  # one dict per epoch
+  summary: dict[str, Any] | None  # None unless the run is finished
+  visits: np.ndarray | None  # [N] int, how often each sample was trained on
+  missing: tuple[str, ...]  # descriptions of missing or damaged files
 
   @property
   def seed(self) -> int:
@@ -35,11 +93,47 @@ class Run(NamedTuple):
     return self.config["seed"]
 
 
-def find(folders: Iterable[str]) -> list[Run]:
-  """Returns every run in `folders` and in the folders within them, in order of their paths.
+def value(line: dict[str, Any]) -> float:
+  """Returns the task's metric at the end of an epoch, given its line of `Run.metrics`; nan if it was not measured."""
+  return _number(line.get("metric"))
+
+
+def final(run: Run) -> float:
+  """Returns the task's metric at the end of a finished run.
 
   Raises:
-    UserError: a folder is not there, or holds no run.
+    ValueError: the run is not finished.
+  """
+  return _number(_finished(run)["final_metric"])
+
+
+def best(run: Run) -> float:
+  """Returns the best value, in the metric's direction, that a finished run had at the end of an epoch.
+
+  Raises:
+    ValueError: the run is not finished.
+  """
+  summary = _finished(run)
+  if summary.get("best_metric") is not None:
+    return float(summary["best_metric"])
+  return run.metric.best([*map(value, run.metrics), final(run)])
+
+
+def _finished(run: Run) -> dict[str, Any]:
+  if run.summary is None:
+    raise ValueError(f"{run.path} is not finished: it has no summary")
+  return run.summary
+
+
+def _number(stored: Any) -> float:
+  return math.nan if stored is None else float(stored)
+
+
+def find(folders: Iterable[str]) -> list[Run]:
+  """Returns every run in `folders`, searched at any depth, sorted by path within each folder.
+
+  Raises:
+    UserError: a folder does not exist or contains no run.
   """
   paths: dict[pathlib.Path, None] = {}
   for folder in folders:
@@ -47,53 +141,89 @@ def find(folders: Iterable[str]) -> list[Run]:
       raise options.UserError(f"workdir={folder} is not a folder")
     found = _holding("config.json", folder)
     if not found:
-      raise options.UserError(f"workdir={folder} holds no run: there is no config.json in it")
+      raise options.UserError(f"workdir={folder} contains no run: there is no config.json at any depth")
     paths |= dict.fromkeys(found)
   runs = [read(path) for path in paths]
   readable = [run for run in runs if run is not None]
   if not readable:
-    raise options.UserError(f"no config.json in {', '.join(map(str, folders))} is a run's")
+    raise options.UserError(f"workdir={', '.join(map(str, folders))}: dynsel_jax wrote none of the config.json files")
   return readable
 
 
 def lost(folders: Iterable[str]) -> list[str]:
-  """Returns, in words, which folders within `folders` are of runs that failed in a sweep or have no readable config."""
+  """Describes the subfolders of `folders` that `find` leaves out: failed cells of a sweep, and unreadable configs."""
   lines = []
   for folder in folders:
     for path in _holding("error.txt", folder):
       if not (path / "summary.json").exists():
-        said = (path / "error.txt").read_text(errors="replace").strip().splitlines() or ["no word why"]
-        lines.append(f"{path.name}: failed ({said[-1].strip()})")
-    lines += [f"{path.name}: config.json is no run's" for path in _holding("config.json", folder) if read(path) is None]
+        text = (path / "error.txt").read_text(errors="replace").strip().splitlines() or ["error.txt is empty"]
+        lines.append(f"{path.name}: failed ({text[-1].strip()})")
+    unreadable = [path for path in _holding("config.json", folder) if read(path) is None]
+    lines += [f"{path.name}: config.json was not written by dynsel_jax" for path in unreadable]
   return lines
 
 
 def _holding(name: str, folder: str) -> list[pathlib.Path]:
-  """Returns the folders within `folder`, and itself, that hold a file called `name`, in order of their paths."""
+  """Returns the folders that contain a file called `name`, `folder` and all below it, sorted by path."""
   found = [path.parent for path in sorted(pathlib.Path(folder).rglob(name))]
   return [path.resolve() for path in found if "checkpoints" not in path.relative_to(folder).parts]
 
 
 def read(path: pathlib.Path) -> Run | None:
-  """Returns the run whose folder is `path`, or None if its `config.json` is no run's."""
+  """Returns the run in the folder `path`, or None if dynsel_jax did not write its `config.json`."""
   try:
     made = json.loads((path / "config.json").read_text())
     config = made.pop("config")
-    config["seed"], config["dataset"]["name"], config["selector"]["name"]  # noqa: B018 - what every run has
+    config["seed"], config["dataset"]["name"], config["selector"]["name"]  # noqa: B018 - every run has these
+    task, metric = _task(made)
   except (OSError, ValueError, KeyError, TypeError, AttributeError):
     return None
   missing: list[str] = []
-  metrics, summary = _metrics(path, missing), _summary(path, missing)
+  metrics, summary = _metrics(path, metric, missing), _summary(path, metric, missing)
   if summary is None and metrics:
-    # Of a run with `match_steps` only the run knows how many epochs it is to have.
+    # With `match_steps` the number of epochs is not in the config.
     lacking = (
       "some" if config.get("match_steps") else f"{config.get('epochs', 0) - len(metrics)} of {config.get('epochs')}"
     )
     missing.append(f"{lacking} epochs")
-  return Run(path, config, made, metrics, summary, _visits(path, missing), tuple(missing))
+  return Run(path, config, made, task, metric, metrics, summary, _visits(path, missing), tuple(missing))
 
 
-def _metrics(path: pathlib.Path, missing: list[str]) -> list[dict[str, Any]]:
+def _task(made: dict[str, Any]) -> tuple[str, Metric]:
+  """Returns the name of the task and its metric, given what `config.json` says beside the config.
+
+  Raises:
+    KeyError: a field is missing.
+    TypeError: a field has the wrong type.
+  """
+  if "task" not in made:  # written before there were tasks
+    return "classification", ACCURACY
+  described = made["task"]["metric"]
+  name, metric = made["task"]["name"], Metric(*(described[field] for field in Metric._fields))
+  if list(map(type, (name, *metric))) != [str, str, str, bool]:
+    raise TypeError(f"task={name!r} or its metric={described} has a field of the wrong type")
+  return name, metric
+
+
+def _fields(text: str, metric: Metric) -> dict[str, Any]:
+  """Parses one JSON object, and adds under today's name each field that has another one there.
+
+  Raises:
+    ValueError: the text is not a JSON object.
+  """
+  fields = json.loads(text)
+  if not isinstance(fields, dict):
+    raise ValueError(f"{text[:40]!r} is not a JSON object")
+  former = {
+    "metric": f"test_{metric.name}",
+    "final_metric": f"final_test_{metric.name}",
+    "best_metric": f"best_test_{metric.name}",
+    "noisy_fraction_kept": "noisy_share_kept",
+  }
+  return {new: fields[old] for new, old in former.items() if old in fields} | fields
+
+
+def _metrics(path: pathlib.Path, metric: Metric, missing: list[str]) -> list[dict[str, Any]]:
   try:
     lines = (path / "metrics.jsonl").read_text().splitlines()
   except OSError:
@@ -102,19 +232,23 @@ def _metrics(path: pathlib.Path, missing: list[str]) -> list[dict[str, Any]]:
   metrics: list[dict[str, Any]] = []
   for line in lines:
     try:
-      metrics.append(json.loads(line))
-    except ValueError:  # a run that was killed while it wrote
+      metrics.append(_fields(line, metric))
+    except ValueError:  # the run was killed while writing it
       missing.append("metrics.jsonl: a torn line")
       break
   return metrics
 
 
-def _summary(path: pathlib.Path, missing: list[str]) -> dict[str, Any] | None:
+def _summary(path: pathlib.Path, metric: Metric, missing: list[str]) -> dict[str, Any] | None:
   try:
-    return json.loads((path / "summary.json").read_text())
+    summary = _fields((path / "summary.json").read_text(), metric)
   except (OSError, ValueError):
     missing.append("summary.json")
     return None
+  if "final_metric" not in summary:
+    missing.append(f"summary.json: no final_metric and no final_test_{metric.name}")
+    return None
+  return summary
 
 
 def _visits(path: pathlib.Path, missing: list[str]) -> np.ndarray | None:
@@ -127,7 +261,7 @@ def _visits(path: pathlib.Path, missing: list[str]) -> np.ndarray | None:
 
 
 def seconds_without_offline(seconds: dict[str, float]) -> float:
-  """Returns a run's seconds but for its offline stage, and for loading and compiling."""
+  """Returns a run's seconds without its offline stage, loading and compiling."""
   return seconds["total"] - sum(seconds.get(name, 0.0) for name in (*OFFLINE, *UNCOUNTED))
 
 

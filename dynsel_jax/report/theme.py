@@ -1,0 +1,74 @@
+"""The common look of the report's plots: colours, sizes, one panel per group. Host-side; matplotlib without a display.
+
+The colours are those of Okabe and Ito (jfly.uni-koeln.de/color), which readers with any colour vision can tell apart.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from dynsel_jax.report.groups import Group
+
+__all__ = ["figure", "label", "panels", "seeds", "tidy"]
+
+BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PINK = (
+  "#000000",
+  "#E69F00",
+  "#56B4E9",
+  "#009E73",
+  "#F0E442",
+  "#0072B2",
+  "#D55E00",
+  "#CC79A7",
+)
+GREY = "#9A9A9A"
+WIDTH = 5.6  # inches
+
+
+def figure(height: float) -> tuple[Figure, Axes]:
+  """Returns a figure of `height` inches with one pair of axes."""
+  made = Figure(figsize=(WIDTH, height), layout="constrained")
+  return made, made.add_subplot()
+
+
+def tidy(axes: Axes) -> None:
+  """Hides the upper and right spine, and adds a light grid and small tick labels."""
+  axes.spines[["top", "right"]].set_visible(False)
+  axes.tick_params(labelsize=8)
+  axes.grid(alpha=0.25, linewidth=0.6)
+
+
+def seeds(groups: Sequence[Group]) -> str:
+  """Returns the number of seeds per group, as in "n = 3" or "n = 1 to 3"."""
+  counts = sorted({len(group.runs) for group in groups})
+  return f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}"
+
+
+def label(group: Group) -> str:
+  """Returns the group's label, cut off where it would not fit into a plot; the tables have all of it."""
+  return group.label if len(group.label) <= 34 else f"{group.label[:33]}…"
+
+
+def panels(groups: Sequence[Group], *, sharey: bool = True) -> tuple[Figure, Iterator[tuple[Group, Axes]]]:
+  """Returns a figure with one panel per group, two in a row, and an iterator over groups and panels.
+
+  Args:
+    groups: the groups.
+    sharey: whether the panels share the y-axis; they always share the x-axis.
+  """
+  rows = math.ceil(len(groups) / 2)
+  made = Figure(figsize=(WIDTH, 1.25 * rows + 0.5), layout="constrained")
+  grid = made.subplots(rows, 2, sharex=True, sharey=sharey, squeeze=False)
+  if len(groups) % 2:
+    grid[-1, 1].set_visible(False)
+    grid[max(rows - 2, 0), 1].tick_params(labelbottom=True)
+
+  def titled() -> Iterator[tuple[Group, Axes]]:
+    for group, axes in zip(groups, grid.flat, strict=False):
+      axes.set_title(f"{label(group)}, n = {len(group.runs)}", fontsize=8, loc="left", pad=3)
+      tidy(axes)
+      yield group, axes
+
+  return made, titled()
