@@ -76,7 +76,7 @@ def get_config(
   """Returns RRD's CIFAR recipe (arXiv 2603.04981, App. C) on the data set `name`, as a base for the benchmark's file.
 
   The sections `features` and `factors` are present if `features` is named or the selector reads factor scores, and
-  `wrappers`, with the options of each by its name, if `wrap` names any. `dataset` replaces `name`, with its own options.
+  `wrappers`, with the options of each by its name, if `wrap` names any. `dataset` replaces `name`.
   """
   name = dataset or name
   config = ml_collections.ConfigDict(
@@ -95,7 +95,7 @@ def get_config(
       "schedule": _choice(schedule, schedules.defaults(schedule)),
       "scores": score_file.defaults(),
       "learning_rate": 0.1,  # the schedule's largest
-      "loss_normalization": "",  # divisor of the weighted loss: "weight_sum", "batch_size"; empty takes the method's own
+      "loss_normalization": "",  # divisor of the weighted loss: "weight_sum" or "batch_size"; empty is the method's own
       "batch_size": 128,  # over all devices
       "eval_batch_size": 512,  # over all devices
       "epochs": 200,

@@ -67,7 +67,7 @@ def batch_of(
 def loss_scale(
   index: Array, weights: Array, loss_normalization: str, total: Callable[[Array], Array] = lambda x: x
 ) -> Array:
-  """Returns the factor of each sample's loss in the loss of a step, `[b]` float32: the step's loss is their dot product.
+  """Returns the factor of each sample's loss in the loss of a step, which is their dot product, `[b]` float32.
 
   Args:
     index: `[b]` int32, -1 on padding, whose factor is 0.

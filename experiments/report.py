@@ -13,7 +13,8 @@ import sys
 from absl import flags
 
 from dynsel_jax import options
-from dynsel_jax.report import archive, page, runs, targets
+from dynsel_jax.report import archive, page, targets
+from dynsel_jax.runs import finished
 from experiments import cli
 
 
@@ -24,10 +25,10 @@ def main(*more: str) -> int:
     raise options.UserError(f"workdir={workdirs[0]} is an archive; name a folder for the report: --out=FOLDER")
   out = flags.FLAGS.out or str(pathlib.Path(workdirs[0], "report"))
   with archive.unpacked(workdirs) as folders:
-    found = runs.find(folders)
+    found = finished.find(folders)
     if target is not None:
       targets.check_target(target, found)
-    for note in page.write(found, out, target, runs.lost(folders)):
+    for note in page.write(found, out, target, finished.lost(folders)):
       print(f"note: {note}", file=sys.stderr)
   print(f"{len(found)} runs: {out}/report.html, report.md, tables/ and plots/")
   return 0

@@ -10,7 +10,8 @@ import pytest
 from scipy import stats
 
 from dynsel_jax import options
-from dynsel_jax.report import groups, page, plots, runs, tables, targets
+from dynsel_jax.report import groups, page, plots, tables, targets
+from dynsel_jax.runs import finished
 from tests.support import run_folders
 
 ACCURACIES = {  # by method and seed
@@ -30,7 +31,7 @@ def folder(tmp_path_factory):
 
 
 def _groups(root):
-  return groups.collect(runs.find([str(root)]))
+  return groups.collect(finished.find([str(root)]))
 
 
 def _by_method(root):
@@ -145,7 +146,7 @@ def test_what_a_folder_lacks_is_said_and_the_rest_is_reported(folder, tmp_path):
   for name in ("metrics.jsonl", "summary.json", "usage.npz"):
     (tmp_path / "only_config" / name).unlink()
   (tmp_path / "no_run" / "config.json").write_text("{}")
-  found = runs.find([str(tmp_path)])
+  found = finished.find([str(tmp_path)])
   missing = {run.path.name: run.missing for run in found}
   assert missing == {
     "whole": (),
@@ -154,7 +155,7 @@ def test_what_a_folder_lacks_is_said_and_the_rest_is_reported(folder, tmp_path):
     "torn": ("metrics.jsonl: a torn line", "summary.json", "2 of 4 epochs"),
     "only_config": ("metrics.jsonl", "summary.json", "usage.npz"),
   }
-  notes = page.write(found, str(tmp_path / "out"), lost=runs.lost([str(tmp_path)]))
+  notes = page.write(found, str(tmp_path / "out"), lost=finished.lost([str(tmp_path)]))
   assert len(notes) == 3 and all("not finished" in note for note in notes[1:])
   assert notes[0] == "Left out: no_run: config.json was not written by dynsel_jax."
   text = (tmp_path / "out" / "report.md").read_text()
@@ -165,18 +166,18 @@ def test_what_a_folder_lacks_is_said_and_the_rest_is_reported(folder, tmp_path):
 def test_unfinished_runs_alone_still_give_a_report(tmp_path):
   run_folders.write(tmp_path / "begun", "random", 0)
   (tmp_path / "begun" / "summary.json").unlink()
-  page.write(runs.find([str(tmp_path)]), str(tmp_path / "out"))
+  page.write(finished.find([str(tmp_path)]), str(tmp_path / "out"))
   assert "begun: not finished" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):
   for folder, line in ((tmp_path, "contains no run"), (tmp_path / "nowhere", "is not a folder")):
     with pytest.raises(options.UserError, match=line):
-      runs.find([str(folder)])
+      finished.find([str(folder)])
 
 
 def test_the_page_refers_to_nothing_outside_and_every_file_is_there(folder, tmp_path):
-  page.write(runs.find([str(folder)]), str(tmp_path))
+  page.write(finished.find([str(folder)]), str(tmp_path))
   text = (tmp_path / "report.html").read_text()
   assert not re.findall(r"""(?:src|href)\s*=\s*["'](?!data:)|url\(|@import|<script|<link""", text)
   assert text.count("<img ") == 8 and 'name="viewport"' in text
@@ -237,14 +238,14 @@ def test_factor_coverage_and_noise_over_epochs_are_shown_where_runs_record_them(
   assert (row["factors_covered_mean"], row["factors_covered_n"]) == (pytest.approx(0.4), 1)
   assert row["rare_factor_rate_mean"] == pytest.approx(8.5 / 4) and row["common_factor_rate_n"] == 0
   assert "| 40.0 | 2.12 | - |" in tables.usage(members).markdown()
-  page.write(runs.find([str(tmp_path)]), str(tmp_path / "out"))
+  page.write(finished.find([str(tmp_path)]), str(tmp_path / "out"))
   text = (tmp_path / "out" / "report.md").read_text()
   assert "plots/digits_factors.svg" in text and "plots/digits_noise.svg" in text
 
 
 def test_names_are_escaped_in_the_page(tmp_path):
   run_folders.write(tmp_path / "run", "my_lab:<b>x</b>", 0, dataset="a|b/<i>")
-  page.write(runs.find([str(tmp_path / "run")]), str(tmp_path / "out"))
+  page.write(finished.find([str(tmp_path / "run")]), str(tmp_path / "out"))
   text = (tmp_path / "out" / "report.html").read_text()
   assert "<b>x" not in text and "<i>" not in text and "&lt;b&gt;x" in text
   assert (tmp_path / "out" / "tables" / "a_b_i_results.csv").exists()
@@ -274,5 +275,5 @@ def test_devices_that_differ_are_noted(folder, tmp_path):
   made = json.loads((tmp_path / "b" / "config.json").read_text())
   made["device"]["kind"] = "H200"
   (tmp_path / "b" / "config.json").write_text(json.dumps(made))
-  notes = page.write(runs.find([str(tmp_path)]), str(tmp_path / "out"))
+  notes = page.write(finished.find([str(tmp_path)]), str(tmp_path / "out"))
   assert len(notes) == 1 and "different devices" in notes[0]

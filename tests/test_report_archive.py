@@ -10,9 +10,9 @@ import tarfile
 import pytest
 
 from dynsel_jax import options
-from dynsel_jax.report import archive, page, runs
+from dynsel_jax.report import archive, page
+from dynsel_jax.runs import finished
 from tests.support import ROOT, run_folders
-
 
 
 @pytest.fixture(scope="module")
@@ -85,15 +85,15 @@ def test_an_archive_of_one_run_does_not_hold_itself(sweep, tmp_path):
   archive.pack(str(run), str(out))
   assert out.read_bytes() == first and "config.json" in _members(out)
   with archive.unpacked([str(out)]) as folders:
-    assert [found.path.name for found in runs.find(folders)] == ["a"]
+    assert [found.path.name for found in finished.find(folders)] == ["a"]
 
 
 def test_a_report_on_an_archive_is_that_on_its_folder(sweep, tmp_path):
   packed = tmp_path / "digits.tar.xz"
   archive.pack(str(sweep), str(packed))
-  page.write(runs.find([str(sweep)]), str(tmp_path / "one"), lost=runs.lost([str(sweep)]))
+  page.write(finished.find([str(sweep)]), str(tmp_path / "one"), lost=finished.lost([str(sweep)]))
   with archive.unpacked([str(packed)]) as folders:
-    page.write(runs.find(folders), str(tmp_path / "other"), lost=runs.lost(folders))
+    page.write(finished.find(folders), str(tmp_path / "other"), lost=finished.lost(folders))
   assert not pathlib.Path(folders[0]).exists()
   one, other = (sorted(p for p in (tmp_path / name).rglob("*") if p.is_file()) for name in ("one", "other"))
   assert len(one) > 10 and [p.name for p in one] == [p.name for p in other]
@@ -162,7 +162,7 @@ def test_an_archive_with_a_name_twice_or_without_a_run_is_refused_by_its_own_nam
   alien = _archive(tmp_path / "alien.tar.xz", **{"run/config.json": b"{}"})
   for path, line in ((empty, "contains no run"), (alien, "dynsel_jax wrote none of the config.json files")):
     with pytest.raises(options.UserError) as refused, archive.unpacked([path]) as folders:
-      runs.find(folders)
+      finished.find(folders)
     assert f"workdir={path}" in str(refused.value) and line in str(refused.value)
   below = _archive(tmp_path / "below.tar.xz", **{"run": b"x", "run/config.json": b"{}"})
   with pytest.raises(options.UserError, match="below.tar.xz cannot be unpacked"):

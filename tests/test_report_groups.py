@@ -5,12 +5,13 @@ import json
 import numpy as np
 import pytest
 
-from dynsel_jax.report import groups, page, plots, runs, tables, targets
+from dynsel_jax.report import groups, page, plots, tables, targets
+from dynsel_jax.runs import finished
 from tests.support import run_folders
 
 
 def _groups(root):
-  members, notes = groups.collect(runs.find([str(root)]))
+  members, notes = groups.collect(finished.find([str(root)]))
   return {group.label: group for group in members}, notes
 
 
@@ -76,7 +77,7 @@ def test_two_folders_of_images_are_two_data_sets(tmp_path):
     made = json.loads((path / "config.json").read_text())
     made["config"]["dataset"]["data_dir"] = name
     (path / "config.json").write_text(json.dumps(made))
-  members, notes = groups.collect(runs.find([str(tmp_path)]))
+  members, notes = groups.collect(finished.find([str(tmp_path)]))
   assert [group.dataset for group in members] == ["folder cats", "folder dogs"] and not notes
 
 
@@ -96,7 +97,7 @@ def test_a_group_with_fewer_seeds_and_a_cell_that_failed_are_named(tmp_path):
   failed.mkdir()
   (failed / "error.txt").write_text("Traceback\nUserError: keep_fraction=2 is too large\n")
   folders = [str(tmp_path)]
-  notes = page.write(runs.find(folders), str(tmp_path / "out"), lost=runs.lost(folders))
+  notes = page.write(finished.find(folders), str(tmp_path / "out"), lost=finished.lost(folders))
   assert notes == [
     "Left out: random-seed1: failed (UserError: keep_fraction=2 is too large).",
     "Fewer seeds on digits: random (1 of 2).",
@@ -120,7 +121,7 @@ def test_usage_says_over_how_many_runs_it_is(tmp_path):
 def test_a_picture_that_is_not_drawn_is_listed_with_the_reason(tmp_path):
   run_folders.write(tmp_path / "random-seed0", "random", 0)
   (tmp_path / "random-seed0" / "usage.npz").unlink()
-  page.write(runs.find([str(tmp_path)]), str(tmp_path / "out"))
+  page.write(finished.find([str(tmp_path)]), str(tmp_path / "out"))
   text = (tmp_path / "out" / "report.md").read_text()
   assert "Not drawn: no run has a readable usage.npz." in text
   assert "Not drawn: the class sizes are unknown" in text  # random never trains on everything

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from dynsel_jax import options
-from dynsel_jax.report import groups, page, plots, runs, tables, targets
+from dynsel_jax.metric import ACCURACY
+from dynsel_jax.report import groups, page, plots, tables, targets
+from dynsel_jax.runs import finished
 from tests.support import run_folders
 
 ERRORS = {  # mean squared error by method and seed
@@ -28,7 +30,7 @@ def regression(tmp_path_factory):
 
 
 def _groups(root):
-  return groups.collect(runs.find([str(root)]))[0]
+  return groups.collect(finished.find([str(root)]))[0]
 
 
 def _edit(path, change):
@@ -36,7 +38,7 @@ def _edit(path, change):
 
 
 def test_the_page_about_a_regression_says_its_metric_and_direction_and_never_accuracy(regression, tmp_path):
-  page.write(runs.find([str(regression)]), str(tmp_path))
+  page.write(finished.find([str(regression)]), str(tmp_path))
   files = [path for path in tmp_path.rglob("*") if path.suffix in (".md", ".html", ".csv", ".svg")]
   assert len(files) > 12
   for path in files:
@@ -53,14 +55,18 @@ def test_the_page_about_a_regression_says_its_metric_and_direction_and_never_acc
 
 
 def test_where_smaller_is_better_the_best_is_the_smallest(regression, tmp_path):
-  for run in runs.find([str(regression)]):
-    values = [runs.value(line) for line in run.metrics]
+  for run in finished.find([str(regression)]):
+    values = [finished.value(line) for line in run.metrics]
     assert (
-      runs.best(run) == min(values) <= runs.final(run) == values[-1] == ERRORS[run.config["selector"]["name"]][run.seed]
+      finished.best(run)
+      == min(values)
+      <= finished.final(run)
+      == values[-1]
+      == ERRORS[run.config["selector"]["name"]][run.seed]
     )
-  run = runs.find([str(regression / "rrd-seed0")])[0]
+  run = finished.find([str(regression / "rrd-seed0")])[0]
   lacking = {name: number for name, number in run.summary.items() if name != "best_metric"}
-  assert runs.best(run._replace(summary=lacking)) == runs.best(run)  # from the epochs
+  assert finished.best(run._replace(summary=lacking)) == finished.best(run)  # from the epochs
 
 
 def test_where_smaller_is_better_a_target_is_reached_from_above(regression):
@@ -98,14 +104,14 @@ def test_fronts_and_curves_follow_the_direction(regression):
   )  # random costs the same, full more, and both have larger errors
   assert axes.get_ylabel() == "final test mean squared error"
   low, high = figures["curves"].axes[0].get_ylim()
-  points = [runs.value(line) for group in members for run in group.runs for line in run.metrics]
+  points = [finished.value(line) for group in members for run in group.runs for line in run.metrics]
   assert low < min(points) and high < max(points)  # the first epochs are the ones cut off
 
 
 def test_a_run_that_diverged_is_reported(tmp_path):
   for method, final in (("full", 0.05), ("random", math.nan)):
     run_folders.write(tmp_path / method, method, final=final, task=run_folders.REGRESSION)
-  found = runs.find([str(tmp_path)])
+  found = finished.find([str(tmp_path)])
   page.write(found, str(tmp_path / "out"))
   text = (tmp_path / "out" / "report.md").read_text()
   assert "| random | 1 | - |" in text and "The best mean is that of full." in text
@@ -118,7 +124,7 @@ def test_a_run_that_diverged_is_reported(tmp_path):
 def test_runs_of_one_data_set_with_different_metrics_share_no_table(regression, tmp_path):
   for method in ("full", "random"):
     run_folders.write(tmp_path / "runs" / f"{method}-seed0", method, 0, task=run_folders.CLASSIFICATION)
-  found = runs.find([str(regression), str(tmp_path / "runs")])
+  found = finished.find([str(regression), str(tmp_path / "runs")])
   page.write(found, str(tmp_path / "out"))
   text = (tmp_path / "out" / "report.md").read_text()
   for words in ("classification, accuracy, %, larger", "regression, mean squared error, no unit, smaller"):
@@ -137,11 +143,11 @@ def test_runs_of_one_data_set_with_different_metrics_share_no_table(regression, 
 
 def test_a_target_is_in_the_unit_of_the_metric(regression, tmp_path):
   run_folders.write(tmp_path / "run", task=run_folders.CLASSIFICATION)
-  found = runs.find([str(tmp_path)])
+  found = finished.find([str(tmp_path)])
   targets.check_target(0.95, found)
   with pytest.raises(options.UserError, match=r"target=95.* must lie in \(0, 1\]"):
     targets.check_target(95.0, found)
-  of_regression = runs.find([str(regression)])
+  of_regression = finished.find([str(regression)])
   targets.check_target(95.0, of_regression)
   with pytest.raises(options.UserError, match="target=nan must be finite"):
     targets.check_target(math.nan, of_regression)
@@ -152,12 +158,12 @@ def test_a_classifier_is_reported_alike_with_a_task_and_without(tmp_path):
   for version, task in (("old", None), ("new", run_folders.CLASSIFICATION)):
     for method, seed in (("full", 0), ("random", 0), ("random", 1)):
       run_folders.write(tmp_path / version / f"{method}-seed{seed}", method, seed, final=0.91 + 0.01 * seed, task=task)
-    found[version] = runs.find([str(tmp_path / version)])
-  assert {(run.task, run.metric) for run in (*found["old"], *found["new"])} == {("classification", runs.ACCURACY)}
+    found[version] = finished.find([str(tmp_path / version)])
+  assert {(run.task, run.metric) for run in (*found["old"], *found["new"])} == {("classification", ACCURACY)}
   for old, new in zip(found["old"], found["new"], strict=True):
     assert "metric" not in json.loads((old.path / "metrics.jsonl").read_text().splitlines()[0])
-    assert (runs.final(old), runs.best(old)) == (runs.final(new), runs.best(new))
-    assert runs.best(old) == max(map(runs.value, old.metrics))
+    assert (finished.final(old), finished.best(old)) == (finished.final(new), finished.best(new))
+    assert finished.best(old) == max(map(finished.value, old.metrics))
   old, new = ([t.csv() for t in tables.all_tables(groups.collect(found[v])[0], 0.9)] for v in ("old", "new"))
   assert old == new and "accuracy" in old[0]
 
@@ -171,7 +177,7 @@ def test_runs_of_two_versions_may_lie_side_by_side(tmp_path):
     return made
 
   _edit(tmp_path / "new-seed0" / "config.json", nested)
-  notes = page.write(runs.find([str(tmp_path)]), str(tmp_path / "out"))
+  notes = page.write(finished.find([str(tmp_path)]), str(tmp_path / "out"))
   assert not notes
   assert len(_groups(tmp_path)) == 2 and (tmp_path / "out" / "tables" / "digits_results.csv").exists()
 
@@ -189,15 +195,15 @@ def test_a_config_with_a_task_that_cannot_be_read_is_left_out(task, tmp_path):
   run_folders.write(tmp_path / "good")
   run_folders.write(tmp_path / "bad")
   _edit(tmp_path / "bad" / "config.json", lambda made: made | {"task": task})
-  assert [run.path.name for run in runs.find([str(tmp_path)])] == ["good"]
-  assert runs.lost([str(tmp_path)]) == ["bad: config.json was not written by dynsel_jax"]
+  assert [run.path.name for run in finished.find([str(tmp_path)])] == ["good"]
+  assert finished.lost([str(tmp_path)]) == ["bad: config.json was not written by dynsel_jax"]
 
 
 def test_a_summary_without_the_metric_is_that_of_an_unfinished_run(tmp_path):
   run_folders.write(tmp_path / "run", task=run_folders.REGRESSION)
   (tmp_path / "run" / "summary.json").write_text('{"epochs": 4}')
-  (run,) = runs.find([str(tmp_path)])
+  (run,) = finished.find([str(tmp_path)])
   assert run.summary is None
   assert run.missing[0] == "summary.json: no final_metric and no final_test_mean_squared_error"
   with pytest.raises(ValueError, match="is not finished"):
-    runs.final(run)
+    finished.final(run)

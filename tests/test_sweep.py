@@ -15,7 +15,6 @@ import pytest
 from configs.sweeps import base
 from dynsel_jax import data, options
 from dynsel_jax.report import groups, tables
-from dynsel_jax.report import runs as found_runs
 from dynsel_jax.training import lock, loop
 from experiments import sweep
 from experiments.sweeps import workers

@@ -6,14 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from dynsel_jax.selectors.class_balanced import class_balanced, class_shares
+from dynsel_jax.selectors.noise_guarded import noise_guarded
+from dynsel_jax.selectors.rescaled import rescaled
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynsel_jax.options import UserError
 from dynsel_jax.selectors import memory, ranking
-from dynsel_jax.selectors.class_balanced import class_balanced, class_shares
-from dynsel_jax.selectors.noise_guarded import noise_guarded
-from dynsel_jax.selectors.rescaled import rescaled
 from dynsel_jax.types import SampleTable, Selection, Selector
 from tests.support import simulation
 from tests.support.simulation import NUM_CLASSES, NUM_SAMPLES

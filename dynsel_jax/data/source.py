@@ -68,7 +68,7 @@ class Source(NamedTuple):
   @property
   def noisy(self) -> np.ndarray | None:
     """Which training labels are wrong, `[N]` bool; None without label noise."""
-    return None if self.true_labels is None else self.labels != self.true_labels
+    return None if self.true_labels is None else np.asarray(self.labels != self.true_labels)
 
 
 def num_samples(dataset: Mapping[str, Any]) -> int:

@@ -1,4 +1,4 @@
-"""Data sets by name: `digits`, `diabetes`, folders of images, sets of TensorFlow Datasets, or a user's own. Host-side."""
+"""Data sets by name: `digits`, `diabetes`, folders of images, TensorFlow Datasets, or a user's own. Host-side."""
 
 import pathlib
 from collections.abc import Callable
@@ -75,8 +75,8 @@ def _digits() -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], tuple[str, ...]
   return splits, tuple(map(str, raw.target_names))
 
 
-def _diabetes() -> dict[str, dict[str, np.ndarray]]:
-  """Returns scikit-learn's diabetes set, inputs and targets standardised by the training rows; every fifth is a test row."""
+def _diabetes() -> dict[str, Any]:
+  """Returns scikit-learn's diabetes set, standardised by its training rows; every fifth row is a test row."""
   from sklearn.datasets import load_diabetes
 
   inputs, targets = load_diabetes(return_X_y=True, scaled=False)

@@ -65,7 +65,7 @@ class Clip:
     images.check("clip", source)
     projection = self._weights.take("visual_projection.weight", (self._projected, self._sizes.width)).T
     params = {"tower": vit_weights.clip_tower(self._weights, self._sizes, self._side), "projection": projection}
-    return images.encode("clip", encoder(self._sizes, self._side), params, source.train.inputs, self._batch_size)
+    return images.encode("clip", encoder(self._sizes, self._side), params, source.train["inputs"], self._batch_size)
 
 
 def clip(*, path: str = "", batch_size: int = 64) -> Clip:

@@ -133,7 +133,7 @@ class EfficientNet:
       UserError: the samples are no images.
     """
     images.check("efficientnet", source)
-    return images.encode("efficientnet", encoder, self._params, source.train.inputs, self._batch_size)
+    return images.encode("efficientnet", encoder, self._params, source.train["inputs"], self._batch_size)
 
 
 def _read(path: pathlib.Path) -> dict[str, np.ndarray]:

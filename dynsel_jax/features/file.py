@@ -35,7 +35,7 @@ class File:
       UserError: the file is no array file, has no such array, or not one row for each sample, or a value is not finite.
     """
     features = self._read()
-    num_samples = len(source.train.labels)
+    num_samples = source.num_samples
     if features.ndim != 2 or features.shape[0] != num_samples:
       raise options.UserError(
         f"features.path={self._path} has shape {features.shape}, not a row for each of {num_samples} training samples"

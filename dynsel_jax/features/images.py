@@ -20,7 +20,7 @@ __all__ = ["check", "encode", "fit"]
 
 def check(name: str, source: Source) -> None:
   """Raises `UserError` unless the samples are images of 1 or 3 channels, which the feature space `name` needs."""
-  shape = source.train.inputs.shape
+  shape = source.train["inputs"].shape
   if len(shape) != 4 or shape[-1] not in (1, 3):
     raise options.UserError(
       f"features={name} needs images of 1 or 3 channels; a sample of dataset={source.name!r} has shape {shape[1:]}"

@@ -31,9 +31,9 @@ class Pixels:
     """
     if source.text is not None:
       raise options.UserError(f"features.name=pixels is for images, dataset.name={source.name} is of texts")
-    if not isinstance(source.train.inputs, np.ndarray):
+    if not isinstance(source.train["inputs"], np.ndarray):
       raise options.UserError("features.name=pixels needs all images in memory, and this set is streamed")
-    rows = source.train.inputs.reshape(len(source.train.labels), -1).astype(np.float32) / 255.0
+    rows = source.train["inputs"].reshape(source.num_samples, -1).astype(np.float32) / 255.0
     deviation = rows.std(axis=0)
     rows = (rows - rows.mean(axis=0)) / np.where(deviation > 0, deviation, 1.0)
     components = min(self._components, *rows.shape)

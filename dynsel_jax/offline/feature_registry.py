@@ -1,4 +1,4 @@
-"""The feature spaces that a config can name: those of `features`, and `backbone`, which may train a model. Host-side."""
+"""The feature spaces of a config: those of the room `features`, and `backbone`, which may train a model. Host-side."""
 
 import functools
 from typing import Any

@@ -135,7 +135,7 @@ def _of_features(
     "d2": lambda: order_column(d2.d2(features, importance, num_samples), num_samples),  # type: ignore[arg-type]
     "herding": lambda: order_column(greedy.herding(jnp.asarray(features), num_samples), num_samples),
     "k_center": lambda: order_column(greedy.k_center(jnp.asarray(features), num_samples, first), num_samples),
-    "moderate": lambda: geometry.distance_to_class_median(features, source.labels),
+    "moderate": lambda: geometry.distance_to_class_median(features, source.train["labels"]),
     "prototypes": lambda: geometry.distance_to_prototype(prototype_key, features, source.num_classes),
   }
   return {name: makers[name]() for name in sorted(scores)}

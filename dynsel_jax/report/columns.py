@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from dynsel_jax.report.groups import Difference, Group, Spread
-from dynsel_jax.report.runs import Metric
+from dynsel_jax.runs.finished import Metric
 
 __all__ = [
   "METHOD",

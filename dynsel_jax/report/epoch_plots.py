@@ -12,9 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from dynsel_jax.report import runs, theme
+from dynsel_jax.report import theme
 from dynsel_jax.report.groups import Group, reference
-from dynsel_jax.report.runs import Metric, Run
+from dynsel_jax.runs import finished
+from dynsel_jax.runs.finished import Metric, Run
 
 __all__ = ["coverage", "curves", "factors", "noise", "records"]
 
@@ -68,7 +69,7 @@ def curves(groups: Sequence[Group]) -> Figure:
 
   def value(run: Run, line: Line) -> float:
     del run
-    return metric.scale * runs.value(line)
+    return metric.scale * finished.value(line)
 
   drawn = []
   for group, axes in panels:
@@ -100,7 +101,7 @@ def coverage(groups: Sequence[Group]) -> Figure:
   figure, panels = theme.panels(groups)
   for group, axes in panels:
     _draw(axes, group, _field("realised_keep_fraction", 100), theme.BLUE)
-    _draw(axes, group, lambda run, line: 100 * line["unique_seen"] / runs.num_samples(run), theme.ORANGE, "--")
+    _draw(axes, group, lambda run, line: 100 * line["unique_seen"] / finished.num_samples(run), theme.ORANGE, "--")
     if group.keep_fraction is not None:
       axes.axhline(100 * group.keep_fraction, color="black", lw=0.8, ls=":")
   figure.axes[0].set_ylim(0, 105)

@@ -15,8 +15,8 @@ import numpy as np
 from scipy import stats
 
 from dynsel_jax import options
-from dynsel_jax.report import runs as runs_lib
-from dynsel_jax.report.runs import Metric, Run
+from dynsel_jax.runs import finished
+from dynsel_jax.runs.finished import Metric, Run
 
 __all__ = [
   "Difference",
@@ -45,7 +45,7 @@ _IGNORED = (
   "selector.name",  # part of the method's name
 )
 _LENGTH = ("epochs", "match_steps")  # fields in which a group and its reference may differ
-_METHOD_SECTIONS = ("selector", "wrappers", "scores", *runs_lib.OFFLINE)  # the rest of the config is the recipe
+_METHOD_SECTIONS = ("selector", "wrappers", "scores", *finished.OFFLINE)  # the rest of the config is the recipe
 
 
 class Spread(NamedTuple):
@@ -231,7 +231,7 @@ def _offline(members: Sequence[Run]) -> Callable[[Run], float]:
   """
 
   def keys(run: Run) -> dict[str, tuple[Any, ...]]:
-    settings = {name: json.dumps(run.config.get(name), sort_keys=True) for name in (*runs_lib.OFFLINE, "model")}
+    settings = {name: json.dumps(run.config.get(name), sort_keys=True) for name in (*finished.OFFLINE, "model")}
     space = settings["features"]
     trained = run.task + settings["model"] if '"backbone"' in space else ""  # features of the trained model itself
     method = _method(run) if space == "null" else ""
@@ -308,4 +308,4 @@ def difference(group: Group, other: Group, value: Callable[[Run], float]) -> Dif
 
 def work_seconds(group: Group, run: Run) -> float:
   """Returns a run's seconds with the whole offline stage, without loading and compiling."""
-  return runs_lib.seconds_without_offline(summary(run)["seconds"]) + group.offline_seconds
+  return finished.seconds_without_offline(summary(run)["seconds"]) + group.offline_seconds

@@ -14,7 +14,7 @@ from dynsel_jax.report import groups as groups_lib
 from dynsel_jax.report import plots, tables
 from dynsel_jax.report.columns import Table
 from dynsel_jax.report.groups import Group
-from dynsel_jax.report.runs import Run
+from dynsel_jax.runs.finished import Run
 
 __all__ = ["write"]
 
@@ -126,11 +126,11 @@ def write(found: Sequence[Run], out: str, target: float | None = None, lost: Seq
   """Writes the report on the runs `found` to the folder `out`: `report.md`, `report.html`, `tables/` and `plots/`.
 
   Args:
-    found: the runs, as `runs.find` returns them.
+    found: the runs, as `finished.find` returns them.
     out: the folder; it is made if it does not exist, and files in it are replaced.
     target: the value of the metric, in the unit in which it is stored, whose cost is reported; `targets.target_of`
       describes the default.
-    lost: further descriptions of what was left out, as `runs.lost` returns them.
+    lost: further descriptions of what was left out, as `finished.lost` returns them.
 
   Returns:
     Notes for the reader on what was left out and why.

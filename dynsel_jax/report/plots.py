@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from dynsel_jax.report import epoch_plots, runs, theme
+from dynsel_jax.report import epoch_plots, theme
 from dynsel_jax.report.groups import Group, recipe, spread, summary, work_seconds
-from dynsel_jax.report.runs import OFFLINE, Run
 from dynsel_jax.report.tables import kept_by_class
+from dynsel_jax.runs import finished
+from dynsel_jax.runs.finished import OFFLINE, Run
 
 __all__ = ["all_plots"]
 
@@ -73,11 +74,11 @@ def _pareto(groups: Sequence[Group], cost: Callable[[Group, Run], float], words:
     The figure, or the reason why it is not drawn.
   """
   metric = groups[0].metric
-  groups = [group for group in groups if math.isfinite(spread(map(runs.final, group.runs)).mean)]
+  groups = [group for group in groups if math.isfinite(spread(map(finished.final, group.runs)).mean)]
   if not groups:
     return f"no group has a finite {metric.words}"
   figure, axes = theme.figure(max(3.2, 0.19 * len(groups) + 0.8))
-  gains = [spread(metric.scale * runs.final(run) for run in group.runs) for group in groups]
+  gains = [spread(metric.scale * finished.final(run) for run in group.runs) for group in groups]
   costs = [spread(cost(group, run) for run in group.runs) for group in groups]
   sign = 1 if metric.larger_is_better else -1
   front: list[int] = []

@@ -8,10 +8,11 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from dynsel_jax.report import columns, runs, targets
+from dynsel_jax.report import columns, targets
 from dynsel_jax.report.columns import METHOD, Column, Row, Table
 from dynsel_jax.report.groups import Group, by_metric, difference, realised, reference, spread, summary, work_seconds
-from dynsel_jax.report.runs import Metric, Run
+from dynsel_jax.runs import finished
+from dynsel_jax.runs.finished import Metric, Run
 
 __all__ = ["all_tables", "gini", "kept_by_class", "phases", "results", "runs_tables", "usage"]
 
@@ -28,11 +29,11 @@ def results(groups: Sequence[Group]) -> Table:
   rows = []
   for group in groups:
     row: Row = {**columns.row_of(group), "metric": metric.name}
-    columns.put(row, "metric", spread(map(runs.final, group.runs)))
-    columns.put(row, "best_metric", spread(map(runs.best, group.runs)))
+    columns.put(row, "metric", spread(map(finished.final, group.runs)))
+    columns.put(row, "best_metric", spread(map(finished.best, group.runs)))
     for method in ("full", "random"):
       if group.method != "full" and (other := reference(group, groups, method)) is not None:
-        columns.put(row, f"less_{method}", difference(group, other, runs.final))
+        columns.put(row, f"less_{method}", difference(group, other, finished.final))
         if method == "random" and other.keep_fraction != group.keep_fraction:
           row["less_random_kept"] = f", random at {100 * realised(other):.0f} %"
     row["nominal_keep_fraction"] = group.keep_fraction
@@ -184,7 +185,7 @@ def runs_tables(found: Iterable[Run]) -> list[Table]:
         "seed": run.seed,
         "epochs": len(run.metrics),
         "metric": metric.name,
-        "value": runs.value(run.metrics[-1]) if run.metrics else None,
+        "value": finished.value(run.metrics[-1]) if run.metrics else None,
         "device": f"{run.made['device']['count']} x {run.made['device']['kind']}" if "device" in run.made else "-",
         "missing": ", ".join(run.missing) or "-",
       }

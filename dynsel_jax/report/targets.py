@@ -4,10 +4,11 @@ import math
 from collections.abc import Sequence
 
 from dynsel_jax import options
-from dynsel_jax.report import columns, runs
+from dynsel_jax.report import columns
 from dynsel_jax.report.columns import METHOD, Column, Row, Table
 from dynsel_jax.report.groups import Group, by_metric, reference, spread, work_seconds
-from dynsel_jax.report.runs import Metric, Run
+from dynsel_jax.runs import finished
+from dynsel_jax.runs.finished import Metric, Run
 
 __all__ = ["check_target", "table", "target_of", "to_target"]
 
@@ -48,7 +49,7 @@ def target_of(group: Group, groups: Sequence[Group], target: float | None) -> fl
     return target
   whole = group if group.method == "full" else reference(group, groups, "full")
   alike = [whole] if whole else [other for other in groups if other.shared == group.shared]
-  means = (spread(map(runs.final, other.runs)).mean for other in alike)
+  means = (spread(map(finished.final, other.runs)).mean for other in alike)
   return _one_percent_worse(group.metric.best(means), group.metric)
 
 
@@ -58,7 +59,7 @@ def to_target(group: Group, run: Run, target: float) -> tuple[float, float, floa
   The metric is measured at the end of each epoch. Seconds are those of `groups.work_seconds`.
   """
   for line in run.metrics:
-    if run.metric.reaches(runs.value(line), target):
+    if run.metric.reaches(finished.value(line), target):
       spent = work_seconds(group, run._replace(summary=line))
       return float(line["epoch"]), float(line["backward_visits"]), spent
   return None

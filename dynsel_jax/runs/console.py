@@ -6,7 +6,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from dynsel_jax.tasks import Metric
+from dynsel_jax.metric import Metric
 
 __all__ = ["Console", "closing_lines"]
 
@@ -46,7 +46,7 @@ class Console:
     """Shows a finished epoch, given its line of `metrics.jsonl`."""
     self._words = {
       "loss": f"loss {metrics['train_loss']:.4f}",
-      "metric": f"{_words(self._metric)} {self._metric.show(metrics['metric'])}",
+      "metric": f"{self._metric.words} {self._metric.show(metrics['metric'])}",
       "kept": f"kept {metrics['realised_keep_fraction']:.1%}",
     }
     if self._bar is not None:
@@ -72,10 +72,6 @@ class Console:
       self._bar.close()
 
 
-def _words(metric: Metric) -> str:
-  return metric.name.replace("_", " ")
-
-
 def closing_lines(summary: dict[str, Any], metric: Metric, workdir: str) -> str:
   """Returns the closing summary of a run in a few lines."""
   seconds = summary["seconds"]
@@ -83,10 +79,10 @@ def closing_lines(summary: dict[str, Any], metric: Metric, workdir: str) -> str:
   best = f"best {metric.show(summary['best_metric'])}"
   if (validation := summary.get(f"best_validation_{metric.name}")) is not None:
     selected = summary[f"test_{metric.name}_at_best_validation"]
-    best += f", {metric.show(selected)} at the best validation {_words(metric)} {metric.show(validation)}"
+    best += f", {metric.show(selected)} at the best validation {metric.words} {metric.show(validation)}"
   return "\n".join(
     [
-      f"{f'test {_words(metric)}':15} {metric.show(summary['final_metric'])} ({best})",
+      f"{f'test {metric.words}':15} {metric.show(summary['final_metric'])} ({best})",
       f"visits          {summary['backward_visits']:,} backward, {summary['forward_visits']:,} forward"
       f" in {summary['steps']:,} steps, {summary['epochs']} epochs",
       f"kept            {summary['realised_keep_fraction']:.1%} of the training set per epoch on average",

@@ -18,7 +18,7 @@ class NonFiniteError(ArithmeticError):
 
 @contextlib.contextmanager
 def stop_requests() -> Iterator[Callable[[], str]]:
-  """Yields a function that names the signal that asked to stop, or returns ""; a second signal acts as it always does."""
+  """Yields a function that returns the name of the signal that asked to stop, or ""; a second signal acts as usual."""
   asked: list[str] = []
   before: dict[int, Any] = {}
 

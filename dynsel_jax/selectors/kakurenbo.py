@@ -58,8 +58,8 @@ def kakurenbo(
 ) -> Selector:
   """Hides at most a fraction F of the samples, and multiplies the learning rate by 1 / (1 - F).
 
-  The rate follows the fraction that may be hidden, not the one that is, as in the authors' code. A non-finite loss counts
-  as the lowest. All samples are trained on until each has been seen once.
+  The rate follows the fraction that may be hidden, not the one that is, as in the authors' code. A non-finite loss
+  counts as the lowest. All samples are trained on until each has been seen once.
 
   Args:
     table: the training set, N samples.

@@ -23,8 +23,8 @@ COLUMN = "irreducible_loss"
 def rho_loss(table: SampleTable, epochs: int, *, batch_fraction: float = 0.125) -> Selector:
   """Trains on the b samples of each meta-batch with the largest reducible loss.
 
-  A non-finite reducible loss counts as the smallest; the log counts the non-finite irreducible ones. The paper trains on
-  32 of 320 samples.
+  A non-finite reducible loss counts as the smallest; the log counts the non-finite irreducible ones. The paper trains
+  on 32 of 320 samples.
 
   Args:
     table: the training set, N samples, with the column "irreducible_loss" in nats.

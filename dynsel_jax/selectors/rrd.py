@@ -100,8 +100,8 @@ def rrd(
     slope: k, per epoch; 0 stands for 10 / T, which is the paper's 0.05 at T = 200 and keeps the shape of the curve.
     penalty: lambda, at least 0.
     refinement: rho, in [0, 1]; epochs t > (1 - rho) T, counted from 1, take the full data.
-    class_balanced: False keeps the floor(p N) best of the whole training set, as in the paper's Algorithm 1, and reads no
-      labels.
+    class_balanced: False keeps the floor(p N) best of the whole training set, as in the paper's Algorithm 1, and reads
+      no labels.
     representativeness: whether the score includes Rep.
     diversity: whether the score includes Div.
 

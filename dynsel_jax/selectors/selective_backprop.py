@@ -22,7 +22,7 @@ __all__ = ["selective_backprop"]
 
 
 def selective_backprop(table: SampleTable, epochs: int, *, batch_fraction: float = 0.5) -> Selector:
-  """Draws b of the B samples of each meta-batch without replacement, with a probability that grows with the loss's rank.
+  """Draws b of the B samples of each meta-batch without replacement, favouring losses of a high rank.
 
   Of n valid samples the one with the r-th smallest loss has the sampling weight ((r - 1/2) / n)^(B / b - 1). A
   non-finite loss ranks as the smallest and is drawn only when no other is left.

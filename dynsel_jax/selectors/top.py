@@ -2,7 +2,7 @@
 
 With the column `el2n` or `grand` it is that of Paul et al., arXiv 2107.07075, with `forgetting` that of Toneva et al.,
 arXiv 1812.05159, with `moso`, class-balanced, that of Tan et al., arXiv 2310.14664, with `tdds` that of Zhang et al.,
-arXiv 2311.13613. An order of picks (`herding`, `k_center`, `d2`) is a column too, with the highest value for the first pick.
+arXiv 2311.13613. An order of picks (`herding`, `k_center`, `d2`) is a column too, highest for the first pick.
 
 `N` is the number of training samples.
 """

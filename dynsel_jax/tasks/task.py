@@ -10,24 +10,9 @@ import numpy as np
 from jax import Array
 
 from dynsel_jax.data.gather import Batch, View
+from dynsel_jax.metric import Metric
 
 __all__ = ["Batch", "InputsFn", "LossesFn", "Metric", "MetricsFn", "ObjectiveFn", "RowsFn", "SummarizeFn", "Task"]
-
-
-class Metric(NamedTuple):
-  """The headline metric of a task."""
-
-  name: str  # for example "accuracy"
-  unit: str = ""  # "%" for a fraction in [0, 1], which is shown times 100; for example "nats"
-  larger_is_better: bool = True
-
-  def better(self, one: float, other: float) -> bool:
-    """Whether the value `one` is better than `other`."""
-    return one > other if self.larger_is_better else one < other
-
-  def show(self, value: float) -> str:
-    """Returns a value for people, with its unit."""
-    return f"{value:.2%}" if self.unit == "%" else f"{value:.4f} {self.unit}".rstrip()
 
 
 InputsFn = View  # (key or None, index [b], batch) -> batch; see `Task.inputs`
@@ -46,7 +31,7 @@ class ObjectiveFn(Protocol):
 
 
 class MetricsFn(Protocol):
-  """Returns `{name: (sum, count)}` over the rows with `valid` `[b] bool`; a set's metric is sum / count over all rows."""
+  """Returns `{name: (sum, count)}` over the rows that are `valid` `[b] bool`; a metric of a set is sum / count."""
 
   def __call__(self, outputs: Any, batch: Batch, valid: Array) -> dict[str, tuple[Array, Array]]: ...
 
@@ -60,7 +45,7 @@ class RowsFn(Protocol):
 class SummarizeFn(Protocol):
   """Returns `{metric: value}` from the `{name: [N] float32}` of a whole set, on the host."""
 
-  def __call__(self, rows: Mapping[str, np.ndarray]) -> dict[str, float]: ...
+  def __call__(self, of_set: Mapping[str, np.ndarray]) -> dict[str, float]: ...
 
 
 class Task(NamedTuple):

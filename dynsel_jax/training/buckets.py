@@ -61,17 +61,17 @@ def _reorder(plan: Plan, source: Array) -> Plan:
   return plan._replace(indices=plan.indices[source], weights=plan.weights[source])
 
 
-def cutting(buckets: Buckets | None, inputs: Array, index: Array) -> Cut:
+def cutting(buckets: Buckets | None, dataset: Any, index: Array) -> Cut:
   """Returns the function that runs a step's model on no more tokens than its batch needs.
 
   Args:
     buckets: None where all inputs are of one length: nothing is cut.
-    inputs: `[N, L]` int32, of the whole set.
+    dataset: the whole set, with inputs `[N, L]` int32; not read where nothing is cut.
     index: `[B]` int32, the samples of the global batch, the same on every device; -1 is padding.
   """
   if buckets is None:
     return lambda function, batch: function(batch)
-  row_buckets = of_rows(buckets, inputs[jnp.maximum(index, 0)])
+  row_buckets = of_rows(buckets, dataset["inputs"][jnp.maximum(index, 0)])
   bucket = jnp.max(jnp.where(index >= 0, row_buckets, 0))
 
   def cut(function: Callable[[Batch], Any], batch: Batch) -> Any:

@@ -54,7 +54,7 @@ class Checkpoints:
     return self._manager.latest_step()
 
   def save(self, state: RunState, position: Position) -> None:
-    """Begins to save; `state` may be donated as soon as this returns. A step that is saved already is not saved again."""
+    """Begins to save; `state` may be donated as soon as this returns. A saved step is not saved again."""
     if position.steps in self._manager.all_steps():
       return
     self._manager.save(

@@ -69,8 +69,7 @@ def evaluate(
   valid = index >= 0
   if isinstance(test, Rows):
     valid &= test.readable  # an image that cannot be read counts nowhere
-  inputs = jnp.zeros(0) if recipe.buckets is None else test["inputs"]
-  cut = buckets.cutting(recipe.buckets, inputs, slots_of(jnp.int32(0), 1))
+  cut = buckets.cutting(recipe.buckets, test, slots_of(jnp.int32(0), 1))
   outputs = steps.outputs_of(recipe, state, batch, valid, cut, running=True)
   sums, rows = _measured(recipe.task, outputs, batch, valid)
   sums = jax.tree.map(jnp.add, done.sums, steps.summed(recipe, sums))

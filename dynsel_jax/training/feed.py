@@ -29,7 +29,7 @@ class Feed(Protocol):
   """Yields the `Arrays` of one step after another; close a generator that is left early."""
 
   arrays: Arrays  # for a call that takes no step
-  evaluated: Mapping[str, int]  # number of samples of each set to evaluate on, by its name: "test", "validation"
+  evaluated: dict[str, int]  # number of samples of each set to evaluate on, by its name: "test", "validation"
 
   def training(self, plan: Plan, epoch: int, first: int) -> Generator[Arrays]:
     """Yields the arrays of the epoch's steps from `first` on."""

@@ -20,7 +20,6 @@ from jax import Array
 from dynsel_jax import batching
 from dynsel_jax.data import gather
 from dynsel_jax.data.gather import Batch, Rows
-from dynsel_jax.data.source import Dataset
 from dynsel_jax.tasks import Task
 from dynsel_jax.training import buckets as buckets_lib
 from dynsel_jax.training.buckets import Buckets, Cut
@@ -72,8 +71,8 @@ class Recipe(NamedTuple):
 class Arrays(NamedTuple):
   """Arrays that no step changes. A streamed set is the `gather.Rows` of one step on one device."""
 
-  train: Dataset | Rows
-  test: Dataset | Rows
+  train: Any  # a Dataset, or Rows
+  test: Any  # likewise
   key: Array  # the run's key
 
 
@@ -96,8 +95,8 @@ def _local_signals(recipe: Recipe, outputs: Any, batch: Batch, index: Array, tra
 
 def _global_signals(recipe: Recipe, signals: Signals) -> Signals:
   """Returns the signals of the global batch, the same on every device."""
-  rows = gathered(recipe, signals._replace(epoch=None))
-  return rows._replace(epoch=signals.epoch)
+  rows = gathered(recipe, {name: value for name, value in signals._asdict().items() if name != "epoch"})
+  return Signals(**rows, epoch=signals.epoch)
 
 
 def _model_inputs(recipe: Recipe, arrays: Arrays, epoch: Array, index: Array) -> Batch:
@@ -114,10 +113,8 @@ def outputs_of(recipe: Recipe, state: TrainState, batch: Batch, valid: Array, cu
 
 
 def _cut_of_plan(recipe: Recipe, plan: Plan, arrays: Arrays, step: Array) -> Cut:
-  if recipe.buckets is None:
-    return buckets_lib.cutting(None, jnp.zeros(0), jnp.zeros(0))
   index, _ = batching.batch_of(plan, step, recipe.batch_size)  # of all devices
-  return buckets_lib.cutting(recipe.buckets, arrays.train["inputs"], index)
+  return buckets_lib.cutting(recipe.buckets, arrays.train, index)
 
 
 def _progress(recipe: Recipe, run: RunState, epoch: Array, step: Array) -> Array:
@@ -248,15 +245,14 @@ def train_thinned(recipe: Recipe, run: RunState, arrays: Arrays, epoch: Array, s
   mine = replica * rows + jnp.arange(rows, dtype=jnp.int32)
   chosen = jnp.where(thin_weights > 0, scored.index[positions], -1)
   part = arrays._replace(train=_rows_at(recipe, arrays.train, positions[mine]))
-  inputs = jnp.zeros(0) if recipe.buckets is None else arrays.train["inputs"]
-  cut = buckets_lib.cutting(recipe.buckets, inputs, chosen)
+  cut = buckets_lib.cutting(recipe.buckets, arrays.train, chosen)
   new, _, meters = _backward(recipe, run, part, epoch, step, chosen[mine], weights[mine], cut)
   trained = jnp.zeros_like(scored.trained).at[positions].set(chosen >= 0)
   forward = jnp.sum(scored.index >= 0, dtype=jnp.int32) + jnp.sum(trained, dtype=jnp.int32)
   return _record(recipe, run, new, scored._replace(trained=trained), meters, forward)
 
 
-def _rows_at(recipe: Recipe, dataset: Dataset | Rows, positions: Array) -> Dataset | Rows:
+def _rows_at(recipe: Recipe, dataset: Any, positions: Array) -> Any:
   """Returns the rows of a streamed set at `positions` of the global batch; a set on the device as it is."""
   if not isinstance(dataset, Rows):
     return dataset

@@ -11,8 +11,8 @@ import jax
 import ml_collections
 
 from dynsel_jax import cache, data, offline, options
+from dynsel_jax.metric import ACCURACY, Metric
 from dynsel_jax.runs.interruption import Interrupted
-from dynsel_jax.tasks import Metric
 
 __all__ = ["Outcome", "Task", "failure", "final_metric", "keep_programs", "make", "remembering_the_last"]
 
@@ -39,7 +39,7 @@ def final_metric(summary: Mapping[str, Any], folder: pathlib.Path) -> str:
   try:
     metric = Metric(**json.loads((folder / "config.json").read_text())["task"]["metric"])
   except (OSError, ValueError, KeyError, TypeError):
-    metric = Metric("accuracy", unit="%")  # a run of a version that had no tasks
+    metric = ACCURACY  # a run of a version that had no tasks
   return metric.show(summary.get("final_metric", summary.get("final_test_accuracy")))
 
 

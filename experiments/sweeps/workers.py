@@ -100,7 +100,9 @@ class _Worker:
     return f"{how}, as when memory runs out" if status == -signal.SIGKILL else how
 
 
-def run(waiting: Iterator[tuple[base.Cell, Task]], table: ProgressTable, stop: Callable[[], str], processes: int) -> None:
+def run(
+  waiting: Iterator[tuple[base.Cell, Task]], table: ProgressTable, stop: Callable[[], str], processes: int
+) -> None:
   """Makes the cells in so many processes, a free one taking the next.
 
   Args:
@@ -148,7 +150,7 @@ def run(waiting: Iterator[tuple[base.Cell, Task]], table: ProgressTable, stop: C
         if outcome.state == "stopped":
           stopped.append(f"{worker.cell.name}: {outcome.text}")
           reason = reason or "a signal to another process"
-  except KeytableInterrupt:  # a second signal, which does not wait for anything to be saved
+  except KeyboardInterrupt:  # a second signal, which does not wait for anything to be saved
     for worker in busy:
       worker.process.kill()
     raise Interrupted("\n".join([*stopped, "stopped"])) from None

@@ -6,7 +6,7 @@ import numpy as np
 
 from dynsel_jax.data import Source
 from dynsel_jax.factors.coverage import Firings
-from dynsel_jax.tasks import Metric
+from dynsel_jax.metric import Metric
 from dynsel_jax.training.monitors.by_class import by_class
 from dynsel_jax.training.monitors.corrupt import corrupt
 from dynsel_jax.training.monitors.coverage import coverage

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from dynsel_jax.tasks import Metric
+from dynsel_jax.metric import Metric
 from dynsel_jax.training.monitors.monitor import EpochEnd, Monitor
 
 __all__ = ["validation"]

@@ -1,6 +1,6 @@
 """Reads the folders that runs leave behind, finished or not. Host-side.
 
-`training.workdir` documents the files of a folder. A file that is missing or damaged is listed in `Run.missing`; the
+`runs.workdir` documents the files of a folder. A file that is missing or damaged is listed in `Run.missing`; the
 rest of the run is still read. Folders of earlier versions are read too: their fields appear under today's names, and a
 run without a task is a classifier measured by its accuracy.
 """
@@ -14,12 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dynsel_jax import cache, options
+from dynsel_jax.metric import ACCURACY, Metric
 
 __all__ = [
-  "ACCURACY",
   "OFFLINE",
   "UNCOUNTED",
-  "Metric",
   "Run",
   "best",
   "final",
@@ -33,41 +32,6 @@ __all__ = [
 
 OFFLINE = ("features", "factors")  # phases whose result runs share through the cache
 UNCOUNTED = ("loading", "compiling")  # phases that depend on what the machine had cached, not on the method
-
-
-class Metric(NamedTuple):
-  """The metric by which a task is judged, measured on the test set."""
-
-  name: str  # as in the field `test_<name>`, for example "accuracy"
-  unit: str  # "%" if the number is stored as a fraction in [0, 1]; "" if it has no unit
-  larger_is_better: bool
-
-  @property
-  def words(self) -> str:
-    """The name as it is written in a sentence."""
-    return self.name.replace("_", " ")
-
-  @property
-  def title(self) -> str:
-    """The name with the unit, for a table's column or a plot's axis."""
-    return f"{self.words}, {self.unit}" if self.unit else self.words
-
-  @property
-  def scale(self) -> float:
-    """The factor between the stored number and the one shown: 100 for "%", else 1."""
-    return 100.0 if self.unit == "%" else 1.0
-
-  def reaches(self, number: float, target: float) -> bool:
-    """Whether `number` is as good as `target` or better; a nan never is."""
-    return number >= target if self.larger_is_better else number <= target
-
-  def best(self, numbers: Iterable[float]) -> float:
-    """Returns the best of `numbers`, leaving out any nan; nan if none remains."""
-    known = [number for number in numbers if not math.isnan(number)]
-    return (max if self.larger_is_better else min)(known, default=math.nan)
-
-
-ACCURACY = Metric("accuracy", "%", larger_is_better=True)
 
 
 class Run(NamedTuple):
