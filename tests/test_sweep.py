@@ -15,7 +15,8 @@ import pytest
 from configs.sweeps import base
 from dynsel_jax import data, options
 from dynsel_jax.report import groups, tables
-from dynsel_jax.training import lock, loop
+from dynsel_jax.runs import lock
+from dynsel_jax.training import loop
 from experiments import sweep
 from experiments.sweeps import workers
 from tests.support import ROOT, small_runs
@@ -227,7 +228,7 @@ def _same_but_for_seconds(one, other, names):
 
 
 def _results(workdir):
-  collected, left_out = groups.collect(found_runs.find([str(workdir)]))
+  collected, left_out = groups.collect(finished.find([str(workdir)]))
   assert not left_out
   rows = tables.results(collected).rows
   return [{name: value for name, value in row.items() if not name.startswith("seconds")} for row in rows]
