@@ -15,7 +15,7 @@ import pytest
 from configs.sweeps import base
 from dynsel_jax import data, options
 from dynsel_jax.report import groups, tables
-from dynsel_jax.runs import lock
+from dynsel_jax.runs import finished, lock
 from dynsel_jax.training import loop
 from experiments import sweep
 from experiments.sweeps import workers
