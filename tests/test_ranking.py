@@ -14,17 +14,12 @@ from scipy import stats
 from dynsel_jax.options import UserError
 from dynsel_jax.selectors import radix_select, ranking
 from dynsel_jax.types import SampleTable
+from tests.support import simulation
 
 ODD = [math.nan, math.inf, -math.inf, 0.0, -0.0, 1.0, 1.0, -1.0, 1e-45, 3.4e38, -3.4e38]
 SIZE = 24
 
 top = jax.jit(ranking.top)
-
-
-@jax.jit
-def weighted(keys, log_weight, count):
-  # A loop, as `vmap` makes of the inner `cond` a `select` of keys, which counts as a second use.
-  return jax.lax.map(lambda key: ranking.weighted_subset(key, log_weight, count), keys)
 
 
 def keys(count):
@@ -134,7 +129,7 @@ def test_uniform_subset_keeps_to_its_members(count):
 def test_weighted_draws_have_the_probabilities_of_drawing_one_after_another():
   weight, draws = np.array([1.0, 2.0, 3.0, 6.0, 0.0]), 4000
   log_weight = jnp.asarray(np.log(np.maximum(weight, 1e-30)), jnp.float32).at[4].set(-jnp.inf)
-  keep = np.asarray(weighted(keys(draws), log_weight, 2))
+  keep = np.asarray(simulation.over_keys(lambda key: ranking.weighted_subset(key, log_weight, 2), draws))
   assert not keep[:, 4].any()
   fraction = weight / weight.sum()
   expected = np.zeros(5)
@@ -145,9 +140,9 @@ def test_weighted_draws_have_the_probabilities_of_drawing_one_after_another():
 
 def test_weight_zero_is_drawn_only_when_nothing_else_is_left():
   log_weight = jnp.array([-jnp.inf, -1e30, jnp.nan, 0.0])
-  for count, certain in ((2, [1, 3]), (3, [1, 3])):
-    keep = np.asarray(weighted(keys(50), log_weight, count))
-    assert np.all(keep.sum(axis=1) == count) and keep[:, certain].all()
+  for count in (2, 3):
+    keep = simulation.over_keys(lambda key, count=count: ranking.weighted_subset(key, log_weight, count), 50)
+    assert np.all(np.asarray(keep).sum(axis=1) == count) and np.all(np.asarray(keep)[:, [1, 3]])
 
 
 def test_sanitize_counts_what_is_not_finite():

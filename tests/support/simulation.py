@@ -102,6 +102,15 @@ def compiled(selector: Selector) -> Compiled:
   )
 
 
+def over_keys(function: Callable[..., Any], draws: int, seed: int = 1) -> Any:
+  """Stacks what a function of a key returns over many keys.
+
+  A loop: `vmap` may turn the `cond` of a choice into a `select` of keys, which counts as a second use of them.
+  """
+  loop = jax.jit(lambda keys: jax.lax.map(function, keys), compiler_options=QUICK)
+  return loop(jax.random.split(jax.random.key(seed), draws))
+
+
 order = jax.jit(batching.order, compiler_options=QUICK)
 
 
