@@ -1,4 +1,4 @@
-"""InfoBatch: drops a fraction of the samples below the mean loss and raises the weight of those below it that stay.
+"""InfoBatch: drops a fraction of the samples below the mean loss, and gives the rest of them a larger weight.
 
 Qin et al., "InfoBatch: Lossless Training Speed Up by Unbiased Dynamic Data Pruning", arXiv 2303.04947, Sec. 2.
 

@@ -1,9 +1,9 @@
 """KAKURENBO: hides the samples with the lowest loss that the model predicts correctly and confidently.
 
-Nguyen et al., "KAKURENBO: Adaptively Hiding Samples in Deep Neural Network Training", arXiv 2310.10102. Of the
-candidates, the samples with the lowest losses, those with a wrong or unconfident prediction are moved back. The hidden
-samples get a forward pass after the epoch, so that every loss is of the last epoch; the learning rate grows with the
-fraction that may be hidden.
+Nguyen et al., "KAKURENBO: Adaptively Hiding Samples in Deep Neural Network Training", arXiv 2310.10102. The
+candidates are the samples with the lowest losses; those predicted wrongly or without confidence are moved back. The
+hidden samples get a forward pass after the epoch, so that every loss is from the last epoch; the learning rate grows
+with the fraction that may be hidden.
 
 The authors' CIFAR script takes the softmax over the batch rather than over the classes; here the confidence is a
 probability over the classes. The fraction of candidates falls at the same fractions of the run as theirs does at epochs
@@ -66,7 +66,7 @@ def kakurenbo(
     epochs: of the run, T.
     max_hidden_fraction: F, fraction of the samples that may be hidden at the start, in [0, 1). It is 0.8 F from 0.3 T,
       0.6 F from 0.6 T and 0.4 F from 0.8 T.
-    confidence_threshold: tau, in [0, 1]; a sample with less is not hidden.
+    confidence_threshold: tau, in [0, 1]; a sample with a lower confidence is not hidden.
 
   Raises:
     UserError: a value lies outside its range.
