@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-__all__ = ["UNREADABLE", "Arrays", "cached", "checksum", "default_directory", "digest"]
+__all__ = ["UNREADABLE", "Arrays", "cached", "checksum", "content_digest", "default_directory", "digest"]
 
 Arrays = dict[str, np.ndarray]
 
@@ -37,6 +37,14 @@ def default_directory() -> pathlib.Path:
 def digest(key: Mapping[str, Any]) -> str:
   """Returns a SHA-256 hash of `key`, a mapping that JSON can represent, in 64 hexadecimal digits."""
   return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+
+
+def content_digest(*paths: pathlib.Path) -> str:
+  """Returns a SHA-256 hash of the files' contents, in 64 hexadecimal digits; their paths do not matter."""
+  whole = hashlib.sha256()
+  for path in paths:
+    whole.update(path.read_bytes())
+  return whole.hexdigest()
 
 
 def cached(kind: str, key: Mapping[str, Any], build: Callable[[], Arrays], directory: str = "") -> Arrays:

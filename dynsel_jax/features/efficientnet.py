@@ -6,7 +6,6 @@ into the convolutions: a kernel `[k, k, in, out]` with the ending `.w` and a bia
 host-side. `B` is the batch size.
 """
 
-import hashlib
 import itertools
 import pathlib
 import zipfile
@@ -121,7 +120,7 @@ class EfficientNet:
 
   def __init__(self, path: pathlib.Path, batch_size: int):
     self._params, self._batch_size = _read(path), batch_size
-    self._content = hashlib.sha256(path.read_bytes()).hexdigest()
+    self._content = cache.content_digest(path)
 
   def settings(self) -> dict[str, Any]:
     """Returns the hash of the weights; their path does not matter."""

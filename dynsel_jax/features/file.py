@@ -4,7 +4,6 @@ A `.npy` file contains one array `[N, D]`. From an `.npz` file one array is read
 the array "scale" `[D]` if there is one, for features quantised to integers. Row i belongs to training sample i.
 """
 
-import hashlib
 import pathlib
 from typing import Any
 
@@ -26,7 +25,7 @@ class File:
 
   def settings(self) -> dict[str, Any]:
     """Returns the hash of the file, whose path does not matter, and the array's name."""
-    return {"content": hashlib.sha256(self._path.read_bytes()).hexdigest(), "key": self._key}
+    return {"content": cache.content_digest(self._path), "key": self._key}
 
   def extract(self, source: Source) -> np.ndarray:
     """Returns the features of the training set, `[N, D]` float32, in its order.
