@@ -92,7 +92,9 @@ def test_imports_inside_functions_are_of_other_libraries():
   for module, path in MODULES.items():
     tree = ast.parse(path.read_text())
     inside = [n for f in ast.walk(tree) if isinstance(f, ast.FunctionDef) for n in ast.walk(f)]
-    ours = [node for node in inside if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dynsel_jax")]
+    ours = [
+      node for node in inside if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dynsel_jax")
+    ]
     assert not ours, f"{module}, line {ours[0].lineno}"
 
 
