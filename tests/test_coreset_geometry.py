@@ -7,6 +7,7 @@ import pytest
 
 from dynsel_jax.coresets import d2, geometry, greedy
 from dynsel_jax.options import UserError
+from dynsel_jax.selectors import subsets
 from tests.support import oracles
 
 RNG = np.random.default_rng(0)
