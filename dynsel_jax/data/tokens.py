@@ -1,4 +1,4 @@
-"""From texts to token ids, with a tokenizer of Hugging Face's library `tokenizers`. Host-side."""
+"""Turns texts into token ids with a tokenizer of Hugging Face's library `tokenizers`. Host-side."""
 
 import collections
 import pathlib
@@ -14,29 +14,33 @@ from dynsel_jax.options import UserError
 __all__ = ["encode", "load", "pad_id", "padded", "words_of"]
 
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
-_VOCABULARY = 8192  # of `words_of`; what the model bert_tiny takes
+_VOCABULARY = 8192  # largest vocabulary of `words_of`, the one that the model bert_tiny takes
 
 
 def load(field: str, value: str) -> tokenizers.Tokenizer:
-  """Returns the tokenizer of a `tokenizer.json`, given the file, its folder, or a name that `weights.folder` knows.
+  """Loads a `tokenizer.json`.
+
+  Args:
+    field: the config's field that names it, for the messages.
+    value: the file, its folder, or a name that `models.weights.folder` knows.
 
   Raises:
-    UserError: there is no such file, or it is no tokenizer's.
+    UserError: the file does not exist or is not a tokenizer.
   """
   path = pathlib.Path(value)
   path = path if path.is_file() else folder(field, value) / "tokenizer.json"
   try:
     tokenizer = tokenizers.Tokenizer.from_file(str(path))
   except Exception as error:  # the library raises nothing narrower
-    raise UserError(f"{field}={path} is no tokenizer: {error}") from None
-  # Padding is done here, to one length for a whole set; words of a text are never taken for special tokens.
+    raise UserError(f"{field}={path} is not a tokenizer: {' '.join(str(error).split())}") from None
+  # `padded` pads all rows of a set to one length. A text that spells a special token does not get it.
   tokenizer.no_padding()
   tokenizer.encode_special_tokens = True
   return tokenizer
 
 
 def words_of(texts: Sequence[str]) -> tokenizers.Tokenizer:
-  """Returns a tokenizer by words whose vocabulary is the most frequent ones of `texts`, in lower case."""
+  """Builds a tokenizer of words, in lower case; its vocabulary is the most frequent words of `texts`."""
   normalizer, splitter = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
   counts = collections.Counter(
     word for text in texts for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))
@@ -50,7 +54,7 @@ def words_of(texts: Sequence[str]) -> tokenizers.Tokenizer:
 
 
 def pad_id(tokenizer: tokenizers.Tokenizer) -> int:
-  """Returns the id of a padded token.
+  """Returns the id of the padding token.
 
   Raises:
     UserError: the tokenizer has neither "[PAD]" nor "<pad>".
@@ -58,18 +62,18 @@ def pad_id(tokenizer: tokenizers.Tokenizer) -> int:
   for token in ("[PAD]", "<pad>"):
     if (number := tokenizer.token_to_id(token)) is not None:
       return number
-  raise UserError("dataset.tokenizer: its vocabulary has neither [PAD] nor <pad>")
+  raise UserError("dataset.tokenizer has neither [PAD] nor <pad> in its vocabulary, so that texts cannot be padded")
 
 
 def encode(tokenizer: tokenizers.Tokenizer, texts: Sequence[str], max_length: int) -> tuple[list[list[int]], int]:
-  """Returns the ids of each text, special tokens among them and at most `max_length`, and how many texts were cut."""
+  """Returns the ids of each text, at most `max_length` with its special tokens, and the number of truncated texts."""
   tokenizer.enable_truncation(max_length)
   encodings = tokenizer.encode_batch(list(texts))
   return [encoding.ids for encoding in encodings], sum(bool(encoding.overflowing) for encoding in encodings)
 
 
 def padded(ids: Sequence[Sequence[int]], length: int, pad: int) -> np.ndarray:
-  """Returns `[N, length]` int32, each row padded on the right with `pad`."""
+  """Pads each row on the right with `pad`: `[N, length]` int32."""
   rows = np.full((len(ids), length), pad, np.int32)
   for row, tokens in zip(rows, ids, strict=True):
     row[: len(tokens)] = tokens
