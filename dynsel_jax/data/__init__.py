@@ -6,7 +6,7 @@ from typing import Any
 from dynsel_jax import options
 from dynsel_jax.data import noise, stream_sets, text
 from dynsel_jax.data.source import Dataset, Source, from_arrays, num_samples
-from dynsel_jax.data.sources import defaults, load
+from dynsel_jax.data.sources import defaults, is_path, load
 
 __all__ = ["Dataset", "Source", "defaults", "from_arrays", "load", "num_samples", "prepare"]
 
@@ -28,7 +28,7 @@ def prepare(section: Mapping[str, Any], cache_dir: str = "") -> Source:
   label_noise = dict(section.get("label_noise", {}))
   noise.check(label_noise)
   name, data_dir = section["name"], section.get("data_dir") or None
-  own = ":" in name  # a user's loader, whose options may have any name
+  own = is_path(name)  # a user's loader, whose options may have any name
   if "tokenizer" in settings and not own:
     options.check_settings("dataset", name, settings, text.defaults())
     source = text.load(name, **settings)

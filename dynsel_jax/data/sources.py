@@ -11,12 +11,17 @@ from dynsel_jax.data import folders, tfds_images
 from dynsel_jax.data.source import Source, from_arrays
 from dynsel_jax.options import UserError
 
-__all__ = ["defaults", "load"]
+__all__ = ["defaults", "is_path", "load"]
+
+
+def is_path(name: str) -> bool:
+  """Whether a name is the path of a user's own loader, `my_lab.my_data:load`, and not a version, `cifar10:3.0.2`."""
+  return name.partition(":")[2].isidentifier()
 
 
 def defaults(name: str) -> dict[str, Any]:
   """Returns the options that are particular to the data set `name`, with their defaults."""
-  if ":" in name:
+  if is_path(name):
     return options.keyword_defaults(_own(name))
   return options.keyword_defaults(folders.read) if name == "folder" else {}
 
@@ -39,7 +44,7 @@ def load(name: str, *, data_dir: str | None = None, cache_dir: str = "", **setti
       option is wrong.
   """
   options.check_settings("dataset", name, settings, defaults(name))
-  if ":" in name:
+  if is_path(name):
     known = defaults(name)
     folders_given = {"data_dir": data_dir, "cache_dir": cache_dir}
     source = _own(name)(**settings, **{k: v for k, v in folders_given.items() if v and k in known})
