@@ -24,14 +24,14 @@ import ml_collections
 from configs import base
 from dynsel_jax import selectors
 from dynsel_jax.data import stream_sets
-from dynsel_jax.training import factor_columns
+from dynsel_jax.offline import factor_stage
 
 
 def get_config(variants: str = "") -> ml_collections.ConfigDict:
   """Returns the config; `variants` as in `configs/base.py`."""
   chosen = base.parse(variants, ("cpu", "smoke"))
   size = chosen.pop("size")
-  if set(selectors.columns(chosen.get("selector", "full"))) & set(factor_columns.COLUMNS):
+  if set(selectors.columns(chosen.get("selector", "full"))) & set(factor_stage.COLUMNS):
     chosen.setdefault("features", "clip")
   config = base.get_config("folder", **{"model": "resnet34" if size == "full" else "resnet_patch", **chosen})
   config.dataset.update(stream=True, augmentations=("resized_crop", "flip"), **stream_sets.defaults())

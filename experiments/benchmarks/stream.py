@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import PIL.Image
 
-from dynsel_jax.data import stream, stream_sets, views
+from dynsel_jax.data import image_ops, stream, stream_sets
 from dynsel_jax.options import UserError
 from experiments.benchmarks import in_turn
 
@@ -50,8 +50,8 @@ def _decode(paths: Sequence[str]) -> None:
   """Does what a sample needs, one after another."""
   generator = np.random.default_rng(0)
   for path in paths:
-    image = views.decode(pathlib.Path(path).read_bytes(), "RGB")
-    views.pixels(views.random_resized_crop(generator, image, IMAGE_SIZE))
+    image = image_ops.decode(pathlib.Path(path).read_bytes(), "RGB")
+    image_ops.pixels(image_ops.random_resized_crop(generator, image, IMAGE_SIZE))
 
 
 def _write(folder: pathlib.Path, count: int) -> None:
