@@ -1,6 +1,7 @@
 """`train_and_evaluate(config, workdir)`: a whole run, from a config to the files that it leaves behind. Host-side."""
 
 import contextlib
+import functools
 import math
 import os
 import sys
@@ -246,10 +247,15 @@ class _Trainer:
   def _num_evaluations(self, split: str) -> int:
     return -(-self.run.feed.evaluated[split] // self.config.eval_batch_size)
 
+  @functools.cached_property
+  def _evaluations(self) -> dict[str, evaluation.Evaluation]:
+    """The shapes of the evaluation of each set, made once, since making them traces the model."""
+    run, state = self.run, self.state.train
+    return {name: evaluation.shapes(run.recipe, state, run.arrays, n) for name, n in run.feed.evaluated.items()}
+
   def _no_evaluation(self, split: str) -> evaluation.Evaluation:
-    # Separate buffers: `evaluate` donates its first argument.
-    recipe, num_samples = self.run.recipe, self.run.feed.evaluated[split]
-    return self.run.devices.place(evaluation.empty(recipe, self.state.train, self.run.arrays, num_samples))
+    # New buffers each time: `evaluate` donates its first argument.
+    return self.run.devices.place(evaluation.empty(self._evaluations[split]))
 
   def _running_loss(self) -> float:
     loss_sum, visits = parallel.fetch((self.state.meters.loss_sum, self.state.meters.backward_visits))
