@@ -98,5 +98,5 @@ def checksum(arrays: Arrays) -> str:
   for name in sorted(arrays):
     array = np.ascontiguousarray(arrays[name])
     whole.update(f"{name} {array.dtype.str} {array.shape}".encode())
-    whole.update(array.data if array.size else b"")
+    whole.update(array.reshape(-1).view(np.uint8).data if array.size else b"")
   return whole.hexdigest()

@@ -1,8 +1,10 @@
 """Shared by every entry point: one clear line, and an exit status, for every early end of a program.
 
-A wrong flag or value ends it with 2, a loss or gradient that is not finite with 1, and a signal during a run with 0.
+A wrong flag or value ends it with 2; a loss or gradient that is not finite, and a failure outside the program such as a
+full disk, with 1; a signal with 0, a second one with 130. `DEBUG=1` shows the traceback of a failure.
 """
 
+import logging as std_logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -54,6 +56,11 @@ def _fail(text: str, status: int = 2) -> int:
   return status
 
 
+def _is_ours(record: std_logging.LogRecord) -> bool:
+  """Whether a log record is not a library's report, of many lines, on an error that is raised as well."""
+  return not (record.exc_info or ("orbax" in record.pathname and record.levelno >= std_logging.ERROR))
+
+
 def _set_xla_defaults() -> None:
   """Adds what `XLA_FLAGS` does not say itself; JAX reads it when it first asks for devices."""
   given = os.environ.get("XLA_FLAGS", "")
@@ -73,17 +80,29 @@ def run(main: Callable[..., Any], *, with_arguments: bool = False) -> None:
     if others and not with_arguments:
       return _fail(f"unexpected argument {others[0]!r}")
     logging.set_verbosity(logging.WARNING)
+    if not os.environ.get("DEBUG"):
+      logging.get_absl_handler().addFilter(_is_ours)
     try:
       return main(*others) or 0
     except options.UserError as error:
       return _fail(str(error))
-    except interruption.NonFiniteError as error:
+    except (interruption.NonFiniteError, interruption.RunFailedError) as error:
+      if os.environ.get("DEBUG"):
+        raise
       return _fail(str(error), status=1)
     except interruption.Interrupted as stopped:
       # A note says what the same command does where it does not continue, see `backbone`.
       then = getattr(stopped, "__notes__", ["the same command continues it"])
       print("; ".join([str(stopped), *then]), file=sys.stderr)
       return 0
+    except KeyboardInterrupt:  # a second Ctrl-C: does not wait for what is being written
+      print("stopped at once; the same command continues from the last checkpoint", file=sys.stderr, flush=True)
+      os._exit(130)
+    except Exception as error:
+      if os.environ.get("DEBUG"):
+        raise
+      lines = str(error).strip().splitlines() or ["no message"]
+      return _fail(f"{type(error).__name__}: {lines[0][:300]} (DEBUG=1 shows where)", status=1)
 
   _set_xla_defaults()
   app.run(guarded, flags_parser=_parse)

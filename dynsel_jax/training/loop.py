@@ -13,11 +13,11 @@ import numpy as np
 
 from dynsel_jax import batching, cache, data, options
 from dynsel_jax.runs.console import Console
-from dynsel_jax.runs.interruption import Interrupted, NonFiniteError, stop_requests
+from dynsel_jax.runs.interruption import Interrupted, NonFiniteError, RunFailedError, ends_at_once, stop_requests
 from dynsel_jax.runs.timing import Timers
-from dynsel_jax.runs.workdir import Workdir, check_writable, provenance
+from dynsel_jax.runs.workdir import Workdir, check_writable, identity, provenance
 from dynsel_jax.training import evaluation, monitors, parallel, setup
-from dynsel_jax.training.checkpoint import Checkpoints, Position
+from dynsel_jax.training.checkpoint import Checkpoints, Position, saved_identity
 from dynsel_jax.training.state import RunState
 
 __all__ = ["AfterEpoch", "MakeColumns", "Result", "train_and_evaluate"]
@@ -39,15 +39,23 @@ class Result(NamedTuple):
 class _Trainer:
   """The host's side of a run: its position, its clock, and when it writes its files."""
 
-  def __init__(self, run: setup.Run, config: ml_collections.ConfigDict, workdir: Workdir, timers: Timers):
+  def __init__(
+    self,
+    run: setup.Run,
+    config: ml_collections.ConfigDict,
+    workdir: Workdir,
+    timers: Timers,
+    checkpoints: Checkpoints,
+  ):
     self.run, self.config, self.workdir, self.timers = run, config, workdir, timers
     self.metric = run.recipe.task.metric
     self.state: RunState = run.initial
     self.position = Position()
-    self.checkpoints = Checkpoints(workdir.checkpoints)
+    self.checkpoints = checkpoints
     self.saved = 0  # optimizer steps at the last checkpoint
     streamed = run.feed.corrupt() is not None
-    self.monitors = monitors.create(run.source, self.metric, streamed=streamed, firings=workdir.read_firings())
+    firings = (workdir.read_firings() or {}) if workdir.writes else {}
+    self.monitors = monitors.create(run.source, self.metric, streamed=streamed, firings=firings)
     self.position.monitors = {monitor.name: monitor.init() for monitor in self.monitors}
 
   def restore(self, begun: dict[str, float] | None) -> None:
@@ -74,6 +82,7 @@ class _Trainer:
     with self.timers.phase("checkpointing"):
       self.position.corrupt = self.run.feed.corrupt() or {}
       self.position.seconds = self.timers.seconds()
+      self.position.metrics_digest = self.workdir.metrics_digest(self.position.epoch)
       self.checkpoints.save(self.state, self.position)
     self.saved = self.position.steps
 
@@ -132,7 +141,7 @@ class _Trainer:
           self.state = train(self.state, next(fed), position.epoch, position.step, count)
           bad = int(parallel.fetch(self.state.meters.non_finite_step))
         if bad >= 0:
-          raise NonFiniteError(f"step {bad}: the loss or a gradient is not finite; {self._last_good()}")
+          raise NonFiniteError(f"step {bad}: the loss or a gradient is not finite; {self.last_good()}")
         position.step += count
         position.steps += count
         if console.due():
@@ -255,8 +264,10 @@ class _Trainer:
     loss_sum, visits = parallel.fetch((self.state.meters.loss_sum, self.state.meters.backward_visits))
     return float(loss_sum) / max(int(visits), 1)
 
-  def _last_good(self) -> str:
-    self.checkpoints.close()
+  def last_good(self) -> str:
+    """Closes the checkpoints and says which one is kept."""
+    with contextlib.suppress(Exception):  # of a save that failed, and has been reported
+      self.checkpoints.close()
     step = self.checkpoints.latest_step()
     return "no checkpoint had been saved" if step is None else f"the checkpoint of step {step} is kept"
 
@@ -294,37 +305,69 @@ def train_and_evaluate(
     UserError: a value is wrong, or `workdir` belongs to another run or is being written; nothing has been written.
     Interrupted: SIGTERM or SIGINT came; the same call continues the run.
     NonFiniteError: a loss or a gradient was not finite.
+    RunFailedError: something outside failed, such as a full disk; the message says which checkpoint is kept.
   """
   check_writable(os.fspath(workdir))
   timers, folder = Timers(), Workdir(os.fspath(workdir), writes=parallel.is_first_process())
   with contextlib.closing(folder), contextlib.nullcontext(stop) if stop else stop_requests() as stop:
-    with timers.phase("loading"), parallel.first_process_first():
-      source = prepare(config.dataset.to_dict(), config.cache_dir)
-    given = config.to_dict()
-    identity = {"config": given, "data_fingerprint": source.fingerprint}
-    parallel.check_same_on_every_process(cache.digest(identity), "config or data")
-    folder.check_same_run(identity)
-    _lock(folder, make=False)  # before anything that takes long
-    parts = setup.parts(config, source, devices)
-    with parallel.first_process_first():
-      held = folder.read_columns()
-      made, firings = columns(config, source, timers) if held is None else (held, {})
-    run = setup.build(parts, setup.table_of(source, made))
-    arrays = {"columns": {name: np.asarray(column) for name, column in run.table.columns.items()}, "firings": firings}
-    device, count = run.devices.local[0], run.devices.num_replicas
-    about = provenance(given, source.fingerprint, cache.checksum(arrays["columns"]), device, count)
-    _lock(folder, make=True)
-    folder.check_same_run(about)  # under the lock, since a run may have begun there in the meantime
-    begun = folder.begin(about | _use(run) | {"seconds": timers.seconds()}, arrays)
-    if source.true_labels is not None:
-      folder.write_noise(source.labels, source.true_labels)
-    trainer = _Trainer(run, parts.config, folder, timers)
-    trainer.restore(begun)
+    with ends_at_once("before the first step"):
+      trainer = _begun(config, folder, devices, timers, columns, prepare)
     summary = folder.read_summary()
-    if summary is not None and trainer.position.epoch == parts.config.epochs:
+    if summary is not None and trainer.position.epoch == trainer.config.epochs:
       trainer.checkpoints.close()
       return Result(summary, trainer.state, trainer.run)
-    return _train(trainer, stop, after_epoch)
+    try:
+      return _train(trainer, stop, after_epoch)
+    except (options.UserError, Interrupted, NonFiniteError):
+      raise
+    except Exception as error:  # a full disk, a folder that was deleted: Orbax and TensorStore raise many kinds
+      raise RunFailedError(f"{type(error).__name__}: {_first_line(error)}; {trainer.last_good()}") from error
+
+
+def _begun(
+  config: ml_collections.ConfigDict,
+  folder: Workdir,
+  devices: Sequence[Any] | None,
+  timers: Timers,
+  columns: MakeColumns,
+  prepare: Callable[..., data.Source],
+) -> _Trainer:
+  """Builds the run, writes the first files of its folder or checks those that it has, and restores its position."""
+  with timers.phase("loading"), parallel.first_process_first():
+    source = prepare(config.dataset.to_dict(), config.cache_dir)
+  given = config.to_dict()
+  known = {"config": given, "data_fingerprint": source.fingerprint}
+  parallel.check_same_on_every_process(cache.digest(known), "config or data")
+  folder.check_same_run(known, _saved_identity(folder))
+  _lock(folder, make=False)  # before anything that takes long
+  parts = setup.parts(config, source, devices)
+  with parallel.first_process_first():
+    held, firings = folder.read_columns(), folder.read_firings()
+    if held is None or firings is None:  # a new run, or one with a damaged file
+      made, firings = columns(config, source, timers)
+  run = setup.build(parts, setup.table_of(source, made if held is None else held))
+  arrays = {"columns": {name: np.asarray(column) for name, column in run.table.columns.items()}, "firings": firings}
+  device, count = run.devices.local[0], run.devices.num_replicas
+  about = provenance(given, source.fingerprint, cache.checksum(arrays["columns"]), device, count)
+  _lock(folder, make=True)
+  # Under the lock, since a run may have begun there in the meantime.
+  folder.check_same_run(about, _saved_identity(folder))
+  begun = folder.begin(about | _use(run) | {"seconds": timers.seconds()}, arrays)
+  if source.true_labels is not None:
+    folder.write_noise(source.train["labels"], source.true_labels)
+  trainer = _Trainer(run, parts.config, folder, timers, Checkpoints(folder.checkpoints, identity(about)))
+  trainer.restore(begun)
+  return trainer
+
+
+def _first_line(error: BaseException) -> str:
+  lines = str(error).strip().splitlines()
+  return lines[0][:300] if lines else "no message"
+
+
+def _saved_identity(folder: Workdir) -> dict[str, Any] | None:
+  """Returns the identity of the run that the folder's checkpoints belong to; None without a readable one."""
+  return saved_identity(folder.checkpoints) if os.path.isdir(folder.checkpoints) else None
 
 
 def _use(run: setup.Run) -> dict[str, Any]:
@@ -350,8 +393,9 @@ def _train(trainer: _Trainer, stop: Callable[[], str], after_epoch: AfterEpoch |
   quiet = not parallel.is_first_process()
   if not quiet:
     print(setup.description(trainer.run, trainer.config, position.steps), flush=True)
-  trainer.workdir.rewind(position.epoch)
-  trainer.compile()
+  trainer.workdir.rewind(position.epoch, position.metrics_digest)
+  with ends_at_once(f"before step {position.steps + 1}"):
+    trainer.compile()
   with contextlib.closing(Console(metric, epochs, position.epoch, quiet=quiet)) as console:
     final = None
     while position.epoch < epochs:
