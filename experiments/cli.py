@@ -7,6 +7,7 @@ full disk, with 1; a signal with 0, a second one with 130. `DEBUG=1` shows the t
 import logging as std_logging
 import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -56,6 +57,14 @@ def _fail(text: str, status: int = 2) -> int:
   return status
 
 
+def _quiet_libraries() -> None:
+  """Leaves out the many lines by which libraries report, beside raising it, that something failed."""
+  logging.get_absl_handler().addFilter(_is_ours)
+  # Of a read that failed, asyncio's tasks are found open when Python ends.
+  sys.unraisablehook = lambda unraisable: None
+  threading.excepthook = lambda failed: print(f"error in {failed.thread}: {failed.exc_value}", file=sys.stderr)
+
+
 def _is_ours(record: std_logging.LogRecord) -> bool:
   """Whether a log record is not a library's report, of many lines, on an error that is raised as well."""
   return not (record.exc_info or ("orbax" in record.pathname and record.levelno >= std_logging.ERROR))
@@ -81,7 +90,7 @@ def run(main: Callable[..., Any], *, with_arguments: bool = False) -> None:
       return _fail(f"unexpected argument {others[0]!r}")
     logging.set_verbosity(logging.WARNING)
     if not os.environ.get("DEBUG"):
-      logging.get_absl_handler().addFilter(_is_ours)
+      _quiet_libraries()
     try:
       return main(*others) or 0
     except options.UserError as error:

@@ -72,6 +72,7 @@ class Checkpoints:
       return
     stood = dataclasses.asdict(position)
     seal = {"state": _digest(state), "position": cache.digest(stood), "identity": self._identity}
+    seal["seal"] = cache.digest(seal)
     self._manager.save(
       position.steps,
       args=ocp.args.Composite(
@@ -112,7 +113,7 @@ class Checkpoints:
         state=ocp.args.StandardRestore(abstract), position=ocp.args.JsonRestore(), seal=ocp.args.JsonRestore()
       ),
     )
-    state, seal = parallel.to_local(restored["state"], devices), restored["seal"]
+    state, seal = parallel.to_local(restored["state"], devices), _checked(restored["seal"])
     if seal["position"] != cache.digest(restored["position"]) or seal["state"] != _digest(state):
       raise ValueError("its content does not match its digest")
     return state, Position(**restored["position"])
@@ -141,6 +142,13 @@ class Checkpoints:
     self._manager.close()
 
 
+def _checked(seal: dict[str, Any]) -> dict[str, Any]:
+  """Returns a seal; raises `ValueError` if it does not match its own digest."""
+  if seal.get("seal") != cache.digest({name: value for name, value in seal.items() if name != "seal"}):
+    raise ValueError("its seal does not match its digest")
+  return seal
+
+
 def _digest(state: RunState) -> str:
   leaves = jax.tree_util.tree_leaves_with_path(parallel.fetch(state))
   return cache.checksum({jax.tree_util.keystr(path): leaf for path, leaf in leaves})
@@ -159,7 +167,7 @@ def saved_identity(directory: str) -> dict[str, Any] | None:
   """
   for path in sorted(pathlib.Path(directory).glob("*/seal/metadata"), key=lambda p: p.parent.parent.name, reverse=True):
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-      return dict(json.loads(path.read_text())["identity"])
+      return dict(_checked(json.loads(path.read_text()))["identity"])
   return None
 
 
