@@ -30,7 +30,7 @@ _CHECKSUM = "checksum"
 def default_directory() -> pathlib.Path:
   """Returns `$DYNSEL_CACHE` if set, otherwise `dynsel_jax` in the user's cache folder."""
   if named := os.environ.get("DYNSEL_CACHE"):
-    return pathlib.Path(named)
+    return pathlib.Path(named).expanduser()
   return pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "dynsel_jax"
 
 

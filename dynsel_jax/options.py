@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import math
+import os
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -16,7 +17,10 @@ __all__ = [
   "check_positive",
   "check_present",
   "check_range",
+  "check_seed",
   "check_settings",
+  "expand_home",
+  "expand_homes",
   "flatten",
   "keyword_defaults",
   "named_or_imported",
@@ -60,6 +64,12 @@ def check_range(field: str, value: float, low: float, high: float) -> None:
     raise UserError(f"{field}={value} must lie in [{low}, {high}]")
 
 
+def check_seed(field: str, value: int) -> None:
+  """Raises `UserError` unless a seed lies in [0, 2**32): keys would be the same for seeds that differ by 2**32."""
+  if not 0 <= value < 2**32:
+    raise UserError(f"{field}={value} must lie in [0, {2**32 - 1}]")
+
+
 def check_present(section: str, settings: Mapping[str, Any], names: Collection[str]) -> None:
   """Raises `UserError` unless a section of the config has all `names`.
 
@@ -68,6 +78,27 @@ def check_present(section: str, settings: Mapping[str, Any], names: Collection[s
   for name in names:
     if name not in settings:
       raise UserError(f"{section}={dict(settings)} has no {name}")
+
+
+def expand_home(field: str, path: str) -> str:
+  """Replaces a leading `~` or `~user`, which a shell leaves as it is behind `=`, by the home folder.
+
+  Raises:
+    UserError: there is no such user, so that a folder of that name would be made.
+  """
+  expanded = os.path.expanduser(path)
+  if path.startswith("~") and expanded == path:
+    raise UserError(f"{field}={path}: there is no home folder of {path.partition('/')[0]}; write ./{path} for the name")
+  return expanded
+
+
+def expand_homes(settings: Any, field: str = "config") -> Any:
+  """Applies `expand_home` to every string of a nested config that begins with `~`."""
+  if isinstance(settings, Mapping):
+    return {name: expand_homes(value, f"{field}.{name}") for name, value in settings.items()}
+  if isinstance(settings, str) and settings.startswith("~"):
+    return expand_home(field, settings)
+  return settings
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -59,10 +59,19 @@ def _fail(text: str, status: int = 2) -> int:
 
 def _quiet_libraries() -> None:
   """Leaves out the many lines by which libraries report, beside raising it, that something failed."""
-  logging.get_absl_handler().addFilter(_is_ours)
+  handler = logging.get_absl_handler()
+  handler.addFilter(_is_ours)
+  handler.setFormatter(_Plain())
   # Of a read that failed, asyncio's tasks are found open when Python ends.
   sys.unraisablehook = lambda unraisable: None
   threading.excepthook = lambda failed: print(f"error in {failed.thread}: {failed.exc_value}", file=sys.stderr)
+
+
+class _Plain(std_logging.Formatter):
+  """Shows a log record as one plain line."""
+
+  def format(self, record: std_logging.LogRecord) -> str:
+    return f"{record.levelname.lower()}: {record.getMessage()}"
 
 
 def _is_ours(record: std_logging.LogRecord) -> bool:
@@ -135,6 +144,9 @@ def run_on_config(main: Callable[..., Any], *, with_workdir: bool = True) -> Non
     filename, _, _ = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
     if not os.path.isfile(filename):  # ml_collections would say so in many lines
       raise options.UserError(f"config={filename} is not a file")
-    return main(config.value, flags.FLAGS.workdir) if with_workdir else main(config.value)
+    expanded = ml_collections.ConfigDict(options.expand_homes(config.value.to_dict())).lock()
+    if not with_workdir:
+      return main(expanded)
+    return main(expanded, options.expand_home("workdir", flags.FLAGS.workdir))
 
   run(on_config)

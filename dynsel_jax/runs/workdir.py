@@ -32,7 +32,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-da
 
 def check_writable(workdir: str) -> None:
   """Raises `UserError`, and makes nothing, if `workdir` cannot be made or written."""
-  path = pathlib.Path(workdir).absolute()
+  path = pathlib.Path(options.expand_home("workdir", workdir)).absolute()
   try:
     existing = next(p for p in (path, *path.parents) if os.path.lexists(p))
     is_folder = existing.is_dir()
@@ -116,7 +116,7 @@ class Workdir:
 
   def __init__(self, path: str, *, writes: bool = True):
     """Names the folder; only the methods read or make anything. Of several processes one `writes`."""
-    self.path, self.writes = pathlib.Path(path).absolute(), writes
+    self.path, self.writes = pathlib.Path(options.expand_home("workdir", path)).absolute(), writes
     self._events: SummaryWriter | None = None
     self._lock = Lock(self.path)
 

@@ -12,7 +12,7 @@ from flax import linen as nn
 from jax import Array
 
 from dynsel_jax import batching, data, models, selectors, tasks
-from dynsel_jax.options import UserError, check_choice, check_fraction, check_positive
+from dynsel_jax.options import UserError, check_choice, check_fraction, check_positive, check_seed
 from dynsel_jax.tasks import Task
 from dynsel_jax.types import LOSS_NORMALIZATIONS, SampleTable, Selection, Selector, Signals
 
@@ -22,6 +22,7 @@ __all__ = ["check_model_and_data", "check_numbers", "check_reads", "check_select
 def check_numbers(config: ml_collections.ConfigDict, num_replicas: int, num_samples: int) -> None:
   """Raises `UserError` if a number at the top of the config lies outside its range."""
   check_positive("epochs", config.epochs)
+  check_seed("seed", config.seed)
   for field in ("batch_size", "eval_batch_size"):
     value = config[field]
     if value < 1 or value % num_replicas:

@@ -70,6 +70,7 @@ def train_and_evaluate(
     RunFailedError: something outside failed, such as a full disk; the message says which checkpoint is kept.
   """
   check_writable(os.fspath(workdir))
+  config = ml_collections.ConfigDict(options.expand_homes(config.to_dict()))
   timers, folder = Timers(), Workdir(os.fspath(workdir), writes=parallel.is_first_process())
   with contextlib.closing(folder), contextlib.nullcontext(stop) if stop else stop_requests() as stop:
     with ends_at_once("before the first step"):

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import ml_collections
 import numpy as np
+from absl import logging
 
 from dynsel_jax import batching, options
 from dynsel_jax.runs.console import Console
@@ -20,6 +21,8 @@ from dynsel_jax.training.checkpoint import Checkpoints, Position
 from dynsel_jax.training.state import RunState
 
 __all__ = ["Trainer"]
+
+_TOLERANCE = 0.2  # of the nominal fraction, in the warning about an epoch that keeps another one
 
 
 class Trainer:
@@ -38,6 +41,7 @@ class Trainer:
     self.state: RunState = run.initial
     self.position = Position()
     self.checkpoints = checkpoints
+    self._far_from_nominal = False  # whether that has been said
     self.saved = 0  # optimizer steps at the last checkpoint
     streamed = run.feed.corrupt() is not None
     firings = (workdir.read_firings() or {}) if workdir.writes else {}
@@ -103,9 +107,28 @@ class Trainer:
       # JSON has no number for NaN and infinity.
       self.position.info = {name: value if math.isfinite(value) else None for name, value in values.items()}
     self.position.non_finite_scores += int(values.get("non_finite", 0))
-    if parallel.fetch(self.state.plan.size) < 1:
+    size = int(parallel.fetch(self.state.plan.size))
+    if size < 1:
       name, epoch = self.config.selector.name, self.position.epoch + 1
       raise options.UserError(f"selector={name} selects no sample in epoch {epoch}")
+    self._compare_with_nominal(size)
+
+  def _compare_with_nominal(self, size: int) -> None:
+    """Warns once if an epoch keeps a fraction far from `keep_fraction`, as with classes too small to be divided."""
+    nominal = self.config.selector.get("keep_fraction")
+    num_samples = self.run.table.num_samples
+    if self._far_from_nominal or not isinstance(nominal, float) or size == num_samples:
+      return
+    if abs(size / num_samples - nominal) > max(_TOLERANCE * nominal, 1 / num_samples):
+      self._far_from_nominal = True
+      logging.warning(
+        "selector=%s keeps %.1f %% of the training set in epoch %d, where selector.keep_fraction=%g: each class keeps"
+        " at least one sample, or the method decides the number itself",
+        self.config.selector.name,
+        100 * size / num_samples,
+        self.position.epoch + 1,
+        nominal,
+      )
 
   def train_epoch(self, console: Console, stop: Callable[[], str]) -> None:
     """Takes the rest of the running epoch's steps.
