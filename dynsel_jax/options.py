@@ -11,6 +11,7 @@ import numpy as np
 
 __all__ = [
   "UserError",
+  "called",
   "check_at_least",
   "check_choice",
   "check_fraction",
@@ -110,9 +111,32 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def keyword_defaults(function: Callable[..., Any]) -> dict[str, Any]:
-  """Returns the keyword-only parameters of `function` with their defaults. They are the options in a config."""
+  """Returns the keyword-only parameters of `function` with their defaults: the options that a config offers.
+
+  Raises:
+    UserError: one has no default.
+  """
   parameters = inspect.signature(function).parameters.values()
-  return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+  keywords = {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+  for name, default in keywords.items():
+    if default is inspect.Parameter.empty:
+      where = f"{function.__module__}:{function.__qualname__}"
+      raise UserError(f"{where} has an option {name!r} without a default; a config needs one")
+  return keywords
+
+
+def called(field: str, name: str, factory: Callable[..., Any], *arguments: Any, **settings: Any) -> Any:
+  """Returns `factory(*arguments, **settings)`, of a user's own factory.
+
+  Raises:
+    UserError: its parameters do not take them.
+  """
+  try:
+    inspect.signature(factory).bind(*arguments, **settings)
+  except TypeError as error:
+    kinds = ", ".join(type(argument).__name__ for argument in arguments)
+    raise UserError(f"{field}={name!r} must be callable with ({kinds}, *, options): {error}") from None
+  return factory(*arguments, **settings)
 
 
 def named_or_imported(field: str, name: str, known: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
