@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -54,6 +55,15 @@ def _unknown_field(arguments: Sequence[str]) -> str:
 
 def _fail(text: str, status: int = 2) -> int:
   print(f"error: {text}", file=sys.stderr)
+  return status
+
+
+def _end(status: int) -> int:
+  """Returns the exit status; one of several processes ends here: at exit JAX would wait for those that are gone."""
+  if jax.process_count() > 1:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
   return status
 
 
@@ -107,7 +117,7 @@ def run(main: Callable[..., Any], *, with_arguments: bool = False) -> None:
     except (interruption.NonFiniteError, interruption.RunFailedError) as error:
       if os.environ.get("DEBUG"):
         raise
-      return _fail(str(error), status=1)
+      return _end(_fail(str(error), status=1))
     except interruption.Interrupted as stopped:
       # A note says what the same command does where it does not continue, see `backbone`.
       then = getattr(stopped, "__notes__", ["the same command continues it"])

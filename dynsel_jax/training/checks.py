@@ -150,7 +150,7 @@ def check_selector(name: str, selector: Selector, num_samples: int, signals: Sig
 
 
 def check_padding(name: str, selector: Selector, signals: Signals) -> None:
-  """Raises `UserError` if `observe` changes the state on a batch of padding alone. Computes; for a user's own selector."""
+  """Raises `UserError` if `observe` changes the state on a batch of padding alone, for a user's own selector."""
   shapes = signals._replace(extras={k: v for k, v in signals.extras.items() if k in selector.reads})
 
   def worst(leaf: Any) -> Array:
@@ -160,10 +160,8 @@ def check_padding(name: str, selector: Selector, signals: Signals) -> None:
   padding = jax.tree.map(worst, shapes)._replace(index=jnp.full(shapes.index.shape, -1, jnp.int32))
   before = jax.jit(selector.init)(jax.random.key(0))
   after = jax.jit(selector.observe)(before, padding)
-  same = jax.tree.map(
-    lambda a, b: np.array_equal(a, b, equal_nan=a.dtype.kind == "f"), *map(parallel.fetch, (before, after))
-  )
-  if not all(jax.tree.leaves(same)):
+  pairs = zip(*(jax.tree.leaves(parallel.fetch(state)) for state in (before, after)), strict=True)
+  if not all(np.array_equal(old, new, equal_nan=old.dtype.kind == "f") for old, new in pairs):
     raise UserError(
       f"selector={name}: observe changes the state on rows with index -1, which are padding: write with memory.scatter,"
       " or to index N with mode='drop'"
@@ -193,9 +191,8 @@ def _traced(what: str, name: str, function: Any, *arguments: Any) -> Any:
 
 def _line_of(error: BaseException) -> str:
   """Returns file and line of the innermost frame that belongs to neither JAX nor this package's checks."""
-  frames = [
-    f for f in traceback.extract_tb(error.__traceback__) if "/jax/" not in f.filename and f.filename != __file__
-  ]
+  found = traceback.extract_tb(error.__traceback__)
+  frames = [frame for frame in found if "/jax/" not in frame.filename and frame.filename != __file__]
   return f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else "no line known"
 
 

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import ml_collections
 import numpy as np
 
@@ -84,7 +85,7 @@ def train_and_evaluate(
     except (options.UserError, Interrupted, NonFiniteError):
       raise
     except Exception as error:  # a full disk, a folder that was deleted: Orbax and TensorStore raise many kinds
-      raise RunFailedError(f"{type(error).__name__}: {_first_line(error)}; {trainer.last_good()}") from error
+      raise RunFailedError(f"{_whose()}{type(error).__name__}: {_first_line(error)}; {trainer.last_good()}") from error
 
 
 def _begun(
@@ -121,6 +122,11 @@ def _begun(
   trainer = Trainer(run, parts.config, folder, timers, Checkpoints(folder.checkpoints, identity(about)))
   trainer.restore(begun)
   return trainer
+
+
+def _whose() -> str:
+  """Returns words on a failure that may be another process's: of several, the others fail when one has ended."""
+  return "" if jax.process_count() == 1 else f"process {jax.process_index()}, perhaps because another one ended: "
 
 
 def _first_line(error: BaseException) -> str:

@@ -275,7 +275,8 @@ class Trainer:
 
   def last_good(self) -> str:
     """Closes the checkpoints and says which one is kept."""
-    with contextlib.suppress(Exception):  # of a save that failed, and has been reported
-      self.checkpoints.close()
+    if jax.process_count() == 1:  # closing waits for the other processes, which may be gone
+      with contextlib.suppress(Exception):  # of a save that failed, and has been reported
+        self.checkpoints.close()
     step = self.checkpoints.latest_step()
     return "no checkpoint had been saved" if step is None else f"the checkpoint of step {step} is kept"
