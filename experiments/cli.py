@@ -74,7 +74,7 @@ def _quiet_libraries() -> None:
   handler.setFormatter(_Plain())
   # Of a read that failed, asyncio's tasks are found open when Python ends.
   sys.unraisablehook = lambda unraisable: None
-  threading.excepthook = lambda failed: print(f"error in {failed.thread}: {failed.exc_value}", file=sys.stderr)
+  threading.excepthook = lambda failed: logging.warning("the thread %s ended: %s", failed.thread.name, failed.exc_value)
 
 
 class _Plain(std_logging.Formatter):

@@ -1,6 +1,7 @@
 """`train_and_evaluate(config, workdir)`: a whole run, from a config to the files that it leaves behind. Host-side."""
 
 import contextlib
+import errno
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -20,6 +21,8 @@ from dynsel_jax.training.state import RunState
 from dynsel_jax.training.trainer import Trainer
 
 __all__ = ["AfterEpoch", "MakeColumns", "Result", "train_and_evaluate"]
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 AfterEpoch = Callable[[setup.Run, RunState, int], RunState]
 
@@ -85,7 +88,7 @@ def train_and_evaluate(
     except (options.UserError, Interrupted, NonFiniteError):
       raise
     except Exception as error:  # a full disk, a folder that was deleted: Orbax and TensorStore raise many kinds
-      raise RunFailedError(f"{_whose()}{type(error).__name__}: {_first_line(error)}; {trainer.last_good()}") from error
+      raise RunFailedError(_failure(error, folder, trainer.last_good())) from error
 
 
 def _begun(
@@ -124,14 +127,16 @@ def _begun(
   return trainer
 
 
-def _whose() -> str:
-  """Returns words on a failure that may be another process's: of several, the others fail when one has ended."""
-  return "" if jax.process_count() == 1 else f"process {jax.process_index()}, perhaps because another one ended: "
-
-
-def _first_line(error: BaseException) -> str:
-  lines = str(error).strip().splitlines()
-  return lines[0][:300] if lines else "no message"
+def _failure(error: Exception, folder: Workdir, kept: str) -> str:
+  """Returns one line on a failure outside the program: what failed, what is kept, and what to do."""
+  text = " ".join(str(error).split()) or "no message"
+  if "No space left" in text or "RESOURCE_EXHAUSTED" in text or getattr(error, "errno", 0) in _NO_SPACE:
+    return f"no space left for workdir={folder.path}; {kept}; once there is space the same command continues the run"
+  if not folder.path.is_dir():
+    return f"workdir={folder.path} was deleted or moved while the run was writing it ({type(error).__name__})"
+  if jax.process_count() > 1:  # when one has ended, the others fail at their next exchange with it
+    text = f"process {jax.process_index()} failed, perhaps because another one had ended: {text}"
+  return f"{type(error).__name__}: {text[:240]}; {kept}; the same command continues the run"
 
 
 def _saved_identity(folder: Workdir) -> dict[str, Any] | None:
