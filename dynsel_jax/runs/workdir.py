@@ -125,6 +125,10 @@ class Workdir:
     """The folder of the checkpoints."""
     return str(self.path / "checkpoints")
 
+  def exists(self) -> bool:
+    """Whether the folder still holds the run: `config.json` is written first and stays."""
+    return (self.path / "config.json").exists()
+
   def lock(self, *, make: bool) -> bool:
     """Keeps other processes from writing the folder until `close`; returns False if another one is writing it.
 
@@ -272,6 +276,8 @@ class Workdir:
   def write_epoch(self, metrics: dict[str, Any], visits: np.ndarray) -> None:
     """Adds a line to `metrics.jsonl`, and the same scalars and the histogram of `visits` to TensorBoard's events."""
     assert self._events is not None
+    if not self.exists():
+      raise FileNotFoundError(f"{self.path}/config.json is gone")
     with (self.path / "metrics.jsonl").open("a") as file:
       file.write(json.dumps(_finite(metrics)) + "\n")
       file.flush()

@@ -132,7 +132,7 @@ def _failure(error: Exception, folder: Workdir, kept: str) -> str:
   text = " ".join(str(error).split()) or "no message"
   if "No space left" in text or "RESOURCE_EXHAUSTED" in text or getattr(error, "errno", 0) in _NO_SPACE:
     return f"no space left for workdir={folder.path}; {kept}; once there is space the same command continues the run"
-  if not folder.path.is_dir():
+  if not folder.exists():
     return f"workdir={folder.path} was deleted or moved while the run was writing it ({type(error).__name__})"
   if jax.process_count() > 1:  # when one has ended, the others fail at their next exchange with it
     text = f"process {jax.process_index()} failed, perhaps because another one had ended: {text}"
