@@ -1,13 +1,17 @@
 """Shared by every entry point: one clear line, and an exit status, for every early end of a program.
 
-A wrong flag or value ends it with 2, a loss or gradient that is not finite with 1, and a signal during a run with 0.
+A wrong flag or value ends it with 2; a loss or gradient that is not finite, and a failure outside the program such as a
+full disk, with 1; a signal with 0, a second one with 130. `DEBUG=1` shows the traceback of a failure.
 """
 
+import logging as std_logging
 import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -54,6 +58,37 @@ def _fail(text: str, status: int = 2) -> int:
   return status
 
 
+def _end(status: int) -> int:
+  """Returns the exit status; one of several processes ends here: at exit JAX would wait for those that are gone."""
+  if jax.process_count() > 1:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+  return status
+
+
+def _quiet_libraries() -> None:
+  """Leaves out the many lines by which libraries report, beside raising it, that something failed."""
+  handler = logging.get_absl_handler()
+  handler.addFilter(_is_ours)
+  handler.setFormatter(_Plain())
+  # Of a read that failed, asyncio's tasks are found open when Python ends.
+  sys.unraisablehook = lambda unraisable: None
+  threading.excepthook = lambda failed: logging.warning("the thread %s ended: %s", failed.thread.name, failed.exc_value)
+
+
+class _Plain(std_logging.Formatter):
+  """Shows a log record as one plain line."""
+
+  def format(self, record: std_logging.LogRecord) -> str:
+    return f"{record.levelname.lower()}: {record.getMessage()}"
+
+
+def _is_ours(record: std_logging.LogRecord) -> bool:
+  """Whether a log record is not a library's report, of many lines, on an error that is raised as well."""
+  return not (record.exc_info or ("orbax" in record.pathname and record.levelno >= std_logging.ERROR))
+
+
 def _set_xla_defaults() -> None:
   """Adds what `XLA_FLAGS` does not say itself; JAX reads it when it first asks for devices."""
   given = os.environ.get("XLA_FLAGS", "")
@@ -73,17 +108,29 @@ def run(main: Callable[..., Any], *, with_arguments: bool = False) -> None:
     if others and not with_arguments:
       return _fail(f"unexpected argument {others[0]!r}")
     logging.set_verbosity(logging.WARNING)
+    if not os.environ.get("DEBUG"):
+      _quiet_libraries()
     try:
       return main(*others) or 0
     except options.UserError as error:
       return _fail(str(error))
-    except interruption.NonFiniteError as error:
-      return _fail(str(error), status=1)
+    except (interruption.NonFiniteError, interruption.RunFailedError) as error:
+      if os.environ.get("DEBUG"):
+        raise
+      return _end(_fail(str(error), status=1))
     except interruption.Interrupted as stopped:
       # A note says what the same command does where it does not continue, see `backbone`.
       then = getattr(stopped, "__notes__", ["the same command continues it"])
       print("; ".join([str(stopped), *then]), file=sys.stderr)
       return 0
+    except KeyboardInterrupt:  # a second Ctrl-C: does not wait for what is being written
+      print("stopped at once; the same command continues from the last checkpoint", file=sys.stderr, flush=True)
+      os._exit(130)
+    except Exception as error:
+      if os.environ.get("DEBUG"):
+        raise
+      lines = str(error).strip().splitlines() or ["no message"]
+      return _fail(f"{type(error).__name__}: {lines[0][:300]} (DEBUG=1 shows where)", status=1)
 
   _set_xla_defaults()
   app.run(guarded, flags_parser=_parse)
@@ -107,6 +154,9 @@ def run_on_config(main: Callable[..., Any], *, with_workdir: bool = True) -> Non
     filename, _, _ = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
     if not os.path.isfile(filename):  # ml_collections would say so in many lines
       raise options.UserError(f"config={filename} is not a file")
-    return main(config.value, flags.FLAGS.workdir) if with_workdir else main(config.value)
+    expanded = ml_collections.ConfigDict(options.expand_homes(config.value.to_dict())).lock()
+    if not with_workdir:
+      return main(expanded)
+    return main(expanded, options.expand_home("workdir", flags.FLAGS.workdir))
 
   run(on_config)

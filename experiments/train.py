@@ -13,6 +13,8 @@ from dynsel_jax.runs import console
 from dynsel_jax.training import parallel
 from experiments import cli
 
+_HEARTBEAT = 60  # seconds without a sign of life after which a process counts as dead
+
 _DISTRIBUTED = flags.DEFINE_bool(
   "distributed", False, "Several processes, which JAX finds from Slurm, Open MPI or TPU."
 )
@@ -26,9 +28,15 @@ def _join_processes() -> None:
   if _COORDINATOR.value:
     if _PROCESSES.value is None or _PROCESS.value is None:
       raise options.UserError(f"coordinator={_COORDINATOR.value} needs --processes and --process beside it")
-    jax.distributed.initialize(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+    jax.distributed.initialize(
+      _COORDINATOR.value,
+      _PROCESSES.value,
+      _PROCESS.value,
+      heartbeat_timeout_seconds=_HEARTBEAT,
+      coordinator_bind_address=_COORDINATOR.value,  # by default it would listen on every interface
+    )
   elif _DISTRIBUTED.value:
-    jax.distributed.initialize()
+    jax.distributed.initialize(heartbeat_timeout_seconds=_HEARTBEAT)
 
 
 def main(config: ml_collections.ConfigDict, workdir: str) -> None:

@@ -41,7 +41,7 @@ def create(name: str, source: Source, view: View, /, **settings: Any) -> Task:
   """
   factory = _factory(name)
   options.check_settings("task", name, settings, options.keyword_defaults(factory))
-  task = factory(source, view, **settings)
+  task = options.called("task.name", name, factory, source, view, **settings)
   if not isinstance(task, Task):
     raise options.UserError(f"task.name={name!r} must return a Task, not {type(task).__name__}")
   return task

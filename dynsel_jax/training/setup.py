@@ -135,6 +135,8 @@ def build(made: Parts, table: SampleTable) -> Run:
   checks.check_reads(whole_name, selector, table, task)
   signals = checks.check_task(config.task.name, task, module, source, config.batch_size)
   checks.check_selector(whole_name, selector, source.num_samples, signals, devices.num_replicas)
+  if ":" in whole_name:  # a user's own
+    checks.check_padding(whole_name, selector, signals)
   recipe = steps.Recipe(
     module=module,
     task=task,
