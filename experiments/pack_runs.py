@@ -1,4 +1,4 @@
-"""Packs the run folders in a folder into one archive, which `experiments.report` reads like a folder.
+"""Packs all run folders in a folder into one archive, which `experiments.report` reads like a folder.
 
     python -m experiments.pack_runs --workdir=runs/digits_methods --out=digits_methods.tar.xz
 

@@ -1,10 +1,10 @@
-"""Compares finished runs: tables, plots, and one page that needs no network. Unfinished runs are named and left out.
+"""Compares finished runs in tables, plots and one web page. Unfinished runs are named and left out.
 
     python -m experiments.report --workdir=runs/digits_methods [FOLDER ...] [--out=reports/digits] [--target=0.95]
 
-`--workdir` may be repeated, and more folders may follow; each is searched for runs at any depth. An archive made by
-`experiments.pack_runs` may stand for a folder. The report is written to `--out`, by default the folder `report` in the
-first workdir; the runs are not changed.
+`--workdir` may be repeated, and more folders may follow; each is searched for runs at any depth. An archive (.tar.xz)
+made by `experiments.pack_runs` may be given in place of a folder. The report is written to `--out`, by default the
+folder `report` in the first workdir; the runs are not changed.
 """
 
 import pathlib
@@ -39,5 +39,7 @@ if __name__ == "__main__":
     "workdir", None, "A run's folder, a folder or archive of runs; may be repeated.", required=True
   )
   flags.DEFINE_string("out", None, "The folder of the report; by default `report` in the first workdir.")
-  flags.DEFINE_float("target", None, "The value of the metric to reach, as stored; by default 99 % of full training's.")
+  flags.DEFINE_float(
+    "target", None, "The value of the metric to reach, as stored (0.95, not 95 %); by default 99 % of full training's."
+  )
   cli.run(main, with_arguments=True)
