@@ -60,7 +60,7 @@ def _fail(text: str, status: int = 2) -> int:
 
 
 def _end(status: int) -> int:
-  """Returns the exit status. One of several processes ends here, since JAX at exit waits for processes that are gone."""
+  """Returns the exit status. One of several processes ends here, since at exit JAX waits for those that are gone."""
   if jax.process_count() > 1:
     sys.stdout.flush()
     sys.stderr.flush()

@@ -20,10 +20,11 @@ from experiments import cli
 
 def main(*more: str) -> int:
   """Writes the report on the runs in `--workdir` and `more` folders, and prints which runs were left out."""
-  workdirs, target = [*flags.FLAGS.workdir, *more], flags.FLAGS.target
-  if not flags.FLAGS.out and archive.is_archive(workdirs[0]):
+  workdirs = [options.expand_home("workdir", folder) for folder in (*flags.FLAGS.workdir, *more)]
+  given, target = options.expand_home("out", flags.FLAGS.out or ""), flags.FLAGS.target
+  if not given and archive.is_archive(workdirs[0]):
     raise options.UserError(f"workdir={workdirs[0]} is an archive; name a folder for the report: --out=FOLDER")
-  out = flags.FLAGS.out or str(pathlib.Path(workdirs[0], "report"))
+  out = given or str(pathlib.Path(workdirs[0], "report"))
   with archive.unpacked(workdirs) as folders:
     found = finished.find(folders)
     if target is not None:

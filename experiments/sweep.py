@@ -124,6 +124,7 @@ def sweep(argument: str, workdir: str, processes: int = 1) -> ProgressTable:
     UserError: the sweep or one of its configs is wrong, or this machine cannot run so many processes; no run was begun.
     Interrupted: SIGTERM or SIGINT came; the same call continues.
   """
+  workdir = options.expand_home("workdir", workdir)
   workers.check(processes)
   cells = read_sweep(argument)
   configs = {cell.name: config_of(cell) for cell in cells}

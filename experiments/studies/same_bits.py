@@ -51,7 +51,7 @@ def _values(before: pathlib.Path, after: pathlib.Path) -> Iterator[tuple[str, An
 
 def main() -> int:
   """Prints a line for each run."""
-  before, after = (pathlib.Path(folder) for folder in (flags.FLAGS.before, flags.FLAGS.after))
+  before, after = (pathlib.Path(options.expand_home(name, flags.FLAGS[name].value)) for name in ("before", "after"))
   names, others = ({path.parent.name for path in folder.glob("*/summary.json")} for folder in (before, after))
   if not names & others:
     raise options.UserError(f"before={before} and after={after} contain no finished runs of the same name")
