@@ -33,7 +33,7 @@ def _measured(task: Task, outputs: Any, batch: Batch, valid: Array) -> tuple[Any
   return task.metrics(outputs, batch, valid), {} if task.rows is None else task.rows(outputs, batch)
 
 
-def shapes(recipe: Recipe, state: TrainState, arrays: Arrays, num_samples: int) -> Evaluation:
+def shapes(recipe: Recipe, state: TrainState, arrays: Arrays, num_samples: int) -> Any:
   """Returns the shapes and types of an `Evaluation` of n = `num_samples` samples; traces the model once."""
 
   def one_batch(state: TrainState, arrays: Arrays) -> Any:

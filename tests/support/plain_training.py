@@ -16,9 +16,9 @@ import numpy as np
 import optax
 
 from dynsel_jax import data, models, selectors
+from dynsel_jax.batching import Purpose
 from dynsel_jax.data import gather
 from dynsel_jax.training import schedules
-from dynsel_jax.training.steps import Purpose
 from dynsel_jax.types import SampleTable
 from tests.support import small_runs
 
