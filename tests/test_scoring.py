@@ -55,7 +55,7 @@ def test_every_score_is_a_finite_column(scored):
 
 def test_recorded_scores_equal_brute_force(scored):
   _, columns, traces = scored
-  labels, rows = _source().train.labels, np.arange(1442)
+  labels, rows = _source().train["labels"], np.arange(1442)
   of_label = traces[:, rows, labels]
   others = traces.copy()
   others[:, rows, labels] = -1

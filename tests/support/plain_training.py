@@ -33,7 +33,7 @@ def _plain_training(made):
 
   init_key, run_key = jax.random.split(jax.random.key(made.seed))
   model_key, _ = jax.random.split(init_key)
-  images, labels = np.asarray(source.train.inputs), np.asarray(source.train.labels)
+  images, labels = np.asarray(source.train["inputs"]), np.asarray(source.train["labels"])
   variables = jax.jit(lambda k: module.init(k, inputs(images[:1]), jnp.ones(1, bool), train=False))(model_key)
   params, batch_stats = variables["params"], variables["batch_stats"]
   decay = jax.tree.map(lambda p: p.ndim > 1, params)
