@@ -100,7 +100,7 @@ def test_labels_are_part_of_the_identity_of_a_warm_up_run_and_not_of_a_runs_para
 
 def test_a_signal_during_the_warm_up_run_is_said(digits, tmp_path, monkeypatch):
   small_runs.interrupted_at(3, monkeypatch, signal.SIGTERM)
-  with pytest.raises(loop.Interrupted, match="stopped while the model of features.name=backbone") as stopped:
+  with pytest.raises(Interrupted, match="stopped while the model of features.name=backbone") as stopped:
     factor_columns.Stage(_config(cache_dir=str(tmp_path)), digits, timing.Timers()).features  # noqa: B018
   assert stopped.value.__notes__ == ["the same command trains it anew"]  # its folder is gone
 

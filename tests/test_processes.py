@@ -14,7 +14,7 @@ import PIL.Image
 
 from configs import digits, imagenet
 from dynsel_jax import data
-from dynsel_jax.training import lock
+from dynsel_jax.runs import lock
 from tests.support import ROOT
 from tests.support.small_runs import lines, train
 

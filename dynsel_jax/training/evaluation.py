@@ -40,8 +40,8 @@ def shapes(recipe: Recipe, state: TrainState, arrays: Arrays, num_samples: int) 
     index = jnp.zeros(1, jnp.int32)
     test = arrays.test
     # The rows of a streamed set come with an axis of devices in front: nothing is mapped here.
-    rows = jax.tree.map(lambda x: x[0], test.batch) if isinstance(test, Rows) else test
-    batch = jax.tree.map(lambda x: x[:1], rows)
+    dataset = jax.tree.map(lambda x: x[0], test.batch) if isinstance(test, Rows) else test
+    batch = jax.tree.map(lambda x: x[:1], dataset)
     batch, valid = recipe.task.inputs(None, index, batch), jnp.ones(1, bool)
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     outputs, _ = recipe.module.apply(variables, batch["inputs"], valid, train=False)
