@@ -13,10 +13,9 @@ import numpy as np
 import pytest
 
 from configs.sweeps import base
-from dynsel_jax import data, options
+from dynsel_jax import data, offline, options
 from dynsel_jax.report import groups, tables
-from dynsel_jax.runs import finished, lock
-from dynsel_jax.training import loop
+from dynsel_jax.runs import finished, interruption, lock
 from experiments import sweep
 from experiments.sweeps import workers
 from tests.support import ROOT, small_runs
@@ -47,7 +46,7 @@ LAB = """
 import itertools, os, pathlib, select, signal, sys
 
 from dynsel_jax import selectors
-from dynsel_jax.training import console
+from dynsel_jax.runs import console
 
 random, steps, due = selectors.METHODS["random"].factory, itertools.count(1), console.Console.due
 print("cores", sorted(os.sched_getaffinity(0)), flush=True)
@@ -200,7 +199,7 @@ def test_stopped_anywhere_and_continued_gives_the_table_of_one_left_alone(file, 
   ):
     with pytest.MonkeyPatch.context() as patch:
       small_runs.interrupted_at(step, patch)
-      with pytest.raises(loop.Interrupted, match=place):
+      with pytest.raises(interruption.Interrupted, match=place):
         sweep.sweep(argument, str(tmp_path / "stopped"))
   assert (tmp_path / "stopped" / "sweep.txt").read_text().endswith("2 done, 0 running, 2 to do, 0 failed\n")
   continued = sweep.sweep(argument, str(tmp_path / "stopped"))
@@ -234,6 +233,28 @@ def _results(workdir):
   return [{name: value for name, value in row.items() if not name.startswith("seconds")} for row in rows]
 
 
+REGRESSION_FILE = """
+from configs.sweeps import base
+
+def get_sweep(arguments=""):
+  fields = {"learning_rate": 0.01, "eval_batch_size": 64}
+  config = "configs/digits.py:size=smoke,dataset=diabetes,task=regression"
+  return base.Sweep(config, [base.methods(("full",)), base.seeds(1)], fields)
+"""
+
+
+def test_the_table_names_the_metric_of_the_task_with_its_direction(file, tmp_path):
+  accuracy = sweep.sweep(str(file), str(tmp_path / "classification"))
+  assert accuracy.table().startswith("test accuracy, larger is better\n")
+  (tmp_path / "regression.py").write_text(REGRESSION_FILE)
+  error = sweep.sweep(str(tmp_path / "regression.py"), str(tmp_path / "regression"))
+  assert error.table().startswith("test mean squared error, smaller is better\n")
+  final = _summary(tmp_path / "regression" / "full-seed0")["final_test_mean_squared_error"]
+  assert error.words == {"full-seed0": f"{final:.4f}"}
+  # A later sweep reads both from the folders.
+  assert sweep.sweep(str(tmp_path / "regression.py"), str(tmp_path / "regression")).table() == error.table()
+
+
 def test_a_failed_cell_is_reported_and_the_rest_is_run_and_data_is_read_once(file, tmp_path, monkeypatch, capsys):
   read = []
   prepare = data.prepare
@@ -252,7 +273,7 @@ def test_a_failed_cell_is_reported_and_the_rest_is_run_and_data_is_read_once(fil
 def test_a_finished_cell_is_neither_made_again_nor_taken_for_another(file, tmp_path, monkeypatch):
   out = tmp_path / "out"
   first = sweep.sweep(str(file), str(out))
-  monkeypatch.setattr(loop, "train_and_evaluate", None)
+  monkeypatch.setattr(offline, "train_and_evaluate", None)
   assert sweep.sweep(str(file), str(out)).table() == first.table()
   file.write_text(FILE.replace("keep_fraction=0.5", "keep_fraction=0.50001").replace('"batch_size": 128', '"seed": 5'))
   assert "belongs to a different run" in sweep.sweep(str(file), str(out)).failures["full-seed0"]
@@ -278,7 +299,7 @@ def test_a_cell_that_another_process_writes_is_reported_and_the_rest_is_run(file
   assert {path.name for path in (out / "full-seed0").iterdir()} == {".lock", "error.txt"}
   writing.release()
 
-  loop.train_and_evaluate(sweep.config_of(sweep.read_sweep(str(file))[0]), out / "full-seed0")  # it comes to its end
+  offline.train_and_evaluate(sweep.config_of(sweep.read_sweep(str(file))[0]), out / "full-seed0")  # it comes to its end
   assert writing.take(make=True)
   assert not sweep.sweep(str(file), str(out)).failures  # reading what is finished takes no lock
   assert not (out / "full-seed0" / "error.txt").exists()
