@@ -10,7 +10,7 @@ import pytest
 
 from dynsel_jax import data, features, models, options
 from dynsel_jax.data import gather, noise
-from dynsel_jax.training import factor_columns, loop, spaces, timing
+from dynsel_jax.training import factor_columns, spaces, timing
 from tests.support import small_runs
 
 
@@ -48,11 +48,11 @@ def test_a_runs_penultimate_activations_are_read_from_its_workdir(finished, digi
   settings = made.model.to_dict()
   module = models.create(settings.pop("name"), 10, **{n: v for n, v in settings.items() if n != "dtype"})
   variables = {"params": state.train.params, "batch_stats": state.train.batch_stats}
-  inputs = gather.normalize(jnp.asarray(digits.train.inputs), digits.mean, digits.std)
+  inputs = gather.normalize(jnp.asarray(digits.train["inputs"]), digits.mean, digits.std)
   run = jax.jit(lambda x: module.apply(variables, x, jnp.ones(len(x), bool), train=False))
   np.testing.assert_allclose(found, run(inputs)[1]["features"], rtol=1e-4, atol=1e-5)
   head = state.train.params["head"]
-  right = np.argmax(found @ head["kernel"] + head["bias"], axis=1) == digits.train.labels
+  right = np.argmax(found @ head["kernel"] + head["bias"], axis=1) == digits.train["labels"]
   assert right.mean() > 0.7  # of a trained model: chance is 0.1
 
 
@@ -71,7 +71,7 @@ def test_without_a_path_a_model_is_trained_with_the_runs_recipe(digits, tmp_path
   expected = small_runs.config("full", epochs=1, checkpoint_every_steps=0)
   state = small_runs.train(expected, tmp_path / "plain", len(jax.local_devices()))[1].train
   module = models.create("mlp", 10, hidden=tuple(expected.model.hidden))
-  inputs = gather.normalize(jnp.asarray(digits.train.inputs), digits.mean, digits.std)
+  inputs = gather.normalize(jnp.asarray(digits.train["inputs"]), digits.mean, digits.std)
   _, stages = module.apply({"params": state.params}, inputs, jnp.ones(1442, bool), train=False)
   np.testing.assert_allclose(stage.features, stages["features"], rtol=1e-4, atol=1e-5)
 
@@ -100,7 +100,7 @@ def test_labels_are_part_of_the_identity_of_a_warm_up_run_and_not_of_a_runs_para
 
 def test_a_signal_during_the_warm_up_run_is_said(digits, tmp_path, monkeypatch):
   small_runs.interrupted_at(3, monkeypatch, signal.SIGTERM)
-  with pytest.raises(loop.Interrupted, match="stopped while the model of features.name=backbone") as stopped:
+  with pytest.raises(Interrupted, match="stopped while the model of features.name=backbone") as stopped:
     factor_columns.Stage(_config(cache_dir=str(tmp_path)), digits, timing.Timers()).features  # noqa: B018
   assert stopped.value.__notes__ == ["the same command trains it anew"]  # its folder is gone
 

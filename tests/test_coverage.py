@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dynsel_jax.factors import coverage
-from dynsel_jax.training import factor_columns, loop, workdir
+from dynsel_jax.training import factor_columns, workdir
 from tests.support import small_runs
 
 FIELDS = ("factors_covered", "rare_factor_rate", "common_factor_rate")
@@ -106,7 +106,7 @@ def test_a_run_stopped_within_an_epoch_and_moved_records_the_same(tmp_path, monk
   steps = small_runs.lines(tmp_path / "whole")[0]["step"]
   with monkeypatch.context() as patched:
     small_runs.interrupted_at(steps + 2, patched)
-    with pytest.raises(loop.Interrupted):
+    with pytest.raises(Interrupted):
       small_runs.train(made, tmp_path / "run")
   shutil.rmtree(tmp_path / "cache")
   monkeypatch.setattr(factor_columns, "Stage", None)  # nothing is fitted anew
@@ -121,7 +121,7 @@ def test_a_run_without_its_firings_goes_on_to_the_same_end_without_coverage(tmp_
   steps = small_runs.lines(tmp_path / "whole")[0]["step"]
   with monkeypatch.context() as patched:
     small_runs.interrupted_at(steps + 2, patched)
-    with pytest.raises(loop.Interrupted):
+    with pytest.raises(Interrupted):
       small_runs.train(made, tmp_path / "run")
   path = tmp_path / "run" / "firings.npz"
   if loss == "absent":  # as in a folder from before there was this file

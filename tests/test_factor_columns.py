@@ -9,7 +9,7 @@ import pytest
 from configs import digits
 from dynsel_jax import data, factors, features, options
 from dynsel_jax.data import noise
-from dynsel_jax.training import factor_columns, loop, timing, workdir
+from dynsel_jax.training import factor_columns, timing, workdir
 from tests.support import small_runs
 
 
@@ -39,7 +39,7 @@ def test_a_run_goes_on_with_the_columns_that_it_began_with(tmp_path, monkeypatch
   _, expected = small_runs.train(_config(tmp_path), tmp_path / "whole")
   with monkeypatch.context() as patched:
     small_runs.interrupted_at(5, patched)
-    with pytest.raises(loop.Interrupted):
+    with pytest.raises(Interrupted):
       small_runs.train(_config(tmp_path), tmp_path / "run")
   shutil.rmtree(tmp_path / "cache")
   made = _config(tmp_path)

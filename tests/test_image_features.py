@@ -20,7 +20,7 @@ TINY_CLIP = ROOT / "tests" / "data" / "tiny_clip.safetensors"
 
 def _source(inputs):
   labels = np.zeros(len(inputs), np.int32)
-  return data.load("digits")._replace(train=data.Dataset(inputs, labels))
+  return data.load("digits")._replace(train={"inputs": inputs, "labels": labels})
 
 
 def _smooth(height, width, channels=3):
@@ -119,7 +119,7 @@ def test_efficientnet_gives_the_stored_embeddings():
     count = 32
     theirs = (file["train"][:count] * file["scale"]).astype(np.float64)
   space = features.create("efficientnet", path=str(weights), batch_size=16)
-  mine = space.extract(_source(cifar10.train.inputs[:count])).astype(np.float64)
+  mine = space.extract(_source(cifar10.train["inputs"][:count])).astype(np.float64)
   pairs = np.triu_indices(count, 1)
   far, near = (np.linalg.norm(x[:, None] - x[None], axis=-1)[pairs] for x in (mine, theirs))
   # The stored rows are the first 128 principal components of these features: distances shrink, and by about as much.

@@ -55,7 +55,7 @@ def test_every_score_is_a_finite_column(scored):
 
 def test_recorded_scores_equal_brute_force(scored):
   _, columns, traces = scored
-  labels, rows = _source().train.labels, np.arange(1442)
+  labels, rows = _source().train["labels"], np.arange(1442)
   of_label = traces[:, rows, labels]
   others = traces.copy()
   others[:, rows, labels] = -1
@@ -118,7 +118,7 @@ def test_an_interrupted_proxy_run_gives_the_same_columns(scored, tmp_path, monke
   want = scoring.score(_config(), tmp_path / "whole", names, **settings)
   with monkeypatch.context() as patch:
     small_runs.interrupted_at(30, patch)  # in the third epoch of 12 steps
-    with pytest.raises(loop.Interrupted):
+    with pytest.raises(Interrupted):
       scoring.score(_config(), tmp_path / "part", names, **settings)
   found = scoring.score(_config(), tmp_path / "part", names, **settings)
   assert small_runs.lines(tmp_path / "part" / "proxy")[-1]["epoch"] == EPOCHS

@@ -117,7 +117,12 @@ def create(
   except UserError as error:
     if table.labels is None and str(error).startswith("table.labels is None"):
       named = "+".join((name, *wrapped_in))
-      raise UserError(f"selector={named} reads labels, and the training set has none") from None
+      by_class = settings.get("class_balanced", options.keyword_defaults(factory).get("class_balanced"))
+      remedy = "set class_balanced=False" if by_class else "take a method that reads none"
+      raise UserError(
+        f"selector={named} reads labels, and the training set has none: give a class or a domain of each sample in"
+        f" table.labels, or {remedy}"
+      ) from None
     raise
   return selector
 

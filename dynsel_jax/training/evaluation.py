@@ -36,23 +36,19 @@ def _measured(task: Task, outputs: Any, batch: Batch, valid: Array) -> tuple[Any
 def shapes(recipe: Recipe, state: TrainState, arrays: Arrays, num_samples: int) -> Evaluation:
   """Returns the shapes and types of an `Evaluation` of n = `num_samples` samples; traces the model once."""
 
-  def one_batch(state: TrainState, arrays: Arrays) -> Any:
+  def one_batch(state: TrainState, arrays: Arrays) -> Evaluation:
     index = jnp.zeros(1, jnp.int32)
     test = arrays.test
     # The rows of a streamed set come with an axis of devices in front: nothing is mapped here.
-    rows = jax.tree.map(lambda x: x[0], test.batch) if isinstance(test, Rows) else test
-    batch = jax.tree.map(lambda x: x[:1], rows)
+    dataset = jax.tree.map(lambda x: x[0], test.batch) if isinstance(test, Rows) else test
+    batch = jax.tree.map(lambda x: x[:1], dataset)
     batch, valid = recipe.task.inputs(None, index, batch), jnp.ones(1, bool)
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     outputs, _ = recipe.module.apply(variables, batch["inputs"], valid, train=False)
-    return _measured(recipe.task, outputs, batch, valid)
+    sums, rows = _measured(recipe.task, outputs, batch, valid)
+    return Evaluation(sums, {name: jnp.zeros(num_samples) for name in rows}, jnp.zeros(num_samples, bool))
 
-  sums, rows = jax.eval_shape(one_batch, state, arrays)
-  return Evaluation(
-    sums=sums,
-    rows={name: jax.ShapeDtypeStruct((num_samples,), jnp.float32) for name in rows},
-    seen=jax.ShapeDtypeStruct((num_samples,), jnp.bool_),
-  )
+  return jax.eval_shape(one_batch, state, arrays)
 
 
 def empty(like: Evaluation) -> Evaluation:
