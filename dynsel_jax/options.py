@@ -25,6 +25,7 @@ __all__ = [
   "flatten",
   "keyword_defaults",
   "named_or_imported",
+  "optional_library",
 ]
 
 
@@ -137,6 +138,20 @@ def called(field: str, name: str, factory: Callable[..., Any], *arguments: Any, 
     kinds = ", ".join(type(argument).__name__ for argument in arguments)
     raise UserError(f"{field}={name!r} must be callable with ({kinds}, *, options): {error}") from None
   return factory(*arguments, **settings)
+
+
+def optional_library(module: str, extra: str) -> Any:
+  """Imports a library that only one of the package's extras brings.
+
+  Raises:
+    UserError: it is not installed; the message says how to install it.
+  """
+  try:
+    return importlib.import_module(module)
+  except ModuleNotFoundError as error:
+    if error.name != module.partition(".")[0]:
+      raise  # the library is there, but not what it imports
+    raise UserError(f"the library {error.name!r} is not installed: pip install 'dynsel_jax[{extra}]'") from None
 
 
 def named_or_imported(field: str, name: str, known: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
