@@ -11,12 +11,12 @@ classes; an epoch takes a few minutes on two cores. `size=smoke` is an epoch of 
 
 import ml_collections
 
-from configs import base
+from dynsel_jax import recipes
 
 
 def get_config(variants: str = "") -> ml_collections.ConfigDict:
-  """Returns the config; `variants` as in `configs/base.py`."""
-  config = base.texts("banking77", variants)
+  """Returns the config; `variants` as in `dynsel_jax/recipes.py`."""
+  config = recipes.texts("banking77", variants)
   config.dataset.max_length = 64
   if config.model.name == "minilm_l6":
     config.learning_rate = 3e-4

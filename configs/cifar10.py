@@ -11,9 +11,9 @@ one epoch of it.
 
 import ml_collections
 
-from configs import base
+from dynsel_jax import recipes
 
 
 def get_config(variants: str = "") -> ml_collections.ConfigDict:
-  """Returns the config; `variants` as in `configs/base.py`."""
-  return base.small_images("cifar10", variants)
+  """Returns the config; `variants` as in `dynsel_jax/recipes.py`."""
+  return recipes.small_images("cifar10", variants)

@@ -14,9 +14,9 @@ epochs 60, 120 and 180, and 78.2 % with `schedule=one_cycle`.
 
 import ml_collections
 
-from configs import base
+from dynsel_jax import recipes
 
 
 def get_config(variants: str = "") -> ml_collections.ConfigDict:
-  """Returns the config; `variants` as in `configs/base.py`."""
-  return base.small_images("cifar100", variants)
+  """Returns the config; `variants` as in `dynsel_jax/recipes.py`."""
+  return recipes.small_images("cifar100", variants)

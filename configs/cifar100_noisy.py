@@ -16,11 +16,11 @@ epoch's samples that have one.
 
 import ml_collections
 
-from configs import base
+from dynsel_jax import recipes
 
 
 def get_config(variants: str = "") -> ml_collections.ConfigDict:
-  """Returns the config; `variants` as in `configs/base.py`."""
-  config = base.small_images("cifar100", variants, model="resnet50")
+  """Returns the config; `variants` as in `dynsel_jax/recipes.py`."""
+  config = recipes.small_images("cifar100", variants, model="resnet50")
   config.dataset.label_noise.rate = 0.2
   return config

@@ -8,14 +8,14 @@ The default example: it takes seconds on any machine and shows that everything w
 
 import ml_collections
 
-from configs import base
+from dynsel_jax import recipes
 
 
 def get_config(variants: str = "") -> ml_collections.ConfigDict:
-  """Returns the config; `variants` as in `configs/base.py`."""
-  chosen = base.parse(variants, ("cpu", "smoke"))
+  """Returns the config; `variants` as in `dynsel_jax/recipes.py`."""
+  chosen = recipes.parse(variants, ("cpu", "smoke"))
   size = chosen.pop("size")
-  config = base.get_config("digits", **{"model": "mlp", "selector": "random", **chosen})
+  config = recipes.get_config("digits", **{"model": "mlp", "selector": "random", **chosen})
   config.dataset.augmentations = ()
   config.learning_rate = 0.1
   config.batch_size = 64

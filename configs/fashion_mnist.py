@@ -9,9 +9,9 @@ is a small patch-stem ResNet for 15 epochs, minutes on two cores; `size=smoke` i
 
 import ml_collections
 
-from configs import base
+from dynsel_jax import recipes
 
 
 def get_config(variants: str = "") -> ml_collections.ConfigDict:
-  """Returns the config; `variants` as in `configs/base.py`."""
-  return base.small_images("fashion_mnist", variants)
+  """Returns the config; `variants` as in `dynsel_jax/recipes.py`."""
+  return recipes.small_images("fashion_mnist", variants)

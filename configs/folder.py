@@ -12,9 +12,9 @@ images must fit, as bytes, in memory and on the accelerator. `size=cpu` is a sma
 
 import ml_collections
 
-from configs import base
+from dynsel_jax import recipes
 
 
 def get_config(variants: str = "") -> ml_collections.ConfigDict:
-  """Returns the config; `variants` as in `configs/base.py`."""
-  return base.small_images("folder", variants)
+  """Returns the config; `variants` as in `dynsel_jax/recipes.py`."""
+  return recipes.small_images("folder", variants)

@@ -15,12 +15,12 @@ tens of texts per second on two cores; `size=smoke` is an epoch of a tiny BERT w
 
 import ml_collections
 
-from configs import base
+from dynsel_jax import recipes
 
 
 def get_config(variants: str = "") -> ml_collections.ConfigDict:
-  """Returns the config; `variants` as in `configs/base.py`."""
-  config = base.texts("goemotions", variants)
+  """Returns the config; `variants` as in `dynsel_jax/recipes.py`."""
+  config = recipes.texts("goemotions", variants)
   config.dataset.label_column = "group"
   config.dataset.max_length = 64
   return config

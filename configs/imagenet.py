@@ -21,19 +21,18 @@ epoch of it; both are meant for a few of the classes.
 
 import ml_collections
 
-from configs import base
-from dynsel_jax import selectors
+from dynsel_jax import recipes, selectors
 from dynsel_jax.data import stream_sets
 from dynsel_jax.offline import factor_stage
 
 
 def get_config(variants: str = "") -> ml_collections.ConfigDict:
-  """Returns the config; `variants` as in `configs/base.py`."""
-  chosen = base.parse(variants, ("cpu", "smoke"))
+  """Returns the config; `variants` as in `dynsel_jax/recipes.py`."""
+  chosen = recipes.parse(variants, ("cpu", "smoke"))
   size = chosen.pop("size")
   if set(selectors.columns(chosen.get("selector", "full"))) & set(factor_stage.COLUMNS):
     chosen.setdefault("features", "clip")
-  config = base.get_config("folder", **{"model": "resnet34" if size == "full" else "resnet_patch", **chosen})
+  config = recipes.get_config("folder", **{"model": "resnet34" if size == "full" else "resnet_patch", **chosen})
   config.dataset.update(stream=True, augmentations=("resized_crop", "flip"), **stream_sets.defaults())
   if "imagenet_stem" in config.model:
     config.model.imagenet_stem = True

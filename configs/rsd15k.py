@@ -24,12 +24,12 @@ Other names of the columns are given by `--config.dataset.text_column=post --con
 
 import ml_collections
 
-from configs import base
+from dynsel_jax import recipes
 
 
 def get_config(variants: str = "") -> ml_collections.ConfigDict:
-  """Returns the config; `variants` as in `configs/base.py`."""
-  config = base.texts("rsd15k", variants)
+  """Returns the config; `variants` as in `dynsel_jax/recipes.py`."""
+  config = recipes.texts("rsd15k", variants)
   config.dataset.split_test = True
   config.dataset.max_length = 512 if config.model.name == "roberta_base" else 128
   return config

@@ -17,12 +17,12 @@ test set, into a folder per class:
 
 import ml_collections
 
-from configs import base
+from dynsel_jax import recipes
 
 
 def get_config(variants: str = "") -> ml_collections.ConfigDict:
-  """Returns the config; `variants` as in `configs/base.py`."""
-  config = base.small_images("folder", variants, model="resnet50")
+  """Returns the config; `variants` as in `dynsel_jax/recipes.py`."""
+  config = recipes.small_images("folder", variants, model="resnet50")
   config.dataset.image_mode = "RGB"  # some of its images are grey
   config.dataset.test_folder = "val"  # its test images have no labels
   return config

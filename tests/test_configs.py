@@ -12,8 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import base
-from dynsel_jax import data, models, offline, options, selectors, tasks
+from dynsel_jax import data, models, offline, options, recipes, selectors, tasks
 from dynsel_jax.data import gather, image_ops, source, stream
 from dynsel_jax.offline import factor_stage, score_file
 from dynsel_jax.runs import timing
@@ -156,7 +155,7 @@ def test_every_size_builds_a_config_whose_parts_exist(name, size):
   ):
     known = room.defaults(section.name)
     assert set(known) <= set(section.keys()) <= {"name", "dtype", *known}
-  assert made.keys() == base.get_config("x", model="mlp").keys()
+  assert made.keys() == recipes.get_config("x", model="mlp").keys()
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from configs import base, digits
-from dynsel_jax import data, options, tasks
+from configs import digits
+from dynsel_jax import data, options, recipes, tasks
 from dynsel_jax.runs import finished
 from tests.support import ROOT, small_runs
 
@@ -117,4 +117,4 @@ def test_a_path_that_leads_nowhere_is_named(kind, my_lab):
   with pytest.raises(
     options.UserError, match=f"{kind}.name='my_lab.net:nothing': module 'my_lab.net' has no 'nothing'"
   ):
-    base.get_config("digits", **({"model": "mlp"} | {kind: "my_lab.net:nothing"}))
+    recipes.get_config("digits", **({"model": "mlp"} | {kind: "my_lab.net:nothing"}))

@@ -25,6 +25,7 @@ ALLOWED = {
   "runs": GROUND,
   "training": PURE | {"data", "factors", "models", "runs", "tasks"},
   "offline": PURE | {"coresets", "data", "factors", "features", "models", "runs", "tasks", "training"},
+  "recipes": PURE | {"data", "factors", "features", "models", "offline", "runs", "tasks", "training"},
   "report": GROUND | {"runs"},
 }
 

@@ -57,7 +57,7 @@ def train_and_evaluate(
   """Trains as `config` says, or continues the run in `workdir`; a finished run is returned as it is.
 
   Args:
-    config: as `configs/base.py` makes it.
+    config: as `recipes.get_config` makes it.
     workdir: the run's folder; `runs.workdir` lists its files.
     devices: the devices to train on, by default all of this process.
     columns: makes the columns of the sample table, for example `offline.columns`. Called only once a new run is known

@@ -79,7 +79,7 @@ def parts(config: ml_collections.ConfigDict, source: data.Source, devices: Seque
   """Builds and checks the parts of a run that need no sample table.
 
   Args:
-    config: as `configs/base.py` makes it.
+    config: as `recipes.get_config` makes it.
     source: the data, as `data.prepare` gives it for `config.dataset`.
     devices: the devices to train on, by default all of this process.
 
