@@ -118,7 +118,8 @@ def small_images(name: str, variants: str, *, model: str = "resnet18") -> ml_col
   """Returns RRD's CIFAR recipe with `model`; size=cpu is `resnet_patch` for 15 epochs, size=smoke for one."""
   chosen = parse(variants, ("cpu", "smoke"))
   size = chosen.pop("size")
-  config = get_config(name, **{"model": model if size == "full" else "resnet_patch", **chosen})
+  named: dict[str, Any] = {"model": model if size == "full" else "resnet_patch", **chosen}
+  config = get_config(name, **named)
   if config.optimizer.name == "sgd":
     config.optimizer.nesterov = size != "full"  # the paper has plain momentum
   if size != "full":
@@ -138,7 +139,7 @@ def texts(name: str, variants: str) -> ml_collections.ConfigDict:
   chosen = parse(variants, ("cpu", "smoke"))
   size = chosen.pop("size")
   model = {"full": "roberta_base", "cpu": "minilm_l6", "smoke": "bert_tiny"}[size]
-  named = {"model": model, "optimizer": "adamw", "schedule": "linear", **chosen}
+  named: dict[str, Any] = {"model": model, "optimizer": "adamw", "schedule": "linear", **chosen}
   config = get_config(name, **named, of_texts=True)
   folders = {"roberta_base": "roberta-base", "bert_base": "bert-base-uncased", "minilm_l6": MINILM}
   pretrained = folders.get(config.model.name, "")
