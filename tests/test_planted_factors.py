@@ -14,7 +14,8 @@ import pytest
 from configs import digits
 from dynsel_jax import data, factors, selectors
 from dynsel_jax.factors import fit, quality, sae, scores
-from dynsel_jax.training import factor_columns, timing
+from dynsel_jax.offline import factor_stage
+from dynsel_jax.runs import timing
 from dynsel_jax.types import SampleTable
 
 NUM_FACTORS, D_IN, NUM_SAMPLES, NUM_CLASSES, ACTIVE = 64, 64, 2500, 5, 3
@@ -110,26 +111,26 @@ def test_paper_rule_recovers_the_planted_scores_once_the_signs_are_settled(seed)
 def test_a_run_trains_on_the_planted_representatives_first_and_on_the_planted_rarities_later(tmp_path):
   """From a file of features to the selections of two epochs, through the offline stage that a run goes through."""
   features, labels, _, *planted_scores = planted(0)
-  truth = dict(zip(factor_columns.COLUMNS, planted_scores, strict=True))
+  truth = dict(zip(factor_stage.COLUMNS, planted_scores, strict=True))
   np.save(tmp_path / "features.npy", features)
   made = digits.get_config("selector=rrd,features=file")
   made.update_from_flattened_dict({"features.path": str(tmp_path / "features.npy"), "cache_dir": str(tmp_path)})
   made.factors.update(expansion_factor=1, k=ACTIVE, orient=True, epochs=60, batch_size=250, learning_rate=1e-2)
-  samples = data.Dataset(np.zeros((NUM_SAMPLES, 1, 1, 1), np.uint8), labels)
-  source = data.Source("planted", samples, samples, NUM_CLASSES, (0.0,), (1.0,), "planted", "planted")
-  found = factor_columns.Stage(made, source, timing.Timers()).columns
+  samples = {"inputs": np.zeros((NUM_SAMPLES, 1, 1, 1), np.uint8), "labels": labels}
+  source = data.from_arrays("planted", samples, samples)
+  found = factor_stage.Stage(made, source, timing.Timers()).columns
 
   placed = jnp.asarray(labels)
 
   @jax.jit
   def chosen(columns, epoch):
-    table = SampleTable(placed, NUM_CLASSES, columns)
+    table = SampleTable(NUM_SAMPLES, placed, NUM_CLASSES, columns)
     selector = selectors.create("rrd", table, 20, keep_fraction=0.3, alpha_min=0.0, penalty=0.0)
     selection, _ = selector.select(jax.random.key(1), selector.init(jax.random.key(0)), epoch)
-    return selection.indices
+    return selection.keep
 
   known = {name: scores.min_max(jnp.asarray(score, jnp.float32)) for name, score in truth.items()}
   for epoch, wanted in ((0, truth["representativeness"]), (16, truth["rarity"])):
-    reached, best = (wanted[(index := np.asarray(chosen(columns, epoch)))[index >= 0]] for columns in (found, known))
+    reached, best = (wanted[np.asarray(chosen(columns, epoch))] for columns in (found, known))
     gain = (reached.mean() - wanted.mean()) / (best.mean() - wanted.mean())
     assert gain > 0.6  # 0 is a random selection, 1 that of the planted scores
