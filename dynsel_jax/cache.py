@@ -30,7 +30,7 @@ _CHECKSUM = "checksum"
 def default_directory() -> pathlib.Path:
   """Returns `$DYNSEL_CACHE` if set, otherwise `dynsel_jax` in the user's cache folder."""
   if named := os.environ.get("DYNSEL_CACHE"):
-    return pathlib.Path(named)
+    return pathlib.Path(named).expanduser()
   return pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "dynsel_jax"
 
 
@@ -98,5 +98,5 @@ def checksum(arrays: Arrays) -> str:
   for name in sorted(arrays):
     array = np.ascontiguousarray(arrays[name])
     whole.update(f"{name} {array.dtype.str} {array.shape}".encode())
-    whole.update(array.data if array.size else b"")
+    whole.update(array.reshape(-1).view(np.uint8).data if array.size else b"")
   return whole.hexdigest()

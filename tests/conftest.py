@@ -1,4 +1,4 @@
-"""Test session: four CPU devices, strict promotion, a compilation cache that the workers share.
+"""Test session: four CPU devices, strict promotion, no key used twice, a compilation cache that the workers share.
 
 `JAX_PLATFORMS=cuda,cpu XLA_PYTHON_CLIENT_PREALLOCATE=false make test` runs it on a GPU.
 """
@@ -26,6 +26,7 @@ from dynsel_jax.training import parallel  # noqa: E402
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_debug_key_reuse", True)  # a key drawn from twice is an error, also across two calls of a program
 if os.environ["JAX_PLATFORMS"] != "cpu":
   parallel.STEPS_PER_CALL = 1  # a run can be stopped between any two steps, as the tests do
 

@@ -7,10 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dynsel_jax import selectors
+from dynsel_jax import batching, selectors
 from dynsel_jax.options import UserError
 from dynsel_jax.selectors import epsilon_greedy, ranking, ucb
-from dynsel_jax.types import Signals
 from tests.support import oracles, simulation
 from tests.support.simulation import NUM_SAMPLES
 
@@ -25,10 +24,8 @@ def reference():
 def visits(reference):
   """The signals of each visit, with those not visited as padding."""
   for epoch, (losses, visited) in enumerate(zip(reference["losses_by_visit"], reference["visited"], strict=True)):
-    loss, blank = jnp.asarray(losses, jnp.float32), jnp.zeros(losses.shape, jnp.float32)
-    yes = jnp.asarray(visited)
-    index = jnp.where(yes, jnp.arange(losses.size, dtype=jnp.int32), -1)
-    yield Signals(index, loss, blank, blank, blank, correct=yes, trained=yes, epoch=jnp.int32(epoch))
+    index = jnp.where(jnp.asarray(visited), jnp.arange(losses.size, dtype=jnp.int32), -1)
+    yield batching.signals(index, jnp.asarray(losses, jnp.float32), jnp.int32(epoch))
 
 
 def test_ucb_agrees_with_the_reference(reference):
@@ -36,7 +33,7 @@ def test_ucb_agrees_with_the_reference(reference):
   num_samples = reference["visited"].shape[1]
   zeros = jnp.zeros(num_samples, jnp.float32)
   state = ucb.UCBState(zeros, zeros, jnp.full(num_samples, -1, jnp.int32))
-  step = quick(functools.partial(ucb.averaged, update_rate=alpha))
+  step = quick(functools.partial(ucb.update_averages, update_rate=alpha))
   best = quick(lambda score: ranking.top_fraction(jax.random.key(0), score, keep))
   np.testing.assert_array_equal(ucb.bound(state, weight), reference["ucb_initial_score"])
   for visit, signals in enumerate(visits(reference)):
@@ -53,9 +50,9 @@ def test_epsilon_greedy_agrees_with_the_reference(reference):
   num_samples = reference["visited"].shape[1]
   start = jnp.full(num_samples, reference["epsilon_greedy_initial_score"], jnp.float32)
   state = epsilon_greedy.EpsilonGreedyState(start, jnp.full(num_samples, -1, jnp.int32))
-  step = quick(functools.partial(epsilon_greedy.averaged, update_rate=alpha))
+  step = quick(functools.partial(epsilon_greedy.update_average, update_rate=alpha))
   draws = quick(
-    lambda score: jax.vmap(lambda key: epsilon_greedy.explored(key, score, count, epsilon))(
+    lambda score: jax.vmap(lambda key: epsilon_greedy.explore(key, score, count, epsilon))(
       jax.random.split(jax.random.key(0), 400)
     )
   )
@@ -77,9 +74,9 @@ def test_a_run_keeps_the_highest_scores(name):
   mean = np.full(NUM_SAMPLES, float(name == "epsilon_greedy"))
   variance = np.zeros(NUM_SAMPLES)
   for epoch, outcome in enumerate(simulation.run(simulation.compiled(selector), 5)):
-    chosen = np.asarray(outcome.selection.indices)[: int(outcome.selection.size)]
     score = mean + variance if name == "ucb" else mean
     expected = np.arange(NUM_SAMPLES) if epoch == 0 else np.argsort(-score)[:21]
+    chosen = outcome.chosen
     assert set(chosen) == set(expected)
     loss = np.asarray(simulation.signals(chosen, epoch).loss, float)
     variance[chosen] = 0.5 * variance[chosen] + 0.5 * (loss - mean[chosen]) ** 2
@@ -96,7 +93,7 @@ def test_a_bad_loss_counts_as_the_worst_until_the_next_good_one(name):
   second = simulation.run_epoch(program, first.state, 1, np.ones(NUM_SAMPLES))
   assert int(second.info["non_finite"]) == 1
   if name == "ucb":
-    assert 7 not in second.selection.indices
+    assert not second.selection.keep[7]
   everyone = simulation.signals(np.arange(NUM_SAMPLES), 2, loss=np.ones(NUM_SAMPLES))
   third = simulation.run_epoch(program, selector.observe(second.state, everyone), 3)
   assert int(third.info["non_finite"]) == 0

@@ -24,7 +24,7 @@ class Thinner:
   def __init__(self, name, batch_fraction=0.5, **options):
     table = simulation.table()
     if name == "rho_loss":
-      table = table._replace(columns={"irreducible_loss": jnp.zeros_like(table.columns["score"])})
+      table = table._replace(columns={"irreducible_loss": jnp.zeros_like(table.columns["irreducible_loss"])})
     self.selector = selectors.create(name, table, 8, batch_fraction=batch_fraction, **options)
     self.state = self.selector.init(jax.random.key(0))
     over_keys = jax.vmap(self.selector.thin, in_axes=(0, None, None))
@@ -101,7 +101,7 @@ def test_inverse_probabilities_are_finite_whatever_the_losses(name):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_part_of_a_batch_must_be_whole(name):
-  with pytest.raises(UserError, match="batch_fraction=0.3 of batch_size=8 is no whole number of samples"):
+  with pytest.raises(UserError, match="batch_fraction=0.3 of batch_size=8 is 2.4 samples, not an integer"):
     Thinner(name, 0.3)(INDEX, 1.0)
   assert thinning.batch_budget(0.07, 100) == 7  # which is not whole in floats
   for value in (0.0, 1.5):
@@ -153,7 +153,7 @@ def test_rho_loss_takes_what_is_not_finite_last_and_counts_it(value):
 
 
 def test_rho_loss_says_where_its_column_comes_from():
-  with pytest.raises(UserError, match="needs the column 'irreducible_loss'.*trained on other data"):
+  with pytest.raises(UserError, match="rho_loss reads the column 'irreducible_loss'.* experiments.score_dataset"):
     selectors.create("rho_loss", simulation.table()._replace(columns={}), 8)
 
 
@@ -162,12 +162,12 @@ def test_samples_beyond_the_whole_numbers_of_float32_are_told_apart():
   index, marked = np.arange(size - 8, size), [size - 7, size - 5]  # both odd: no float32 holds them
   values = np.zeros(size, np.float32)
   values[marked] = 1.0
-  table = SampleTable(np.broadcast_to(np.int32(0), size), 1, {"irreducible_loss": -values})
-  batch, key = simulation.signals(index, loss=1.0), jax.random.key(0)
+  table = SampleTable(size, columns={"irreducible_loss": -values})
+  batch = simulation.signals(index, loss=1.0)
   rho = rho_loss.rho_loss(table, 8, batch_fraction=0.25)
-  assert index[rho.thin(key, (), batch)[0]].tolist() == marked
+  assert index[rho.thin(jax.random.key(0), (), batch)[0]].tolist() == marked
   es = evolved.es(table, 8, batch_fraction=0.25, beta1=1.0)  # the weight is the score
   state = evolved.EvolvedState(jnp.asarray(values), jnp.full(size, -1, jnp.int32))
-  assert index[es.thin(key, state, batch)[0]].tolist() == marked
+  assert index[es.thin(jax.random.key(0), state, batch)[0]].tolist() == marked
   state = jax.jit(es.observe)(state, simulation.signals(marked, epoch=0))
   assert np.flatnonzero(np.asarray(state.last_epoch) == 0).tolist() == marked

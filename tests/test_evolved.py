@@ -31,10 +31,6 @@ def remembered(scores):
 quick = functools.partial(jax.jit, compiler_options=simulation.QUICK)
 
 
-def over_keys(function, draws=DRAWS):
-  return quick(jax.vmap(function))(jax.random.split(jax.random.key(1), draws))
-
-
 def chances(weights, count):
   """The probability of each sample to be among `count` drawn in turn without replacement, by enumeration."""
   total = np.zeros(len(weights))
@@ -81,7 +77,7 @@ def test_a_rising_loss_weighs_more():
 def test_rows_are_drawn_by_the_loss_and_the_score_before_it():
   selector = create(num_samples=6, beta1=0.6, beta2=0.1, batch_fraction=0.5)
   batch = simulation.signals(np.arange(6), loss=LOSSES)
-  positions, weights = over_keys(lambda key: selector.thin(key, remembered(SCORES), batch))
+  positions, weights = simulation.over_keys(lambda key: selector.thin(key, remembered(SCORES), batch), DRAWS)
   positions = np.asarray(positions)
   assert np.all(np.diff(positions) > 0) and np.all(np.asarray(weights) == 1)
   chosen = (positions[:, :, None] == np.arange(6)).any(axis=1)
@@ -92,15 +88,16 @@ def test_without_a_past_the_draw_is_that_of_the_losses():
   es = create(num_samples=6, beta1=0.0, beta2=0.0, batch_fraction=0.5)
   loss = selectors.create("loss", simulation.table(6), 8, batch_fraction=0.5)
   batch = simulation.signals(np.arange(6), loss=LOSSES)
-  ours, theirs = over_keys(lambda key: (es.thin(key, remembered(SCORES), batch), loss.thin(key, (), batch)), 100)
+  ours = simulation.over_keys(lambda key: es.thin(key, remembered(SCORES), batch), 100)
+  theirs = simulation.over_keys(lambda key: loss.thin(key, (), batch), 100)
   simulation.assert_same(ours, theirs)
 
 
 def test_epochs_are_drawn_by_the_scores():
   selector = create("eswp", num_samples=6, keep_fraction=0.5)
-  plans = over_keys(lambda key: selector.select(key, remembered(SCORES), jnp.int32(0))[0])
-  assert np.all(np.asarray(plans.size) == 3)
-  chosen = (np.asarray(plans.indices)[:, :, None] == np.arange(6)).any(axis=1)
+  keep = simulation.over_keys(lambda key: selector.select(key, remembered(SCORES), jnp.int32(0))[0].keep, DRAWS)
+  chosen = np.asarray(keep)
+  assert np.all(chosen.sum(axis=1) == 3)
   assert_frequencies(chosen, chances(SCORES, 3))
 
 
@@ -109,26 +106,26 @@ def test_inverse_probabilities_make_both_draws_unbiased():
   state = remembered(SCORES)
   padded = simulation.signals([0, 1, 2, 3, 4, 5, -1, -1], loss=[*LOSSES, 9.0, 9.0])
 
-  def of_samples(where, weights):
-    return jnp.zeros(6).at[where].set(weights, mode="drop")
+  def of_epoch(key):
+    selection, _ = selector.select(key, state, jnp.int32(0))
+    return jnp.where(selection.keep, selection.weights, 0.0)
 
-  def of_plan(key):
-    plan, _ = selector.select(key, state, jnp.int32(0))
-    return of_samples(jnp.where(plan.indices < 0, 6, plan.indices), plan.weights)
+  def of_batch(key):
+    positions, weights = selector.thin(key, state, padded)
+    return jnp.zeros(6).at[positions].set(weights, mode="drop")
 
-  share_of_plan, share_of_batch = over_keys(lambda key: (of_plan(key), of_samples(*selector.thin(key, state, padded))))
-  for shares, expected in ((share_of_plan, 3 / 6), (share_of_batch, 4 / 6)):
-    shares = np.asarray(shares)
-    assert np.all((shares > 0).sum(axis=1) == round(expected * 6))
-    assert np.ptp((shares > 0).mean(axis=0)) > 0.2  # the draw prefers some, the weights undo it
-    assert np.all(np.abs(shares.mean(axis=0) - expected) < 5 * shares.std(axis=0) / np.sqrt(DRAWS))
+  for draw, expected in ((of_epoch, 3 / 6), (of_batch, 4 / 6)):
+    weights = np.asarray(simulation.over_keys(draw, DRAWS))
+    assert np.all((weights > 0).sum(axis=1) == round(expected * 6))
+    assert np.ptp((weights > 0).mean(axis=0)) > 0.2  # the draw prefers some, the weights undo it
+    assert np.all(np.abs(weights.mean(axis=0) - expected) < 5 * weights.std(axis=0) / np.sqrt(DRAWS))
 
 
 def test_every_member_of_a_meta_batch_is_remembered():
   program = simulation.compiled(create(batch_fraction=0.25))
   first = simulation.run_epoch(program, program.init(jax.random.key(3)), 0)
   trained = sum(int((weights > 0).sum()) for _, _, weights in first.thinned)
-  assert trained == 7 * 2 and int(first.selection.size) == NUM_SAMPLES
+  assert trained == 7 * 2 and first.chosen.size == NUM_SAMPLES
   loss = np.asarray(simulation.signals(np.arange(NUM_SAMPLES), 0).loss)
   np.testing.assert_allclose(first.state.score, 0.9 / NUM_SAMPLES + 0.1 * loss, rtol=1e-5)
   assert np.all(np.asarray(first.state.last_epoch) == 0)
@@ -138,22 +135,21 @@ def test_the_left_out_keep_their_scores():
   program = simulation.compiled(create("eswp"))
   state = simulation.run_epoch(program, program.init(jax.random.key(3)), 0).state
   second = simulation.run_epoch(program, state, 1)
-  chosen = np.isin(np.arange(NUM_SAMPLES), second.selection.indices)
-  assert chosen.sum() == second.selection.size == 42  # floor(0.8 * 53)
+  chosen = np.asarray(second.selection.keep)
+  assert chosen.sum() == second.chosen.size == 42  # floor(0.8 * 53)
   changed = np.asarray(second.state.score) != np.asarray(state.score)
   np.testing.assert_array_equal(changed, chosen)
 
 
 @pytest.mark.parametrize("name", ["es", "eswp"])
-def test_annealing_at_a_share_that_is_no_whole_number_of_epochs(name):
+def test_annealing_at_a_fraction_of_an_epoch(name):
   selector = selectors.create(name, simulation.table(), 30)  # 5 % is 1.5 epochs
   state = selector.init(jax.random.key(0))
   epochs = jnp.arange(30, dtype=jnp.int32)
-  plan = jax.vmap(lambda epoch: selector.select(jax.random.key(1), state, epoch)[0])
-  plans = jax.jit(plan, compiler_options=simulation.QUICK)(epochs)
+  selections = quick(lambda: jax.lax.map(lambda epoch: selector.select(jax.random.key(1), state, epoch)[0], epochs))()
   whole = np.isin(np.arange(30), [0, 28, 29])
-  np.testing.assert_array_equal(plans.thin, ~whole)
-  np.testing.assert_array_equal(plans.size, np.where(whole | (name == "es"), NUM_SAMPLES, 42))
+  np.testing.assert_array_equal(selections.thin, ~whole)
+  np.testing.assert_array_equal(selections.keep.sum(axis=1), np.where(whole | (name == "es"), NUM_SAMPLES, 42))
 
 
 def test_a_loss_that_is_not_finite_is_drawn_last_reported_and_then_forgotten():
@@ -161,8 +157,9 @@ def test_a_loss_that_is_not_finite_is_drawn_last_reported_and_then_forgotten():
   observe = quick(selector.observe)
   losses = np.array([1.0, np.nan, 2.0, np.inf, 0.5, 0.1])
   state = observe(selector.init(jax.random.key(0)), simulation.signals(np.arange(6), 0, loss=losses))
-  plans, info = over_keys(lambda key: selector.select(key, state, jnp.int32(1)), 20)
-  assert np.all(np.sort(plans.indices) == [-1, -1, 0, 2, 4, 5]) and np.all(np.asarray(info["non_finite"]) == 2)
+  selections, info = simulation.over_keys(lambda key: selector.select(key, state, jnp.int32(1)), 20)
+  assert np.all(np.asarray(selections.keep) == [True, False, True, False, True, True])
+  assert np.all(np.asarray(info["non_finite"]) == 2)
   state = observe(state, simulation.signals(np.arange(6), 1, loss=1.0))
   np.testing.assert_allclose(np.asarray(state.score)[[1, 3]], 0.8 / 6 + 0.2, rtol=1e-6)
 

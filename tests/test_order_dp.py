@@ -1,6 +1,5 @@
 """OrderDP: inclusion probabilities against the closed form and the authors' code."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -17,11 +16,7 @@ def test_inclusion_agrees_with_the_closed_form_and_the_authors_code(case):
   reference = oracles.load("order_dp")
   losses = jnp.asarray(reference["losses"])
   pool, top, draws = float(reference[f"{case}_pool_ratio"]), float(reference[f"{case}_top_ratio"]), 2000
-
-  def draw(key):
-    return order_dp.best_of_pool(key, losses, pool, top)
-
-  kept = np.asarray(jax.jit(jax.vmap(draw))(jax.random.split(jax.random.key(0), draws)))
+  kept = np.asarray(simulation.over_keys(lambda key: order_dp.best_of_pool(key, losses, pool, top), draws))
   assert np.all(kept.sum(axis=1) == reference[f"{case}_n_selected"])
   chance = reference[f"{case}_inclusion_probability_of_sample"]
   deviation = np.sqrt(chance * (1 - chance) / draws)
@@ -36,7 +31,7 @@ def test_a_run_keeps_the_best_of_a_pool():
   selector = selectors.create("order_dp", simulation.table(), 6, pool_fraction=1.0, top_fraction=0.5)
   last_loss = np.zeros(NUM_SAMPLES, np.float32)
   for epoch, outcome in enumerate(simulation.run(simulation.compiled(selector), 6)):
-    chosen = np.asarray(outcome.selection.indices)[: int(outcome.selection.size)]
+    chosen = outcome.chosen
     assert set(chosen) == set(range(NUM_SAMPLES) if epoch == 0 else np.argsort(-last_loss)[:26])
     last_loss[chosen] = simulation.signals(chosen, epoch).loss
 

@@ -17,9 +17,9 @@ def plans(name, epochs, seed=3, start=0, **options):
   select = jax.jit(lambda key, epoch: selector.select(key, state, epoch)[0], compiler_options=simulation.QUICK)
   rows = []
   for epoch in range(start, epochs):
-    plan = select(simulation.epoch_key(epoch), jnp.int32(epoch))
-    rows.append(np.isin(np.arange(NUM_SAMPLES), plan.indices))
-    assert rows[-1].sum() == plan.size
+    selection = select(simulation.select_key(epoch), jnp.int32(epoch))
+    simulation.assert_selection(selection)
+    rows.append(np.asarray(selection.keep))
   return np.array(rows)
 
 
@@ -64,5 +64,5 @@ def test_random_static_keeps_one_subset_for_each_key():
 
 def test_full_is_plain_training():
   selector = selectors.create("full", simulation.table(), 8)
-  plan, _ = selector.select(simulation.epoch_key(0), selector.init(jax.random.key(3)), jnp.int32(0))
-  assert simulation.is_full(plan, simulation.epoch_key(0))
+  selection, _ = selector.select(simulation.select_key(0), selector.init(jax.random.key(3)), jnp.int32(0))
+  assert simulation.is_full(selection)

@@ -7,8 +7,8 @@ import pytest
 
 from configs import digits
 from dynsel_jax import selectors
-from dynsel_jax.selectors import wrapping
-from tests.support import ROOT, small_runs
+from dynsel_jax.selectors import wrappers
+from tests.support import ROOT, simulation, small_runs
 
 README = (ROOT / "README.md").read_text()
 
@@ -40,7 +40,12 @@ def test_the_custom_selector_runs_as_printed(tmp_path, monkeypatch, no_other_my_
   assert wrong[0] == 1442
   assert wrong[1] < 1442
   assert "my_lab.mistakes" in sys.modules
-  assert len(code.splitlines()) <= 20
+  selector = selectors.create(name, simulation.table(), 8)
+  assert selector.reads == ("correct",)
+  for epoch in simulation.run(simulation.compiled(selector)):
+    simulation.assert_epoch(epoch)
+  factory = code.partition("\n\n")[2]
+  assert len(factory.splitlines()) <= 10 and len(code.splitlines()) <= 16
 
 
 def test_the_table_of_methods_is_the_registry():
@@ -50,7 +55,8 @@ def test_the_table_of_methods_is_the_registry():
   for name, method in selectors.METHODS.items():
     arxiv = method.arxiv if method.arxiv == "-" else f"[{method.arxiv}](https://arxiv.org/abs/{method.arxiv})"
     module = method.factory.__module__.removeprefix("dynsel_jax.selectors.")
-    expected.append([f"`{name}`", method.title, arxiv, method.signal, method.level, f"`{module}`"])
+    reads = ", ".join(f"`{read}`" for read in selectors.create(name, simulation.table(), 8).reads) or "-"
+    expected.append([f"`{name}`", method.title, arxiv, method.signal, reads, method.level, f"`{module}`"])
   assert rows == expected
 
 
@@ -58,7 +64,7 @@ def test_the_table_of_wrappers_is_the_registry():
   table = re.search(r"<!-- wrappers.*?-->\n(.*?)<!-- end of wrappers", README, re.DOTALL).group(1)
   rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
   expected = []
-  for name, wrapper in wrapping.WRAPPERS.items():
-    settings = ", ".join(f"`{option}={value}`" for option, value in wrapping.defaults(name).items())
+  for name, wrapper in wrappers.WRAPPERS.items():
+    settings = ", ".join(f"`{option}={value}`" for option, value in wrappers.defaults(name).items())
     expected.append([f"`{name}`", wrapper.title, settings or "-"])
   assert rows == expected

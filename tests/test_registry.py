@@ -8,14 +8,14 @@ import pytest
 
 from dynsel_jax import selectors
 from dynsel_jax.options import UserError
-from dynsel_jax.selectors import noise_guarded
-from dynsel_jax.types import SampleTable, Selector
+from dynsel_jax.selectors.wrappers.noise_guarded import GuardedState
+from dynsel_jax.types import LOSS_NORMALIZATIONS, SampleTable, Selector
 from tests.support import ROOT, simulation
 
 EXAMPLE = ROOT.parent / "shared" / "example_selector.py"
 FACTORY = '''
 from dynsel_jax.selectors import full
-def mine(table, epochs, *, share=0.5, layers=2, name="a", verbose=False, sizes=(1, 2), limit=None):
+def mine(table, epochs, *, fraction=0.5, layers=2, name="a", verbose=False, sizes=(1, 2), limit=None):
   """A user's own."""
   return full.full(table, epochs)
 def wrong(table, epochs):
@@ -24,6 +24,8 @@ def around(selector, table, epochs, *, depth=1):
   return selector._replace(thin=lambda key, state, signals: depth)
 def nothing(selector, table, epochs):
   return None
+def normalized(table, epochs):
+  return full.full(table, epochs)._replace(loss_normalization="mean_one")
 '''
 
 
@@ -43,7 +45,7 @@ def create(name, table=None, epochs=8, /, **options):
 
 
 def labels(*values, num_classes=3):
-  return SampleTable(jnp.array(values, jnp.int32), num_classes)
+  return SampleTable(len(values), jnp.array(values, jnp.int32), num_classes)
 
 
 def test_the_registry_is_complete():
@@ -52,7 +54,7 @@ def test_the_registry_is_complete():
     assert method.title and method.factory.__doc__
     assert method.arxiv == "-" or method.arxiv.replace(".", "").isdigit()
     assert method.level == ("batch" if create(name).thin else "epoch")
-    assert method.weighting in ("mean_one", "sum_to_n")
+    assert create(name).loss_normalization in LOSS_NORMALIZATIONS
 
 
 def test_defaults_are_the_keywords_of_the_factory(lab):
@@ -61,13 +63,14 @@ def test_defaults_are_the_keywords_of_the_factory(lab):
   assert selectors.defaults("my_lab.methods:mine")["sizes"] == (1, 2)
 
 
-def test_weighting_is_the_methods_own():
-  assert selectors.weighting("infobatch") == "sum_to_n"
-  assert selectors.weighting("rs2") == selectors.weighting("my_lab.methods:mine") == "mean_one"
+def test_the_normalization_of_the_loss_is_the_methods_own(lab):
+  by_batch_size = {name for name in selectors.METHODS if create(name).loss_normalization == "batch_size"}
+  assert by_batch_size == {"infobatch", "bls_infobatch", "repb"}
+  assert create("my_lab.methods:mine").loss_normalization == "weight_sum"
 
 
 def test_a_users_factory_is_found_by_its_path(lab):
-  assert isinstance(create("my_lab.methods:mine", share=1, limit="any", sizes=[3]), Selector)
+  assert isinstance(create("my_lab.methods:mine", fraction=1, limit="any", sizes=[3]), Selector)
 
 
 @pytest.mark.parametrize(
@@ -86,6 +89,7 @@ def test_a_users_factory_is_found_by_its_path(lab):
     ("my_lab.nowhere:mine", {}, "there is no module 'my_lab.nowhere'"),
     ("your_lab.methods:mine", {}, "there is no module 'your_lab'"),
     ("my_lab.methods:wrong", {}, "must return a Selector, not int"),
+    ("my_lab.methods:normalized", {}, "loss_normalization='mean_one' is not known; known: batch_size, weight_sum"),
   ],
 )
 def test_wrong_names_and_options_are_named(lab, name, options, message):
@@ -97,7 +101,7 @@ def test_wrong_names_and_options_are_named(lab, name, options, message):
 def test_wrappers_are_put_around_in_their_order(lab):
   own = "my_lab.methods:around"
   selector = selectors.create("random", simulation.table(), 8, {own: {"depth": 3}, "noise_guarded": {"drop": 0.2}})
-  assert isinstance(selector.init(jax.random.key(0)), noise_guarded.GuardedState)
+  assert isinstance(selector.init(jax.random.key(0)), GuardedState)
   assert selector.thin(None, selector.init(jax.random.key(0)), None) == 3
   selector = selectors.create("random", simulation.table(), 8, {"noise_guarded": {}, own: {}})
   assert selector.thin(None, None, None) == 1
@@ -121,9 +125,12 @@ def test_wrong_wrappers_are_named(lab, wrapped_in, message):
 
 
 def test_a_wrapper_that_makes_weights_decides_how_they_are_used():
-  assert selectors.weighting("random") == selectors.weighting("random", ("annealed",)) == "mean_one"
-  assert selectors.weighting("random", ("rescaled", "annealed")) == "sum_to_n"
-  assert selectors.weighting("infobatch", ("class_balanced",)) == "sum_to_n"
+  def normalization(name, *wrappers):
+    return selectors.create(name, simulation.table(), 8, {wrapper: {} for wrapper in wrappers}).loss_normalization
+
+  assert normalization("random") == normalization("random", "annealed") == "weight_sum"
+  assert normalization("random", "rescaled", "annealed") == "batch_size"
+  assert normalization("infobatch", "class_balanced", "noise_guarded", "warmed_up") == "batch_size"
 
 
 def test_a_module_that_fails_to_import_keeps_its_own_error(lab):
@@ -134,17 +141,22 @@ def test_a_module_that_fails_to_import_keeps_its_own_error(lab):
 @pytest.mark.parametrize(
   "table, message",
   [
-    (labels(0, 1, 3), "table.labels has 3, which is no class: num_classes=3"),
-    (labels(0, 1, -1), "table.labels has -1"),
-    (labels(0, 2, 2), "class 1 has no sample"),
-    (labels(), "must be a list of whole numbers"),
-    (labels(0, 1, 2)._replace(labels=jnp.zeros(3)), "type float32"),
-    (labels(0, 1, 2)._replace(columns={"rarity": jnp.zeros(2)}), r"table.columns\['rarity'\] of shape \(2,\)"),
+    (labels(0, 1, 3), r"table.labels contains 3, outside \[0, num_classes=3\)"),
+    (labels(0, 1, -1), "table.labels contains -1, outside"),
+    (labels(0, 2, 2), "contains no sample of class 1"),
+    (labels(), "table.num_samples=0 must be greater than 0"),
+    (labels(0, 1, 2)._replace(num_samples=4), r"table.labels has shape \(3,\) and type int32; it must be 4 integers"),
+    (labels(0, 1, 2)._replace(labels=jnp.zeros(3)), "type float32; it must be 3 integers"),
+    (
+      labels(0, 1, 2)._replace(columns={"rarity": jnp.zeros(2)}),
+      r"table.columns\['rarity'\] has shape \(2,\); it must .* each of the 3",
+    ),
   ],
 )
 def test_wrong_tables_are_named(table, message):
-  with pytest.raises(UserError, match=message):
+  with pytest.raises(UserError, match=message) as caught:
     create("full", table)
+  assert "\n" not in str(caught.value)
 
 
 def test_epochs_must_be_positive():
@@ -159,8 +171,8 @@ def test_the_example_of_a_methods_file_works_as_it_stands(tmp_path, monkeypatch)
   monkeypatch.syspath_prepend(tmp_path)
   selector = create("my_example:loss_quantile", keep_fraction=0.4, centre=0.5)
   history = simulation.run(simulation.compiled(selector), 4)
-  assert [int(epoch.selection.size) for epoch in history] == [21] * 4
-  first, second, third = (set(epoch.selection.indices.tolist()) - {-1} for epoch in history[:3])
+  assert [epoch.chosen.size for epoch in history] == [21] * 4
+  first, second, third = (set(epoch.chosen) for epoch in history[:3])
   assert not first & second and len(first | second | third) == simulation.NUM_SAMPLES  # the unseen come first
   assert jax.tree.leaves(history[-1].state)[0].shape == (simulation.NUM_SAMPLES,)
   with pytest.raises(ValueError, match="keep_fraction"):

@@ -15,6 +15,7 @@ PURE = GROUND | {"selectors", "batching"}
 ALLOWED = {
   "selectors": GROUND,
   "batching": GROUND | {"selectors"},
+  "sampler": GROUND | {"selectors", "batching"},
   "factors": GROUND,
   "coresets": GROUND,
   "models": GROUND,
@@ -24,6 +25,7 @@ ALLOWED = {
   "runs": GROUND,
   "training": PURE | {"data", "factors", "models", "runs", "tasks"},
   "offline": PURE | {"coresets", "data", "factors", "features", "models", "runs", "tasks", "training"},
+  "recipes": PURE | {"data", "factors", "features", "models", "offline", "runs", "tasks", "training"},
   "report": GROUND | {"runs"},
 }
 
@@ -70,6 +72,7 @@ def test_the_table_is_ordered_and_complete():
   for number, (_, below) in enumerate(ALLOWED.items()):
     assert below <= set(names[: len(GROUND) + number])
   assert {_room(module) for module in MODULES} <= {*names, "front door"}
+  assert {_room(imported) for imported in _imports("dynsel_jax")} <= PURE | {"sampler"}
 
 
 def test_no_module_imports_itself_in_a_circle():

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dynsel_jax import selectors
+from dynsel_jax import batching, selectors
 from dynsel_jax.options import UserError
 from dynsel_jax.selectors import rrd
-from dynsel_jax.types import SampleTable, Signals
+from dynsel_jax.types import SampleTable
 from tests.support import oracles, simulation
 
 quick = functools.partial(jax.jit, compiler_options=simulation.QUICK)
@@ -26,27 +26,20 @@ def reference():
 def table_of(labels, representativeness, rarity):
   columns = {"representativeness": jnp.asarray(representativeness), "rarity": jnp.asarray(rarity)}
   columns = {name: column.astype(jnp.float32) for name, column in columns.items()}
-  return SampleTable(jnp.asarray(labels, jnp.int32), int(np.max(labels)) + 1, columns)
-
-
-def trained_on(indices, epoch):
-  """Signals of an epoch in one batch, of which RRD reads only which samples were trained on."""
-  blank = jnp.zeros(indices.shape, jnp.float32)
-  yes = jnp.ones(indices.shape, bool)
-  return Signals(indices, blank, blank, blank, blank, correct=yes, trained=yes, epoch=epoch)
+  return SampleTable(len(labels), jnp.asarray(labels, jnp.int32), int(np.max(labels)) + 1, columns)
 
 
 class Run:
   """A compiled run of all epochs, whose columns may be changed from call to call."""
 
   def __init__(self, table, epochs, **options):
-    num_samples = table.labels.shape[0]
     self.columns = table.columns
 
     def one(selector, key, state, epoch):
       selection, info = selector.select(jax.random.fold_in(key, epoch), state, epoch)
-      member = jnp.zeros(num_samples, bool).at[jnp.where(selection.indices < 0, num_samples, selection.indices)]
-      return selector.observe(state, trained_on(selection.indices, epoch)), (member.set(True, mode="drop"), info)
+      index = jnp.where(selection.keep, jnp.arange(table.num_samples, dtype=jnp.int32), -1)
+      losses = jnp.full(table.num_samples, jnp.nan)  # which RRD does not read
+      return selector.observe(state, batching.signals(index, losses, epoch)), (selection.keep, info)
 
     def run(key, columns):
       selector = selectors.create("rrd", table._replace(columns=columns), epochs, **options)
@@ -178,14 +171,14 @@ def test_an_ablation_leaves_out_what_it_names_and_nothing_else(case):
 
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 2**31), levels=st.integers(1, 50))
-def test_each_class_gives_its_share_every_epoch_and_uses_add_up(seed, levels):
+def test_each_class_gives_its_fraction_every_epoch_and_uses_add_up(seed, levels):
   """Whatever the scores, many of them equal where there are few levels."""
   rep, div = np.random.default_rng(seed).integers(0, levels, (2, 40)) / levels
   taken, info, usage = run_of("full method")(seed, table_of(LABELS, rep, div).columns)
   for label in range(3):
     of_class = taken[:, label == LABELS]
-    share = int(0.4 * of_class.shape[1] + 1e-6)
-    np.testing.assert_array_equal(of_class.sum(axis=1), np.where(info["full_data"], of_class.shape[1], share))
+    count = int(0.4 * of_class.shape[1] + 1e-6)
+    np.testing.assert_array_equal(of_class.sum(axis=1), np.where(info["full_data"], of_class.shape[1], count))
   assert usage.sum() == taken.sum()
   np.testing.assert_array_equal(usage, taken.sum(axis=0))
 
@@ -212,7 +205,7 @@ def test_equal_scores_rotate_exactly(columns):
   if columns == "constant":
     table, options = table_of(labels, np.full(53, 0.4), np.full(53, 0.1)), {}
   else:  # the penalty alone
-    keep, table = 0.55, SampleTable(jnp.asarray(labels, jnp.int32), 3)
+    keep, table = 0.55, SampleTable(53, jnp.asarray(labels, jnp.int32), 3)
     options = {"representativeness": False, "diversity": False}
   run = Run(table, 17, keep_fraction=keep, refinement=0.0, **options)
   taken, _, usage = run()
@@ -228,9 +221,9 @@ def test_a_score_that_is_not_finite_comes_last_and_is_reported():
   rep = np.linspace(0, 1, 10)
   rep[[9, 4]] = np.nan, np.inf
   selector = selectors.create("rrd", table_of(np.zeros(10, int), rep, np.zeros(10)), 5, keep_fraction=0.9)
-  plan, info = quick(selector.select)(jax.random.key(0), selector.init(jax.random.key(0)), jnp.int32(0))
-  assert int(plan.size) == 9  # the count stays what it is
-  assert set(range(10)) - set(plan.indices.tolist()) in ({9}, {4})
+  selection, info = quick(selector.select)(jax.random.key(0), selector.init(jax.random.key(0)), jnp.int32(0))
+  assert int(selection.keep.sum()) == 9  # the count stays what it is
+  assert np.flatnonzero(~selection.keep).tolist() in ([9], [4])
   assert int(info["non_finite"]) == 2
 
 
@@ -254,6 +247,8 @@ def test_values_out_of_range_are_named(options, message):
 def test_a_missing_column_is_named():
   table = simulation.table()
   without = table._replace(columns={name: value for name, value in table.columns.items() if name != "rarity"})
-  with pytest.raises(UserError, match=r"table.columns\['rarity'\].*features and factors"):
+  with pytest.raises(
+    UserError, match=r"selector=rrd reads the column 'rarity', .*: name features, as in features=pixels"
+  ):
     selectors.create("rrd", without, 8)
   assert selectors.create("rrd", without, 8, diversity=False)

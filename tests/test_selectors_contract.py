@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dynsel_jax import selectors
-from dynsel_jax.selectors import ranking, wrappers
+from dynsel_jax import batching, selectors
+from dynsel_jax.selectors import wrappers
 from tests.support import simulation, small_runs
 from tests.support.simulation import BATCH_SIZE, EPOCHS, NUM_SAMPLES
 
@@ -38,14 +38,13 @@ def subject(request):
   return Subject(request.param)
 
 
-def test_plans_are_valid(subject):
+def test_selections_and_plans_are_valid(subject):
   for epoch in subject.history:
-    simulation.assert_plan(epoch.selection)
-    assert all(np.shape(value) == () for value in epoch.info.values())
+    simulation.assert_epoch(epoch)
 
 
 def test_each_function_is_traced_once(subject):
-  sizes = {int(epoch.selection.size) for epoch in subject.history}
+  sizes = {epoch.chosen.size for epoch in subject.history}
   assert subject.program.init.traces == subject.program.select.traces == subject.program.observe.traces == 1
   if "annealed" in subject.name or subject.name == "infobatch":
     assert len(sizes) > 1  # else the claim would be empty
@@ -65,6 +64,7 @@ def test_state_can_be_checkpointed(subject):
 def test_runs_repeat(subject):
   for first, second in zip(subject.history, simulation.run(subject.program, 3), strict=False):
     simulation.assert_same(first.selection, second.selection)
+    simulation.assert_same(first.plan, second.plan)
     simulation.assert_same(first.state, second.state)
 
 
@@ -76,7 +76,7 @@ def test_observe_is_idempotent_and_order_free(subject):
   simulation.assert_same(program.observe(program.observe(state, second), first), expected)
   simulation.assert_same(program.observe(program.observe(expected, first), second), expected)
   rows = np.array([5, 2, 7, 0, 1, 6, 4, 3])
-  shuffled = first._replace(**{f: getattr(first, f)[rows] for f in first._fields if f != "epoch"})
+  shuffled = simulation.map_rows(lambda values: values[rows], first)
   for left, right in zip(
     jax.tree.leaves(program.observe(program.observe(state, shuffled), second)), jax.tree.leaves(expected), strict=True
   ):
@@ -98,30 +98,34 @@ def test_odd_losses_still_give_a_plan(subject, fault):
   state = subject.history[0].state
   for epoch in (1, 2, 3, 4):
     outcome = simulation.run_epoch(subject.program, state, epoch, loss)
-    simulation.assert_plan(outcome.selection)
+    simulation.assert_epoch(outcome)
     state = outcome.state
   assert all(np.isfinite(float(value)) for name, value in outcome.info.items() if fault == "equal")
 
 
 def test_devices_agree(subject):
   batch = simulation.signals([3, 9, 27, 1, 40, 41, 52, -1], epoch=3)
-  rows = {f: getattr(batch, f).reshape(2, -1) for f in batch._fields if f != "epoch"}
+  rows = simulation.map_rows(lambda values: values.reshape(2, -1), batch)._replace(epoch=jnp.full(2, 3, jnp.int32))
+  select_key, order_key = simulation.epoch_keys(4)
 
-  def step(key, state, shard):
-    whole = batch._replace(**{f: jax.lax.all_gather(x, "batch", tiled=True) for f, x in shard.items()})
+  def step(keys, state, shard):
+    whole = simulation.map_rows(lambda values: jax.lax.all_gather(values, "batch", tiled=True), shard)
     state = subject.selector.observe(state, whole)
-    return state, subject.selector.select(key, state, jnp.int32(4))[0]
+    selection, _ = subject.selector.select(keys[0], state, jnp.int32(4))
+    return state, selection, batching.order(keys[1], selection)
 
   mapped = jax.pmap(step, axis_name="batch", in_axes=(None, None, 0), devices=small_runs.devices(2))
   state = subject.history[2].state
-  result = jax.block_until_ready(mapped(simulation.epoch_key(4), state, rows))
+  result = jax.block_until_ready(mapped((select_key, order_key), state, rows))
   for device in range(2):
     local = jax.tree.map(lambda x, device=device: np.asarray(x)[device], result)
     for left, right in zip(jax.tree.leaves(local), jax.tree.leaves(jax.tree.map(lambda x: x[0], result)), strict=True):
       np.testing.assert_array_equal(left, right)
   alone = subject.program.observe(state, batch)
-  expected, _ = subject.program.select(simulation.epoch_key(4), alone, jnp.int32(4))
-  np.testing.assert_array_equal(np.asarray(result[1].indices)[0], expected.indices)
+  select_key, order_key = simulation.epoch_keys(4)
+  expected, _ = subject.program.select(select_key, alone, jnp.int32(4))
+  np.testing.assert_array_equal(np.asarray(result[1].keep)[0], expected.keep)
+  np.testing.assert_array_equal(np.asarray(result[2].indices)[0], simulation.order(order_key, expected).indices)
 
 
 def test_thinned_positions_are_valid(subject):
@@ -145,6 +149,7 @@ def test_keeping_everything_is_plain_training(name):
   options = {**OPTIONS.get(name, {}), "keep_fraction": 1.0}
   selector = selectors.create(name, simulation.table(), EPOCHS, **options)
   state = jax.jit(selector.init, compiler_options=simulation.QUICK)(jax.random.key(3))
-  key = simulation.epoch_key(2)
-  selection, _ = jax.jit(selector.select, compiler_options=simulation.QUICK)(key, state, jnp.int32(2))
-  np.testing.assert_array_equal(selection.indices, ranking.everything(key, NUM_SAMPLES).indices)
+  select = jax.jit(selector.select, compiler_options=simulation.QUICK)
+  selection, _ = select(simulation.select_key(2), state, jnp.int32(2))
+  assert np.all(selection.keep) and selection.weights is None
+  assert simulation.is_full(selection._replace(thin=False), 2)

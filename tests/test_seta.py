@@ -80,12 +80,12 @@ def test_odd_values_have_groups():
 
 def test_a_run_slides_the_window_over_the_pool():
   selector = selectors.create(
-    "seta", simulation.table(), 10, pool_fraction=1.0, num_groups=4, window_share=0.5, whole_pool_from=0.7
+    "seta", simulation.table(), 10, pool_fraction=1.0, num_groups=4, window_fraction=0.5, whole_pool_from=0.7
   )
   program = simulation.compiled(selector)
   last_loss = np.zeros(NUM_SAMPLES, np.float32)
   for epoch, outcome in enumerate(simulation.run(program, 10)):
-    chosen = np.asarray(outcome.selection.indices)[: int(outcome.selection.size)]
+    chosen = outcome.chosen
     assert bool(outcome.info["full_data"]) == (epoch == 0)
     if 0 < epoch < 7:
       groups = groups_of(last_loss, 4)
@@ -103,15 +103,15 @@ def test_the_pool_is_drawn_anew_and_equal_losses_take_all_of_it():
   select = jax.jit(functools.partial(selector.select, state=state), compiler_options=simulation.QUICK)
   pools = []
   for epoch in (1, 2, 9):  # two windows and an epoch of the whole pool
-    plan, info = select(simulation.epoch_key(epoch), epoch=jnp.int32(epoch))
-    assert int(plan.size) == 31
+    selection, info = select(simulation.select_key(epoch), epoch=jnp.int32(epoch))
+    assert int(selection.keep.sum()) == 31
     assert bool(info["whole_pool"]) == (epoch == 9)
-    pools.append(set(plan.indices.tolist()))
+    pools.append(set(np.flatnonzero(selection.keep)))
   assert pools[0] != pools[1] != pools[2]
 
 
 @pytest.mark.parametrize(
-  "options", [{"pool_fraction": 0.0}, {"num_groups": 0}, {"window_share": 1.1}, {"whole_pool_from": -0.1}]
+  "options", [{"pool_fraction": 0.0}, {"num_groups": 0}, {"window_fraction": 1.1}, {"whole_pool_from": -0.1}]
 )
 def test_values_out_of_range_are_named(options):
   with pytest.raises(UserError, match=f"{next(iter(options))}="):

@@ -119,11 +119,19 @@ _ROW_FEATURES = {
   ("splits", "options", "message"),
   [
     ({"train": (_SIZES, [0, 1]), "test": (_images(1), [0])}, {}, r"different sizes: sample 1 .*\(4, 6, 3\)"),
-    ({"train": (_images(2), [0, 1]), "test": (_images(1, (8, 5, 3)), [0])}, {}, r"split 'test' has 'inputs' of shape \(8, 5, 3\) a sample, and split 'train' \(4, 5, 3\)"),
+    (
+      {"train": (_images(2), [0, 1]), "test": (_images(1, (8, 5, 3)), [0])},
+      {},
+      r"split 'test' has 'inputs' of shape \(8, 5, 3\) a sample, and split 'train' \(4, 5, 3\)",
+    ),
     ({"train": (_images(2), [0, 0]), "test": (_images(1), [1])}, {}, "no training sample of class 1"),
     ({"train": (_images(2), [0, 1])}, {}, "must have a split train and a split test or validation"),
     ({"train": (_images(2), [0, -1]), "test": (_images(1), [1])}, {}, "label -1 at sample 1"),
-    ({"train": (_ROWS, [0, 1]), "test": (_ROWS, [1, 0])}, {"features": _ROW_FEATURES}, "is not an image classification set"),
+    (
+      {"train": (_ROWS, [0, 1]), "test": (_ROWS, [1, 0])},
+      {"features": _ROW_FEATURES},
+      "is not an image classification set",
+    ),
   ],
 )
 def test_unsuitable_sets_are_refused(tmp_path, splits, options, message):

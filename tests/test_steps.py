@@ -128,7 +128,9 @@ def test_a_thinned_step_computes_little_beyond_what_it_must():
   run, zero = small_runs.build(small_runs.config("es", model="resnet_patch", model__width=40)), jnp.int32(0)
 
   def operations(step):
-    analysis = jax.jit(functools.partial(step, run.recipe)).lower(run.initial, run.arrays, zero, zero, zero).cost_analysis()
+    analysis = (
+      jax.jit(functools.partial(step, run.recipe)).lower(run.initial, run.arrays, zero, zero, zero).cost_analysis()
+    )
     if analysis is None:
       pytest.skip(f"XLA counts no operations for {jax.default_backend()} before it compiles")
     return analysis["flops"]

@@ -8,30 +8,22 @@ import numpy as np
 import pytest
 
 from dynsel_jax import selectors
-from dynsel_jax.selectors import wrapping
+from dynsel_jax.selectors import wrappers
 from tests.support import simulation
-from tests.support.simulation import BATCH_SIZE, NUM_CLASSES, NUM_SAMPLES
+from tests.support.simulation import NUM_CLASSES, NUM_SAMPLES
 
 EPOCHS = 4
 OPTIONS = {"annealed": {"first": 0.25, "last": 0.25}, "noise_guarded": {"drop": 0.3, "first": 0.5}}
-PAIRS = list(itertools.permutations(wrapping.WRAPPERS, 2))
+PAIRS = list(itertools.permutations(wrappers.WRAPPERS, 2))
 METHODS_OF_PAIRS = ("infobatch", "es", "kakurenbo", "rcap")  # weights, thinning, refreshing, classes
 TABLE = simulation.table()
 LABELS = np.asarray(TABLE.labels)
 
 
 def balanced(selection):
-  size, sizes = int(selection.size), np.bincount(LABELS, minlength=NUM_CLASSES)
-  kept = np.bincount(LABELS[np.asarray(selection.indices[:size])], minlength=NUM_CLASSES)
-  return np.all(np.abs(kept - size * sizes / NUM_SAMPLES) < 1)
-
-
-def assert_thinned(steps):
-  for index, positions, weights in steps:
-    assert np.unique(positions).size == positions.size
-    assert np.all((positions >= 0) & (positions < BATCH_SIZE))
-    assert np.all(np.isfinite(weights)) and np.all(weights >= 0)
-    assert np.all(weights[index[positions] < 0] == 0)
+  keep, sizes = np.asarray(selection.keep), np.bincount(LABELS, minlength=NUM_CLASSES)
+  kept = np.bincount(LABELS[keep], minlength=NUM_CLASSES)
+  return np.all(np.abs(kept - keep.sum() * sizes / NUM_SAMPLES) < 1)
 
 
 def run(method, names):
@@ -43,9 +35,7 @@ def run(method, names):
   program = simulation.compiled(selector)
   history = simulation.run(program, EPOCHS)
   for epoch in history:
-    simulation.assert_plan(epoch.selection)
-    assert all(np.shape(value) == () for value in epoch.info.values())
-    assert_thinned(epoch.thinned)
+    simulation.assert_epoch(epoch)
     assert [(x.shape, x.dtype, x.weak_type) for x in jax.tree.leaves(epoch.state)] == [
       (x.shape, x.dtype, x.weak_type) for x in jax.tree.leaves(history[0].state)
     ]
@@ -53,6 +43,7 @@ def run(method, names):
   restored = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)), state)
   again = simulation.run_epoch(program, restored, 2)
   simulation.assert_same(again.selection, history[2].selection)
+  simulation.assert_same(again.plan, history[2].plan)
   simulation.assert_same(again.state, history[2].state)
   seen = simulation.signals([3, 9, 27, 1, 40, 41, 52, -1], epoch=2)
   once = program.observe(state, seen)
@@ -62,23 +53,23 @@ def run(method, names):
   return history
 
 
-@pytest.mark.parametrize("name", wrapping.WRAPPERS)
+@pytest.mark.parametrize("name", wrappers.WRAPPERS)
 @pytest.mark.parametrize("method", selectors.METHODS)
 def test_every_wrapper_works_over_every_method(method, name):
   history = run(method, (name,))
-  plans = [epoch.selection for epoch in history]
+  selections = [epoch.selection for epoch in history]
   if name == "class_balanced":
-    assert all(map(balanced, plans))
+    assert all(map(balanced, selections))
   if name == "annealed":
-    assert all(simulation.is_full(plans[epoch], simulation.epoch_key(epoch)) for epoch in (0, 3))
+    assert all(simulation.is_full(selections[epoch], epoch) for epoch in (0, 3))
   if name == "warmed_up":
-    assert simulation.is_full(plans[0], simulation.epoch_key(0))
+    assert simulation.is_full(selections[0])
   if name == "rescaled":
-    assert all(np.all(plan.weights == 1) for plan in plans if int(plan.size) == NUM_SAMPLES)
+    assert all(np.all(epoch.plan.weights == 1) for epoch in history if epoch.chosen.size == NUM_SAMPLES)
   if name == "noise_guarded":
     suspected = [int(epoch.info["suspected"]) for epoch in history]
     assert suspected[:2] == [0, 0] and min(suspected[2:]) > 0
-    assert all(int(plan.size) <= NUM_SAMPLES - number for plan, number in zip(plans, suspected, strict=True))
+    assert all(epoch.chosen.size <= NUM_SAMPLES - number for epoch, number in zip(history, suspected, strict=True))
 
 
 @pytest.mark.parametrize("number", range(len(PAIRS)))
@@ -88,4 +79,4 @@ def test_wrappers_work_over_wrappers(number):
   if names[1] == "class_balanced":
     assert all(balanced(epoch.selection) for epoch in history)
   if names[1] == "annealed":
-    assert simulation.is_full(history[3].selection, simulation.epoch_key(3))
+    assert simulation.is_full(history[3].selection, 3)

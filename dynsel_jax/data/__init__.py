@@ -17,7 +17,7 @@ def prepare(section: Mapping[str, Any], cache_dir: str = "") -> Source:
   """Loads the data set that a config's section `dataset` describes, with its label noise.
 
   Args:
-    section: as `configs/base.py` makes it; if `stream` is true, the images stay on disk (`stream_sets.load`).
+    section: as `recipes.get_config` makes it; if `stream` is true, the images stay on disk (`stream_sets.load`).
     cache_dir: see `load`.
 
   Raises:

@@ -13,6 +13,8 @@ from dynsel_jax.options import UserError
 
 __all__ = ["defaults", "is_path", "load"]
 
+_FOLDERS = ("data_dir", "cache_dir")  # every config has these, so they are no data set's own options
+
 
 def is_path(name: str) -> bool:
   """Whether a name is the path of a user's own loader, `my_lab.my_data:load`, and not a version, `cifar10:3.0.2`."""
@@ -22,7 +24,7 @@ def is_path(name: str) -> bool:
 def defaults(name: str) -> dict[str, Any]:
   """Returns the options that are particular to the data set `name`, with their defaults."""
   if is_path(name):
-    return options.keyword_defaults(_own(name))
+    return {k: v for k, v in options.keyword_defaults(_own(name)).items() if k not in _FOLDERS}
   return options.keyword_defaults(folders.read) if name == "folder" else {}
 
 
@@ -45,8 +47,8 @@ def load(name: str, *, data_dir: str | None = None, cache_dir: str = "", **setti
   """
   options.check_settings("dataset", name, settings, defaults(name))
   if is_path(name):
-    known = defaults(name)
-    folders_given = {"data_dir": data_dir, "cache_dir": cache_dir}
+    known = options.keyword_defaults(_own(name))
+    folders_given = dict(zip(_FOLDERS, (data_dir, cache_dir), strict=True))
     source = _own(name)(**settings, **{k: v for k, v in folders_given.items() if v and k in known})
     if not isinstance(source, Source):
       raise UserError(

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import tokenizers
 from absl import logging
 
 from dynsel_jax import options
@@ -81,7 +80,7 @@ def load(
 
 
 def _encode(
-  name: str, tokenize: tokenizers.Tokenizer, rows: dict[str, text_files.Rows], max_length: int
+  name: str, tokenize: tokens.Tokenizer, rows: dict[str, text_files.Rows], max_length: int
 ) -> dict[str, list[list[int]]]:
   """Returns the token ids of each split's texts; warns of truncated texts and of rows that were left out."""
   ids, truncated = {}, 0

@@ -62,7 +62,7 @@ def dual(table: SampleTable, epochs: int, *, keep_fraction: float = 0.3, difficu
   del epochs
   options.check_positive("difficulty", difficulty)
   count, _ = static.counts_and_groups(table, keep_fraction, class_balanced=False)
-  score, probability = (static.column_of(table, name, "selector dual: column") for name in COLUMNS)
+  score, probability = (static.column_of(table, name, "selector=dual: column") for name in COLUMNS)
   weights = log_weights(score, probability, keep_fraction, difficulty)
   columns = dict(zip(COLUMNS, (score, probability), strict=True))
   return static.fixed_subset(lambda key: ranking.weighted_subset(key, weights, count), columns)

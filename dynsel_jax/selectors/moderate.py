@@ -26,5 +26,5 @@ def moderate(table: SampleTable, epochs: int, *, keep_fraction: float = 0.3, col
   """
   del epochs
   counts, _ = static.counts_and_groups(table, keep_fraction, class_balanced=False)
-  score = static.column_of(table, column, "selector.column")
+  score = static.column_of(table, column, "selector=central: selector.column")
   return static.fixed_subset(lambda key: subsets.central(key, score, counts), {column: score})

@@ -108,7 +108,8 @@ def rcap(table: SampleTable, epochs: int, *, keep_fraction: float = 0.3, tempera
   layout = ranking.class_layout(table)
   if num_classes < 2:
     raise UserError(
-      "selector=rcap clips losses to [0, log C] and so needs labels of at least 2 classes; the table has 1"
+      f"selector=rcap splits its budget among classes or domains and needs at least 2 of them; table.labels has"
+      f" {num_classes} (take a method that reads no labels)"
     )
   highest = math.log(num_classes)
   sizes = jnp.asarray(layout.sizes)

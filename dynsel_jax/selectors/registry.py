@@ -111,13 +111,18 @@ def create(
   options.check_positive("epochs", epochs)
   _check_table(table)
   try:
-    selector = factory(table, epochs, **settings)
+    selector = options.called("selector.name", name, factory, table, epochs, **settings)
     _check_selector(name, selector)
     selector = wrappers.wrap(selector, table, epochs, wrapped_in)
   except UserError as error:
     if table.labels is None and str(error).startswith("table.labels is None"):
       named = "+".join((name, *wrapped_in))
-      raise UserError(f"selector={named} reads labels, and the training set has none") from None
+      by_class = settings.get("class_balanced", options.keyword_defaults(factory).get("class_balanced"))
+      remedy = "set class_balanced=False" if by_class else "take a method that reads none"
+      raise UserError(
+        f"selector={named} reads labels, and the training set has none: give a class or a domain of each sample in"
+        f" table.labels, or {remedy}"
+      ) from None
     raise
   return selector
 

@@ -42,7 +42,7 @@ def rho_loss(table: SampleTable, epochs: int, *, batch_fraction: float = 0.125) 
       f"selector=rho_loss reads the column {COLUMN!r}, which the table does not have: make it with"
       f" experiments.score_dataset --scores={COLUMN} and name its file in --config.scores.path"
     )
-  irreducible_loss = static.column_of(table, COLUMN, "selector rho_loss: column")
+  irreducible_loss = static.column_of(table, COLUMN, "selector=rho_loss: column")
 
   def thin(key: Array, state: EmptyState, signals: Signals) -> tuple[Array, Array]:
     del state

@@ -44,7 +44,7 @@ def strata(
   options.check_fraction("hard_fraction", hard_fraction, zero=True)
   options.check_positive("num_strata", num_strata)
   count, _ = static.counts_and_groups(table, keep_fraction, class_balanced=False)
-  score = static.column_of(table, column, "selector.column")
+  score = static.column_of(table, column, "selector=strata: selector.column")
   score = -score if largest_is_hardest else score
   num_samples = table.num_samples
   cut = min(ranking.budget(hard_fraction, num_samples, least=0), num_samples - int(count))

@@ -37,7 +37,7 @@ def top(
   """
   del epochs
   counts, groups = static.counts_and_groups(table, keep_fraction, class_balanced)
-  score = static.column_of(table, column, "selector.column")
+  score = static.column_of(table, column, "selector=top: selector.column")
   score = score if largest else -score
   return static.fixed_subset(
     lambda key: subsets.top(key, score, counts, groups), {column: score}, labels=class_balanced

@@ -42,7 +42,7 @@ def create(name: str, source: Source, view: View, /, **settings: Any) -> Task:
   """
   factory = _factory(name)
   options.check_settings("task", name, settings, options.keyword_defaults(factory))
-  task = factory(source, view, **settings)
+  task = options.called("task.name", name, factory, source, view, **settings)
   _check(name, task)
   return task
 

@@ -18,7 +18,6 @@ import optax
 from dynsel_jax import batching, data, models, selectors
 from dynsel_jax.data import gather
 from dynsel_jax.training import schedules
-from dynsel_jax.training.steps import Purpose
 from dynsel_jax.types import SampleTable
 from tests.support import small_runs
 
@@ -64,7 +63,7 @@ def _plain_training(made):
 
   size, num_steps = made.batch_size, -(-len(labels) // made.batch_size)
   for epoch in range(made.epochs):
-    key = jax.random.fold_in(jax.random.fold_in(run_key, epoch), Purpose.SELECT)
+    key = jax.random.fold_in(jax.random.fold_in(run_key, epoch), batching.Purpose.SELECT)
     plan = np.asarray(plan_of(key, jnp.int32(epoch)).indices)
     for number in range(num_steps):
       index = plan[number * size : (number + 1) * size]
