@@ -1,1 +1,1 @@
-"""One file per benchmark; each offers `get_config(variants)`."""
+"""A file per benchmark, each with `get_config(variants)`."""

@@ -2,7 +2,7 @@
 
 SGD with momentum 0.9 and weight decay 5e-4, batch 128, learning rate 0.1, cosine over 200 epochs, crop and flip. The
 paper used one RTX A6000. `size=cpu` is a small patch-stem ResNet for 15 epochs, minutes on two cores; `size=smoke` is
-an epoch of it.
+one epoch of it.
 
     python -m experiments.train --config=configs/cifar10.py:selector=infobatch --workdir=runs/cifar10_infobatch
     python -m experiments.train --config=configs/cifar10.py:size=cpu,selector=random \
@@ -11,9 +11,9 @@ an epoch of it.
 
 import ml_collections
 
-from configs import base
+from dynsel_jax import recipes
 
 
 def get_config(variants: str = "") -> ml_collections.ConfigDict:
-  """Returns the config; `variants` as in `configs/base.py`."""
-  return base.small_images("cifar10", variants)
+  """Returns the config; `variants` as in `dynsel_jax/recipes.py`."""
+  return recipes.small_images("cifar10", variants)

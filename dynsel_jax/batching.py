@@ -6,15 +6,38 @@ training bit for bit, and two kept samples come in the same order whatever else 
 `N` is the number of training samples, `B` the global batch size, `b` the rows of one shard of it.
 """
 
+import enum
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
 from dynsel_jax.selectors import permutation
 from dynsel_jax.types import Plan, Selection, Signals
 
-__all__ = ["batch_of", "empty_plan", "loss_scale", "order", "signals", "weighted_mean"]
+__all__ = ["Purpose", "batch_of", "empty_plan", "epoch_keys", "loss_scale", "order", "signals", "weighted_mean"]
+
+
+class Purpose(enum.IntEnum):
+  """Folded into the key of an epoch, so that two uses never share random bits."""
+
+  SELECT = 0
+  AUGMENT = 1
+  THIN = 2
+  DROPOUT = 3
+  BATCHES = 4
+
+
+def epoch_keys(key: Array, epoch: Array) -> tuple[Array, Array]:
+  """Returns the keys of one epoch for a selector's `select` and for `order`.
+
+  Args:
+    key: of the run; it may be used for every epoch.
+    epoch: `[]` int32, counted from 0.
+  """
+  select_key, order_key = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, epoch), Purpose.SELECT))
+  return select_key, order_key
 
 
 def order(key: Array, selection: Selection) -> Plan:

@@ -1,6 +1,6 @@
-"""Arrays that are costly to make, kept on disk under a hash of everything that they depend on. Host-side.
+"""Caches arrays on disk, keyed by a hash of everything that they depend on. Host-side.
 
-A file that is damaged, whether cut off or altered, is noticed by its checksum and made again.
+Each file carries a checksum: a truncated or altered file is detected and built again.
 """
 
 import contextlib
@@ -17,36 +17,44 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-__all__ = ["UNREADABLE", "Arrays", "cached", "checksum", "default_directory", "digest"]
+__all__ = ["UNREADABLE", "Arrays", "cached", "checksum", "content_digest", "default_directory", "digest"]
 
 Arrays = dict[str, np.ndarray]
 
-# What numpy raises for a file that is no `.npy` or `.npz`, is empty, cut off or altered.
+# Exceptions that numpy raises for a file that is empty, truncated, altered, or neither `.npy` nor `.npz`.
 UNREADABLE = (ValueError, OSError, EOFError, RuntimeError, tokenize.TokenError, zipfile.BadZipFile, zlib.error)
 
 _CHECKSUM = "checksum"
 
 
 def default_directory() -> pathlib.Path:
-  """Returns `$DYNSEL_CACHE`, or else `dynsel_jax` in the user's cache folder."""
+  """Returns `$DYNSEL_CACHE` if set, otherwise `dynsel_jax` in the user's cache folder."""
   if named := os.environ.get("DYNSEL_CACHE"):
-    return pathlib.Path(named)
+    return pathlib.Path(named).expanduser()
   return pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "dynsel_jax"
 
 
 def digest(key: Mapping[str, Any]) -> str:
-  """Returns 64 hexadecimal digits that change with any entry of `key`, a mapping that JSON can hold."""
+  """Returns a SHA-256 hash of `key`, a mapping that JSON can represent, in 64 hexadecimal digits."""
   return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
 
 
+def content_digest(*paths: pathlib.Path) -> str:
+  """Returns a SHA-256 hash of the files' contents, in 64 hexadecimal digits; their paths do not matter."""
+  whole = hashlib.sha256()
+  for path in paths:
+    whole.update(path.read_bytes())
+  return whole.hexdigest()
+
+
 def cached(kind: str, key: Mapping[str, Any], build: Callable[[], Arrays], directory: str = "") -> Arrays:
-  """Returns the arrays that `build` makes, from disk if they were made before for the same `key`.
+  """Returns the arrays for `key` from disk, or calls `build` and saves its arrays.
 
   Args:
-    kind: the first part of the file's name, for people.
-    key: everything that the arrays depend on; JSON must be able to hold it.
-    build: makes the arrays.
-    directory: where the files lie; by default `default_directory()`.
+    kind: prefix of the file's name, for human readers.
+    key: everything that the arrays depend on; JSON must be able to represent it.
+    build: computes the arrays.
+    directory: folder of the files; `default_directory()` if empty.
   """
   folder = pathlib.Path(directory) if directory else default_directory()
   path = folder / f"{kind}-{digest(key)[:24]}.npz"
@@ -58,12 +66,12 @@ def cached(kind: str, key: Mapping[str, Any], build: Callable[[], Arrays], direc
 
 
 def _write(path: pathlib.Path, arrays: Arrays) -> None:
-  partial = path.with_suffix(f".{os.getpid()}.npz")  # two runs may make the same file at the same time
+  partial = path.with_suffix(f".{os.getpid()}.npz")  # two runs may write the same file at the same time
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez(partial, **arrays, **{_CHECKSUM: np.array(checksum(arrays))})  # type: ignore[arg-type]
     partial.replace(path)
-  except OSError as error:  # no space or no permission: the next run makes them again
+  except OSError as error:  # no space or no permission: the run goes on, and the next one builds the arrays again
     logging.warning("%s cannot be written: %s", path, error.strerror)
     with contextlib.suppress(OSError):
       partial.unlink(missing_ok=True)
@@ -78,17 +86,17 @@ def _read(path: pathlib.Path) -> Arrays | None:
     if str(arrays.pop(_CHECKSUM)) == checksum(arrays):
       return arrays
     reason = "its checksum is wrong"
-  except Exception as error:  # numpy and zipfile raise many kinds for a damaged file
+  except Exception as error:  # a damaged file raises many kinds of exceptions in numpy and zipfile
     reason = str(error)
-  logging.warning("%s is damaged (%s) and is made again", path, reason)
+  logging.warning("%s is damaged (%s) and will be built again", path, reason)
   return None
 
 
 def checksum(arrays: Arrays) -> str:
-  """Returns 64 hexadecimal digits that change with any name, shape, type or value of the arrays."""
+  """Returns a SHA-256 hash of the names, shapes, types and values of the arrays, in 64 hexadecimal digits."""
   whole = hashlib.sha256()
   for name in sorted(arrays):
     array = np.ascontiguousarray(arrays[name])
     whole.update(f"{name} {array.dtype.str} {array.shape}".encode())
-    whole.update(array.data if array.size else b"")
+    whole.update(array.reshape(-1).view(np.uint8).data if array.size else b"")
   return whole.hexdigest()

@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import math
+import os
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -10,16 +11,21 @@ import numpy as np
 
 __all__ = [
   "UserError",
+  "called",
   "check_at_least",
   "check_choice",
   "check_fraction",
   "check_positive",
   "check_present",
   "check_range",
+  "check_seed",
   "check_settings",
+  "expand_home",
+  "expand_homes",
   "flatten",
   "keyword_defaults",
   "named_or_imported",
+  "optional_library",
 ]
 
 
@@ -60,6 +66,12 @@ def check_range(field: str, value: float, low: float, high: float) -> None:
     raise UserError(f"{field}={value} must lie in [{low}, {high}]")
 
 
+def check_seed(field: str, value: int) -> None:
+  """Raises `UserError` unless a seed lies in [0, 2**32): keys would be the same for seeds that differ by 2**32."""
+  if not 0 <= value < 2**32:
+    raise UserError(f"{field}={value} must lie in [0, {2**32 - 1}]")
+
+
 def check_present(section: str, settings: Mapping[str, Any], names: Collection[str]) -> None:
   """Raises `UserError` unless a section of the config has all `names`.
 
@@ -68,6 +80,27 @@ def check_present(section: str, settings: Mapping[str, Any], names: Collection[s
   for name in names:
     if name not in settings:
       raise UserError(f"{section}={dict(settings)} has no {name}")
+
+
+def expand_home(field: str, path: str) -> str:
+  """Replaces a leading `~` or `~user`, which a shell leaves as it is behind `=`, by the home folder.
+
+  Raises:
+    UserError: there is no such user, so that a folder of that name would be made.
+  """
+  expanded = os.path.expanduser(path)
+  if path.startswith("~") and expanded == path:
+    raise UserError(f"{field}={path}: there is no home folder of {path.partition('/')[0]}; write ./{path} for the name")
+  return expanded
+
+
+def expand_homes(settings: Any, field: str = "config") -> Any:
+  """Applies `expand_home` to every string of a nested config that begins with `~`."""
+  if isinstance(settings, Mapping):
+    return {name: expand_homes(value, f"{field}.{name}") for name, value in settings.items()}
+  if isinstance(settings, str) and settings.startswith("~"):
+    return expand_home(field, settings)
+  return settings
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -79,9 +112,46 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def keyword_defaults(function: Callable[..., Any]) -> dict[str, Any]:
-  """Returns the keyword-only parameters of `function` with their defaults. They are the options in a config."""
+  """Returns the keyword-only parameters of `function` with their defaults: the options that a config offers.
+
+  Raises:
+    UserError: one has no default.
+  """
   parameters = inspect.signature(function).parameters.values()
-  return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+  keywords = {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+  for name, default in keywords.items():
+    if default is inspect.Parameter.empty:
+      where = f"{function.__module__}:{function.__qualname__}"
+      raise UserError(f"{where} has an option {name!r} without a default; a config needs one")
+  return keywords
+
+
+def called(field: str, name: str, factory: Callable[..., Any], *arguments: Any, **settings: Any) -> Any:
+  """Returns `factory(*arguments, **settings)`, of a user's own factory.
+
+  Raises:
+    UserError: its parameters do not take them.
+  """
+  try:
+    inspect.signature(factory).bind(*arguments, **settings)
+  except TypeError as error:
+    kinds = ", ".join(type(argument).__name__ for argument in arguments)
+    raise UserError(f"{field}={name!r} must be callable with ({kinds}, *, options): {error}") from None
+  return factory(*arguments, **settings)
+
+
+def optional_library(module: str, extra: str) -> Any:
+  """Imports a library that only one of the package's extras brings.
+
+  Raises:
+    UserError: it is not installed; the message says how to install it.
+  """
+  try:
+    return importlib.import_module(module)
+  except ModuleNotFoundError as error:
+    if error.name != module.partition(".")[0]:
+      raise  # the library is there, but not what it imports
+    raise UserError(f"the library {error.name!r} is not installed: pip install 'dynsel_jax[{extra}]'") from None
 
 
 def named_or_imported(field: str, name: str, known: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:

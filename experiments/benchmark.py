@@ -1,15 +1,15 @@
-"""How fast, as ratios against a reference that is measured in the same run. Let nothing else run beside it.
+"""Measures speed as ratios against a reference that is timed in the same run. Let nothing else run at the same time.
 
     python -m experiments.benchmark step          a training step against a hand-written Flax loop
     python -m experiments.benchmark thinned       a step of ES, on a quarter of the batch it scores, against a plain one
     python -m experiments.benchmark sae           a step of the sparse autoencoder against a matrix product and PyTorch
     python -m experiments.benchmark scoring       both factor scores of 1.28 million samples from stored codes
-    python -m experiments.benchmark selecting     one epoch's selection, every method, against numpy
+    python -m experiments.benchmark selecting     one epoch's selection and order, every method, against numpy
     python -m experiments.benchmark stream        images/s of a streamed set's loader against the cores' decoding limit
     python -m experiments.benchmark subset        training seconds of `random` at 30 % against `full`, on digits
     python -m experiments.benchmark subset cifar10    the same on CIFAR-10, two epochs of each
 
-Seconds are medians of repeated, awaited calls; a ratio is the median over pairs taken in turn.
+Seconds are medians of repeated calls, each awaited. A ratio is the median over pairs of calls, made alternately.
 """
 
 import contextlib
@@ -30,11 +30,11 @@ import optax
 from flax.training import train_state
 
 from configs import cifar10, digits
-from dynsel_jax import data, offline, options, selectors
+from dynsel_jax import batching, data, offline, options, selectors
 from dynsel_jax.training import setup
 from dynsel_jax.training.state import RunState
-from dynsel_jax.types import SampleTable, Signals
-from experiments.benchmarks import factors, in_turn, seconds_of, stream
+from dynsel_jax.types import Plan, SampleTable, Selector
+from experiments.benchmarks import alternate, factors, seconds_of, stream
 
 IMAGENET_SIZE = 1_281_167
 
@@ -44,11 +44,11 @@ class _PlainState(train_state.TrainState):
 
 
 def _plain_flax(run: setup.Run, config: ml_collections.ConfigDict) -> Callable[[int], Any]:
-  """A training loop as one writes it by hand: batches gathered by numpy, one jitted step that owns its state."""
+  """Builds a training loop as one writes it by hand: numpy gathers the batches, one jitted step donates its state."""
   recipe, variables = run.recipe, jax.tree.map(jnp.copy, run.initial.train)
   decay = jax.tree.map(lambda p: p.ndim > 1, variables.params)
   tx = optax.chain(optax.add_decayed_weights(5e-4, decay), optax.sgd(config.learning_rate, 0.9, nesterov=True))
-  # On one device: the axis over which the library's model spreads a batch is not there.
+  # On one device there is no mapped axis for batch statistics to be reduced over.
   module = recipe.module.clone(axis_name=None)
   state = _PlainState.create(apply_fn=module.apply, params=variables.params, tx=tx, batch_stats=variables.batch_stats)
   images, labels = np.asarray(run.source.train["inputs"]), np.asarray(run.source.labels)
@@ -80,7 +80,7 @@ def _plain_flax(run: setup.Run, config: ml_collections.ConfigDict) -> Callable[[
 
 
 def _synthetic_cifar() -> data.Source:
-  """Random pixels in CIFAR's shape: a step's time does not depend on what it sees."""
+  """Returns random pixels in CIFAR's shape: the time of a step does not depend on the pixels."""
   rng = np.random.default_rng(0)
 
   def dataset(size: int) -> data.Dataset:
@@ -99,7 +99,7 @@ def _built(config: ml_collections.ConfigDict) -> setup.Run:
 
 
 def benchmark_step(model: str = "resnet_patch") -> None:
-  """Prints our step and the plain Flax step, at batch 128 of 32x32 images."""
+  """Prints the seconds of our step and of the plain Flax step, at batch size 128 on 32x32 images."""
   config = cifar10.get_config(f"size=cpu,selector=full,model={model}")
   run = _built(config)
   plain = _plain_flax(run, config)
@@ -117,18 +117,18 @@ def benchmark_step(model: str = "resnet_patch") -> None:
       result = jax.block_until_ready(plain(step))
     return result
 
-  first, second, ratio = in_turn(ours, reference, 15)
+  first, second, ratio = alternate(ours, reference, 15)
   print(f"step {model}: ours {first / steps * 1e3:.1f} ms, plain Flax {second / steps * 1e3:.1f} ms, ratio {ratio:.3f}")
 
 
 def benchmark_thinned(model: str = "resnet_patch") -> None:
-  """Prints a step that scores 128 images and trains on 32 of them, and a plain step on all 128.
+  """Prints the seconds of a step that scores 128 images and trains on 32 of them, and of a plain step on all 128.
 
-  With a backward pass at the price of two forward passes, the ratio would be (128 + 32 + 64) / (3 * 128) = 0.583.
+  If a backward pass takes as long as two forward passes, the ratio is (128 + 32 + 64) / (3 * 128) = 0.583.
   """
   config = cifar10.get_config(f"size=cpu,selector=es,model={model}")
   run = _built(config)
-  epoch, steps = config.epochs // 2, 10  # in the middle, where ES thins
+  epoch, steps = config.epochs // 2, 10  # an epoch in the middle, where ES thins
 
   def repeated(program: Callable[..., RunState]) -> Callable[[], RunState]:
     state, _ = run.programs.plan(run.devices.copy(run.initial), run.arrays, epoch)
@@ -141,12 +141,12 @@ def benchmark_thinned(model: str = "resnet_patch") -> None:
 
     return call
 
-  thinned, plain, ratio = in_turn(repeated(run.programs.train_thinned), repeated(run.programs.train), 25)
+  thinned, plain, ratio = alternate(repeated(run.programs.train_thinned), repeated(run.programs.train), 25)
   print(f"thinned {model}: {thinned / steps * 1e3:.1f} ms, plain {plain / steps * 1e3:.1f} ms, ratio {ratio:.3f}")
 
 
 def _numpy_infobatch(losses: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-  """InfoBatch's selection (arXiv 2303.04947) as numpy does it: threshold, draw, weights, shuffle."""
+  """Selects and orders by InfoBatch (arXiv 2303.04947) in numpy: threshold, draw, weights, shuffle."""
   low = np.flatnonzero(losses < losses.mean())
   kept = rng.choice(low, int(0.5 * len(low)), replace=False)
   weights = np.ones(len(losses), np.float32)
@@ -157,7 +157,7 @@ def _numpy_infobatch(losses: np.ndarray, rng: np.random.Generator) -> np.ndarray
 
 
 def benchmark_selecting() -> None:
-  """Prints the seconds of one `select` for every method at 50,000 and ImageNet's number of samples."""
+  """Prints the seconds of one `select` and `order`, for every method, at 50,000 samples and at ImageNet's number."""
   rng = np.random.default_rng(0)
   for size, classes in ((50_000, 100), (IMAGENET_SIZE, 1000)):
     losses = rng.lognormal(0, 1, size).astype(np.float32)
@@ -170,24 +170,29 @@ def benchmark_selecting() -> None:
     for name in selectors.METHODS:
       selector = selectors.create(name, table, 200)
       state = _after_an_epoch(selector, losses, labels)
-      select = jax.jit(selector.select)
-      key = jax.random.key(1)
-      jax.block_until_ready(select(key, state, jnp.int32(100)))
-      taken = statistics.median(seconds_of(functools.partial(select, key, state, jnp.int32(100))) for _ in range(5))
-      print(f"  {name:16} {taken:.4f} s, ratio {taken / reference:.2f}")
+      plan = functools.partial(jax.jit(_planned(selector)), jax.random.key(1), state, jnp.int32(100))
+      jax.block_until_ready(plan())
+      taken = statistics.median(seconds_of(plan) for _ in range(5))
+      print(f"  {name:18} {taken:.4f} s, ratio {taken / reference:.2f}")
 
 
-def _after_an_epoch(selector: Any, losses: np.ndarray, labels: np.ndarray) -> Any:
-  """Returns the selector's state once every sample has been seen in epoch 0."""
-  probability = jnp.exp(-jnp.asarray(losses))
-  everything = Signals(
-    index=jnp.arange(len(labels), dtype=jnp.int32),
-    loss=jnp.asarray(losses),
-    trained=jnp.ones(len(labels), bool),
-    epoch=jnp.int32(0),
-    extras={"confidence": jnp.maximum(probability, 1 - probability), "correct": probability > 0.5},
-  )
-  return jax.jit(selector.observe)(selector.init(jax.random.key(0)), everything)
+def _planned(selector: Selector) -> Callable[[jax.Array, Any, jax.Array], Plan]:
+  """Returns the function that selects and orders an epoch's samples."""
+
+  def plan(key: jax.Array, state: Any, epoch: jax.Array) -> Plan:
+    select_key, order_key = jax.random.split(key)
+    selection, _ = selector.select(select_key, state, epoch)
+    return batching.order(order_key, selection)
+
+  return plan
+
+
+def _after_an_epoch(selector: Selector, losses: np.ndarray, labels: np.ndarray) -> Any:
+  """Returns the selector's state after an epoch on all samples."""
+  probability, index = jnp.exp(-jnp.asarray(losses)), jnp.arange(len(labels), dtype=jnp.int32)
+  extras = {"confidence": jnp.maximum(probability, 1 - probability), "correct": probability > 0.5}
+  signals = batching.signals(index, jnp.asarray(losses), jnp.int32(0), **extras)
+  return jax.jit(selector.observe)(selector.init(jax.random.key(0)), signals)
 
 
 def benchmark_subset(name: str = "digits") -> None:
@@ -198,7 +203,7 @@ def benchmark_subset(name: str = "digits") -> None:
   def training_seconds(selector: str) -> float:
     config = get_config(f"size=cpu,selector={selector}")
     config.epochs = epochs
-    config.checkpoint_every_steps = 0  # a checkpoint that is written in the background would be counted as training
+    config.checkpoint_every_steps = 0  # writing a checkpoint in the background would slow the training that is timed
     with tempfile.TemporaryDirectory() as workdir, contextlib.redirect_stdout(io.StringIO()):
       return offline.train_and_evaluate(config, workdir).summary["seconds"]["training"]
 
@@ -221,13 +226,13 @@ BENCHMARKS: dict[str, Callable[..., None]] = {
 
 
 def main(arguments: Sequence[str]) -> int:
-  """Runs the benchmark that the first argument names, with the others; returns the exit status."""
+  """Runs the benchmark named by the first argument, with the other arguments; returns the exit status."""
   try:
     name, *given = arguments or [""]
     options.check_choice("benchmark", name, BENCHMARKS)
     most = len(inspect.signature(BENCHMARKS[name]).parameters)
     if len(given) > most:
-      raise options.UserError(f"unexpected argument {given[most]!r} of the benchmark {name}")
+      raise options.UserError(f"benchmark {name}: unexpected argument {given[most]!r}; it takes at most {most}")
     BENCHMARKS[name](*given)
   except options.UserError as error:
     print(f"error: {error}", file=sys.stderr)

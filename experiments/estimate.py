@@ -1,10 +1,10 @@
-"""What a whole run will take and cost, from a few timed steps: full training, and a selector at several shares kept.
+"""Estimates from a few timed steps how long a run will take and what it will cost, at several keep fractions.
 
     python -m experiments.estimate --config=configs/cifar10.py:selector=rrd --price_per_hour=2.5
 
-The selector must keep a fixed share, its `keep_fraction`. The offline stage is run once, in full, with an empty cache.
-Not in the estimate: loading, compiling, checkpoints, and the selecting of a method that sees everything in its first
-epoch, which is timed there. Let nothing else run beside it.
+Full training is estimated for comparison. The selector must have an option `keep_fraction`. The offline stage is run
+once, in full, with an empty cache. Loading, compiling and checkpoints are not included. Selection is timed in the first
+epoch; a method that takes the full data there may be slower in later epochs. Let nothing else run at the same time.
 """
 
 import itertools
@@ -26,7 +26,7 @@ from experiments import cli
 
 
 class Timed(NamedTuple):
-  """Seconds as measured, and the run's sizes."""
+  """Measured seconds, and the sizes of the run."""
 
   step: float  # one training step
   selecting: float  # one epoch's selection
@@ -35,24 +35,24 @@ class Timed(NamedTuple):
   num_samples: int
   batch_size: int
   epochs: int
-  full_fraction: float  # share of the epochs that take the full data, rho
+  full_fraction: float  # rho, the fraction of the epochs that take the full data
 
 
 class Estimate(NamedTuple):
-  """What a run is expected to take; `label` names it."""
+  """The expected seconds of a run."""
 
-  label: str
-  epoch_seconds: float  # the mean over the run, without the offline stage
+  label: str  # the first column of the table
+  epoch_seconds: float  # averaged over the run, without the offline stage
   run_seconds: float
-  speed_up: float  # over full training
-  ideal: float  # 1 / ((1 - rho) p + rho), if only samples cost
-  pays_after: float  # epochs until the offline stage is paid for; 0 without one, infinite if never
+  speed_up: float  # relative to full training
+  ideal: float  # 1 / ((1 - rho) p + rho) at keep fraction p, the speed-up if only training samples took time
+  pays_after: float  # epochs until the saved time exceeds that of the offline stage; 0 without one, infinite if never
 
 
 def estimate(timed: Timed, keep_fraction: float) -> Estimate:
-  """Returns the estimate for one share kept; full training for a share of 1.
+  """Returns the estimate for one keep fraction; 1 stands for full training.
 
-  A step takes as long on average whatever samples are kept, and a selection of n samples takes ceil(n / batch) steps.
+  Assumes that the mean time of a step does not depend on the samples, and that n samples take ceil(n / batch) steps.
   """
   full = math.ceil(timed.num_samples / timed.batch_size) * timed.step + timed.evaluating
   if keep_fraction == 1:
@@ -60,8 +60,8 @@ def estimate(timed: Timed, keep_fraction: float) -> Estimate:
   kept_steps = math.ceil(math.floor(keep_fraction * timed.num_samples + 1e-6) / timed.batch_size)
   kept = kept_steps * timed.step + timed.evaluating
   full_epochs = math.ceil(timed.full_fraction * timed.epochs - 1e-6)
-  share = full_epochs / timed.epochs
-  epoch = (1 - share) * kept + share * full + timed.selecting
+  full_fraction = full_epochs / timed.epochs
+  epoch = (1 - full_fraction) * kept + full_fraction * full + timed.selecting
   run = timed.offline + timed.epochs * epoch
   pays = 0.0 if not timed.offline else timed.offline / (full - epoch) if full > epoch else math.inf
   ideal = 1 / ((1 - timed.full_fraction) * keep_fraction + timed.full_fraction)
@@ -69,35 +69,25 @@ def estimate(timed: Timed, keep_fraction: float) -> Estimate:
 
 
 def measure(config: ml_collections.ConfigDict, num_steps: int) -> Timed:
-  """Times steps, selection, evaluation and the offline stage of a run of `config`; leaves no file.
+  """Times steps, selection, evaluation and the offline stage of a run of `config`; writes no file.
 
   Raises:
-    UserError: the selector keeps no fixed share, or a value is wrong.
+    UserError: a value of the config is wrong, or such a run cannot be estimated.
   """
-  name = config.selector.name
-  if "keep_fraction" not in config.selector:
-    raise options.UserError(f"selector={name} has no keep_fraction; name one that has, as selector=random or rrd")
-  if config.match_steps:
-    raise options.UserError("match_steps=True: the estimates are of runs with as many epochs as full training has")
-  if config.dataset.get("stream"):
-    raise options.UserError("dataset.stream=True: only sets that lie on the device are estimated, without reading")
-  timers = timing.Timers()
-  with tempfile.TemporaryDirectory() as empty:
-    uncached = config.copy_and_resolve_references().unlock()
-    uncached.cache_dir = empty
-    source = data.prepare(config.dataset.to_dict(), config.cache_dir)
-    parts = setup.parts(uncached, source)
-    columns, _ = offline.columns(uncached, source, timers)
-    run = setup.build(parts, setup.table_of(source, columns))
+  _check(config)
+  run, spent = _built(config)
   if run.recipe.selector.thin is not None:
-    raise options.UserError(f"selector={name} trains on parts of its batches; only whole ones are estimated")
+    raise options.UserError(
+      f"selector={config.selector.name} trains on parts of its batches, which is not estimated; name an epoch-level one"
+    )
   state, programs, arrays = run.devices.copy(run.initial), run.programs, run.arrays
+  # The first epoch that the config does not give to the full data.
   epoch, planning = int(config.get("wrappers", {}).get("annealed", {}).get("first", 0.0) * config.epochs), []
   for _ in range(4):
     start = time.perf_counter()
     state, _ = jax.block_until_ready(programs.plan(state, arrays, epoch))
     planning.append(time.perf_counter() - start)
-  # The first epoch that the config does not give to the full data: a selector may take all of it, to see it once.
+  # A selector may take the full data there all the same, to see each sample once.
   warms_up = int(state.plan.size) == run.source.num_samples and config.selector.keep_fraction < 1
   whole = int(state.plan.size) // config.batch_size  # steps whose batches are full
   count = min(programs.steps_per_call, whole)
@@ -107,9 +97,8 @@ def measure(config: ml_collections.ConfigDict, num_steps: int) -> Timed:
     start = time.perf_counter()
     state = jax.block_until_ready(programs.train(state, arrays, epoch, first, count))
     taken.append((time.perf_counter() - start) / count)
-  spent = timers.seconds()
   return Timed(
-    step=statistics.mean(taken[1:]),  # the first compiled; texts differ in length
+    step=statistics.mean(taken[1:]),  # the first call compiles; a mean, since texts differ in length
     selecting=statistics.median(planning[1:]),
     evaluating=_evaluating(run, config.eval_batch_size, state),
     offline=spent["features"] + spent["factors"],
@@ -120,14 +109,42 @@ def measure(config: ml_collections.ConfigDict, num_steps: int) -> Timed:
   )
 
 
+def _check(config: ml_collections.ConfigDict) -> None:
+  """Raises `UserError` if runs of `config` cannot be estimated."""
+  if "keep_fraction" not in config.selector:
+    raise options.UserError(
+      f"selector={config.selector.name} has no keep_fraction; name one that has, such as selector=random"
+    )
+  if config.match_steps:
+    raise options.UserError(
+      "match_steps=True: the estimates are of runs with as many epochs as full training; leave it out"
+    )
+  if config.dataset.get("stream"):
+    raise options.UserError(
+      "dataset.stream=True: only sets that lie on the device are estimated, since reading is not timed"
+    )
+
+
+def _built(config: ml_collections.ConfigDict) -> tuple[setup.Run, dict[str, float]]:
+  """Builds the run with an empty cache; returns it with the seconds of its offline stage by phase."""
+  timers = timing.Timers()
+  with tempfile.TemporaryDirectory() as empty:
+    uncached = config.copy_and_resolve_references().unlock()
+    uncached.cache_dir = empty
+    source = data.prepare(config.dataset.to_dict(), config.cache_dir)
+    parts = setup.parts(uncached, source)
+    columns, _ = offline.columns(uncached, source, timers)
+    return setup.build(parts, setup.table_of(source, columns)), timers.seconds()
+
+
 def _evaluating(run: setup.Run, batch_size: int, state: Any) -> float:
-  """Returns the seconds of an evaluation, from batches over the whole of it: texts come sorted by length."""
+  """Returns the seconds of an evaluation, estimated from batches spread over it, since texts are sorted by length."""
   programs, num_samples = run.programs, run.feed.evaluated["test"]
   num_steps = math.ceil(num_samples / batch_size)
   count = min(programs.steps_per_call, num_steps)
-  sums = run.devices.copy(evaluation.empty(run.recipe, state.train, run.arrays, num_samples))
+  sums = run.devices.place(evaluation.empty(evaluation.shapes(run.recipe, state.train, run.arrays, num_samples)))
   taken = []
-  for call in range(9):  # the first compiles
+  for call in range(9):  # the first call compiles
     first = max(call - 1, 0) * (num_steps - count) // 7
     start = time.perf_counter()
     sums = jax.block_until_ready(programs.evaluate(sums, state.train, run.arrays, first, count))
@@ -142,7 +159,7 @@ def _clock(seconds: float) -> str:
 
 
 def lines(timed: Timed, estimates: Sequence[Estimate], price_per_hour: float) -> list[str]:
-  """Returns the measurements and the estimates as lines of text."""
+  """Returns the measurements and the table of estimates as lines of text."""
   head = ["", "epoch", "run", "speed-up", "ideal", "pays after", *(["cost"] if price_per_hour else [])]
   rows = [head]
   for one in estimates:
@@ -158,7 +175,7 @@ def lines(timed: Timed, estimates: Sequence[Estimate], price_per_hour: float) ->
     rows.append(row + ([f"{one.run_seconds / 3600 * price_per_hour:.2f}"] if price_per_hour else []))
   widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
   measured = (
-    f"measured: step {timed.step * 1e3:.2f} ms, selecting {timed.selecting * 1e3:.2f} ms an epoch,"
+    f"measured: step {timed.step * 1e3:.2f} ms, selecting {timed.selecting * 1e3:.2f} ms per epoch,"
     f" evaluating {timed.evaluating:.2f} s, offline stage {timed.offline:.1f} s"
   )
   table = ["  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows]
@@ -166,20 +183,20 @@ def lines(timed: Timed, estimates: Sequence[Estimate], price_per_hour: float) ->
 
 
 def main(config: ml_collections.ConfigDict) -> int:
-  """Measures, and prints the table."""
+  """Measures, and prints the estimates."""
   given = flags.FLAGS
   options.check_positive("price_per_hour", given.price_per_hour, zero=True)
   options.check_positive("steps", given.steps)
   for kept in given.keep_fraction:
     options.check_fraction("keep_fraction", kept)
   timed = measure(config, given.steps)
-  shares = itertools.chain((1.0,), sorted(kept for kept in given.keep_fraction if kept < 1))
-  print("\n".join(lines(timed, [estimate(timed, kept) for kept in shares], given.price_per_hour)))
+  fractions = itertools.chain((1.0,), sorted(kept for kept in given.keep_fraction if kept < 1))
+  print("\n".join(lines(timed, [estimate(timed, kept) for kept in fractions], given.price_per_hour)))
   return 0
 
 
 if __name__ == "__main__":
-  flags.DEFINE_float("price_per_hour", 0.0, "What an hour of the machine costs, in any currency.")
-  flags.DEFINE_multi_float("keep_fraction", [0.1, 0.3, 0.5, 0.7], "A share kept; may be repeated.")
-  flags.DEFINE_integer("steps", 20, "How many training steps are timed.")
+  flags.DEFINE_float("price_per_hour", 0.0, "The price of an hour of the machine, in any currency.")
+  flags.DEFINE_multi_float("keep_fraction", [0.1, 0.3, 0.5, 0.7], "A keep fraction to estimate; may be repeated.")
+  flags.DEFINE_integer("steps", 20, "The number of training steps to time.")
   cli.run_on_config(main, with_workdir=False)

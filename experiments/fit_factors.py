@@ -1,15 +1,15 @@
-"""The offline stage of RRD by itself: features, sparse autoencoder, factors, scores, and a report on them.
+"""Runs the offline stage of RRD alone (features, sparse autoencoder, factors, scores), and reports on it.
 
     python -m experiments.fit_factors --config=configs/cifar10.py:features=file --workdir=runs/factors \
         --config.features.path=clip_vit_l14.npz
 
-`experiments.train` with the same sections `features` and `factors` finds all of it in the cache. In the workdir are
+`experiments.train` with the same sections `features` and `factors` finds the results in the cache. The workdir receives
 
-    factors.md        the report, with its pictures (.png)
+    factors.md        the report, with its plots (.png)
     factors.json      quality of the autoencoder, correlation of the scores, seconds, settings
     factors.npz       representativeness, rarity [N]; firing_frequency, class_spread [L]
-    sae.npz           the autoencoder: --config.factors.sae=runs/factors/sae.npz scores another data set with it
-    examples.npz      the factors that the report shows: their strongest samples, classes, images
+    sae.npz           the autoencoder; --config.factors.sae=runs/factors/sae.npz scores another data set with it
+    examples.npz      strongest samples, classes and images of the factors that the report shows
 """
 
 import json
@@ -31,13 +31,13 @@ from dynsel_jax.runs import timing
 from dynsel_jax.runs.workdir import check_writable
 from experiments import cli
 
-PARTS = ("features", "codes", "columns")  # of the stage, in their order
-NUM_FACTORS, NUM_SAMPLES = 12, 10  # shown of the common and of the rare factors each; samples of each
-NUM_CLASSES, NUM_BEST = 10, 6  # classes of which the best samples are shown; how many by each score
+PARTS = ("features", "codes", "columns")  # attributes of `factor_stage.Stage`, each made from those before it
+NUM_FACTORS, NUM_SAMPLES = 12, 10  # factors shown, as many common as rare ones, and samples of each factor
+NUM_CLASSES, NUM_BEST = 10, 6  # classes shown, and samples of each with the highest scores
 
 
 def prepare(config: ml_collections.ConfigDict, folder: pathlib.Path) -> tuple[data.Source, factor_stage.Stage]:
-  """Returns the config's data set and offline stage, of which nothing has been made yet.
+  """Returns the data set and the offline stage of a config, before any part of the stage is made.
 
   Raises:
     UserError: a value of the config is wrong, or `folder` cannot be written.
@@ -50,7 +50,7 @@ def prepare(config: ml_collections.ConfigDict, folder: pathlib.Path) -> tuple[da
 
 
 def fit_factors(config: ml_collections.ConfigDict, folder: pathlib.Path) -> dict[str, Any]:
-  """Runs the stage and writes its files; returns what `factors.json` holds.
+  """Runs the stage and writes its files; returns the content of `factors.json`.
 
   Raises:
     UserError: a value of the config is wrong.
@@ -74,9 +74,9 @@ def fit_factors(config: ml_collections.ConfigDict, folder: pathlib.Path) -> dict
     "num_latents": stage.sae.params.b_enc.shape[0],
     "fvu": float(stage.quality.fvu),
     "mean_l0": float(stage.quality.mean_l0),
-    "dead_share": float(stage.quality.dead_fraction),
-    "firing_share_edges": list(quality.HISTOGRAM_EDGES),
-    "firing_share_counts": np.asarray(stage.quality.frequency_histogram).tolist(),
+    "dead_fraction": float(stage.quality.dead_fraction),
+    "firing_fraction_edges": list(quality.HISTOGRAM_EDGES),
+    "firing_fraction_counts": np.asarray(stage.quality.frequency_histogram).tolist(),
     "warnings": quality.warnings(stage.quality),
     "scores": {name: {"mean": float(x.mean()), "deviation": float(x.std())} for name, x in columns.items()},
     "correlation": _correlation(*columns.values()),
@@ -94,14 +94,14 @@ def fit_factors(config: ml_collections.ConfigDict, folder: pathlib.Path) -> dict
 
 
 def _correlation(one: np.ndarray, other: np.ndarray) -> dict[str, float | None]:
-  """Returns the scores' two correlations, None where a score is constant."""
+  """Returns two correlations of the scores, None if a score is constant."""
   if one.min() == one.max() or other.min() == other.max():
     return {"pearson": None, "spearman": None}
   return {"pearson": float(stats.pearsonr(one, other)[0]), "spearman": float(stats.spearmanr(one, other)[0])}
 
 
 def _factor_examples(stage: factor_stage.Stage, source: data.Source) -> dict[str, np.ndarray]:
-  """Returns the most common and the rarest factors that fire at all, their strongest samples, and their classes."""
+  """Returns the most common and the rarest factors that fire, with their strongest samples and their classes."""
   frequency = stage.statistics.firing_frequency
   rising = np.argsort(frequency, kind="stable")
   firing = rising[frequency[rising] > 0]
@@ -120,7 +120,7 @@ def _factor_examples(stage: factor_stage.Stage, source: data.Source) -> dict[str
 
 
 def _sample_examples(columns: dict[str, np.ndarray], source: data.Source) -> dict[str, np.ndarray]:
-  """Returns the images with the highest scores of some classes; nothing for a set without images."""
+  """Returns the images with the highest scores in some classes; {} for a set without images."""
   if not _has_images(source):
     return {}
   classes = np.unique(source.labels)[:NUM_CLASSES]
@@ -135,11 +135,11 @@ def _sample_examples(columns: dict[str, np.ndarray], source: data.Source) -> dic
 
 
 def _has_images(source: data.Source) -> bool:
-  return source.train["inputs"].ndim == 4  # a text is a row of tokens
+  return source.train["inputs"].ndim == 4  # texts are rows of tokens, other inputs rows of numbers
 
 
 def main(config: ml_collections.ConfigDict, workdir: str) -> None:
-  """Runs, and prints a short summary."""
+  """Runs the stage, and prints a summary."""
   print(factor_page.closing_lines(fit_factors(config, pathlib.Path(workdir)), workdir))
 
 

@@ -1,4 +1,4 @@
-"""Packs the run folders in a folder into one archive, which `experiments.report` reads like a folder.
+"""Packs all run folders in a folder into one archive, which `experiments.report` reads like a folder.
 
     python -m experiments.pack_runs --workdir=runs/digits_methods --out=digits_methods.tar.xz
 
@@ -9,14 +9,15 @@ import pathlib
 
 from absl import flags
 
+from dynsel_jax import options
 from dynsel_jax.report import archive
 from experiments import cli
 
 
 def main() -> int:
   """Writes the archive, and prints its size."""
-  out = flags.FLAGS.out
-  count = archive.pack(flags.FLAGS.workdir, out)
+  workdir, out = (options.expand_home(name, flags.FLAGS[name].value) for name in ("workdir", "out"))
+  count = archive.pack(workdir, out)
   print(f"{count} files, {pathlib.Path(out).stat().st_size:,} bytes: {out}")
   return 0
 

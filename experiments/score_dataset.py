@@ -1,11 +1,11 @@
-"""Makes a score file: static scores of a training set from one short proxy run, for selectors that keep a fixed subset.
+"""Writes a score file: static scores of a training set from one proxy run, for selectors that keep a fixed subset.
 
     python -m experiments.score_dataset --config=configs/digits.py --workdir=runs/digits_scores
     python -m experiments.train --config=configs/digits.py:selector=top \
         --config.scores.path=runs/digits_scores/scores.npz --config.selector.column=el2n --workdir=runs/digits_el2n
 
-The proxy run is plain training by the config, whatever its selector, for `--config.epochs`. The same command on the
-same workdir continues it, and gives the same file.
+The proxy run is plain training by the config, whatever its selector. If it is stopped, the same command continues it
+and gives the same file.
 """
 
 import pathlib
@@ -18,13 +18,17 @@ from dynsel_jax.offline import proxy_scores, score_file
 from dynsel_jax.training import parallel
 from experiments import cli
 
-_SCORES = flags.DEFINE_list("scores", list(proxy_scores.DEFAULT_SCORES), f"Which, of {', '.join(proxy_scores.SCORES)}.")
-_WINDOW = flags.DEFINE_integer("window", 10, "Epochs of the sliding window of dual, dyn_unc and tdds.")
-_EARLY_EPOCHS = flags.DEFINE_integer("early_epochs", 10, "Over how many first epochs el2n and grand are averaged.")
+_SCORES = flags.DEFINE_list(
+  "scores", list(proxy_scores.DEFAULT_SCORES), f"Scores to make, of {', '.join(proxy_scores.SCORES)}."
+)
+_WINDOW = flags.DEFINE_integer("window", 10, "Length in epochs of the sliding window of dual, dyn_unc and tdds.")
+_EARLY_EPOCHS = flags.DEFINE_integer(
+  "early_epochs", 10, "Number of first epochs over which el2n and grand are averaged."
+)
 
 
 def main(config: ml_collections.ConfigDict, workdir: str) -> None:
-  """Scores, and says where the file is."""
+  """Scores the set, and prints where the file is."""
   proxy_scores.check(config, _SCORES.value, _WINDOW.value)
   source = data.prepare(config.dataset.to_dict(), config.cache_dir)
   recipe = proxy_scores.proxy_config(config, "full").to_dict()

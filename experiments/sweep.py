@@ -1,13 +1,14 @@
-"""Makes every run of a sweep, one after another, or continues: the same command on the same workdir.
+"""Makes every run of a sweep; the same command on the same workdir continues it.
 
     python -m experiments.sweep --sweep=configs/sweeps/digits_methods.py --workdir=runs/digits_methods [--processes=4]
 
-Each cell is a run in a folder of its own, WORKDIR/CELL. Finished ones are kept, an interrupted one continues from its
-checkpoint, and one that fails leaves `error.txt` in its folder while the others go on; it is tried again the next time.
-WORKDIR/sweep.txt always holds the table of what is done, running, to do and failed.
+Each cell is a run in a folder of its own, WORKDIR/CELL. Finished runs are kept, and an interrupted one continues from
+its checkpoint. A run that fails leaves `error.txt` in its folder while the others go on; the next call tries it again.
+WORKDIR/sweep.txt holds the table of the cells, with the final metric of those that are done.
 
-With `--processes=N`, on the CPU, N runs are made at a time, each by a process that is confined to an equal share of the
-cores. A signal to this one has all of them save; one that dies is its run's failure, and another takes its place.
+With `--processes=N`, on the CPU, N runs are made at a time, each by a process on an equal number of cores. A signal to
+this process makes all of them save and stop. If one of them dies, its run counts as failed, and another process takes
+its place.
 """
 
 import importlib.util
@@ -41,11 +42,11 @@ def _module(path: str) -> ModuleType:
 
 
 def read_sweep(argument: str) -> list[base.Cell]:
-  """Returns the cells of the sweep file that `argument` names, as `--sweep` takes it."""
+  """Returns the cells of a sweep; `argument` is that of `--sweep`: a file, with arguments after a colon."""
   path, _, arguments = argument.partition(":")
   module = _module(path)
   if not hasattr(module, "get_sweep"):
-    raise options.UserError(f"sweep={path} has no get_sweep")
+    raise options.UserError(f"sweep={path} has no function get_sweep; configs/sweeps/base.py says how to write one")
   return base.cells(module.get_sweep(arguments))
 
 
@@ -53,7 +54,7 @@ def config_of(cell: base.Cell) -> ml_collections.ConfigDict:
   """Returns the config of one cell's run.
 
   Raises:
-    UserError: a variant, a field or a value of it is wrong.
+    UserError: a variant, a field or a value is wrong.
   """
   path, _, variants = cell.config.partition(":")
   config = _module(path).get_config(variants).lock()
@@ -67,10 +68,10 @@ def config_of(cell: base.Cell) -> ml_collections.ConfigDict:
 
 
 def _finished(config: ml_collections.ConfigDict, folder: pathlib.Path) -> dict[str, Any] | None:
-  """Returns the summary of a finished run, without building anything; None if it is not finished.
+  """Returns the summary of a finished run without building it, or None if it is not finished.
 
   Raises:
-    UserError: the folder holds a run of another config.
+    UserError: the folder contains a run of another config.
   """
   held = Workdir(str(folder))
   held.check_same_run({"config": config.to_dict()})
@@ -80,13 +81,13 @@ def _finished(config: ml_collections.ConfigDict, folder: pathlib.Path) -> dict[s
 def _waiting(
   cells: Sequence[base.Cell], configs: Mapping[str, ml_collections.ConfigDict], table: ProgressTable
 ) -> Iterator[tuple[base.Cell, run_cell.Task]]:
-  """Yields the cells that are not finished; one that cannot be made or continued is noted as failed."""
+  """Yields the cells that are not finished; one whose folder belongs to another run is noted as failed."""
   for cell in cells:
     task = run_cell.Task(cell.name, configs[cell.name], table.workdir / cell.name)
     try:
       if _finished(task.config, task.folder) is None:
         yield cell, task
-      else:  # by another process, if it failed here
+      else:  # perhaps another process finished it after it had failed here
         (task.folder / "error.txt").unlink(missing_ok=True)
     except options.UserError as error:
       table.failed(cell, run_cell.failure(error))
@@ -100,7 +101,7 @@ def _one_after_another(
   Raises:
     Interrupted: a signal asked to stop.
   """
-  prepare = run_cell.remembering_the_last(data.prepare)
+  prepare = run_cell.prepare_once(data.prepare)
   for cell, task in waiting:
     if stop():
       raise Interrupted(f"stopped by {stop()} before {cell.name}")
@@ -112,17 +113,18 @@ def _one_after_another(
 
 
 def sweep(argument: str, workdir: str, processes: int = 1) -> ProgressTable:
-  """Makes the runs of the sweep that are not finished; returns what became of each.
+  """Makes the runs of the sweep that are not finished; returns the table of all.
 
   Args:
-    argument: as `--sweep` takes it.
-    workdir: the folder of the runs' folders.
-    processes: how many make runs at a time; a single one is this process.
+    argument: see `read_sweep`.
+    workdir: the folder that contains the runs' folders.
+    processes: how many runs are made at a time; a single one is made in this process.
 
   Raises:
-    UserError: the sweep or one of its configs is wrong, or there cannot be so many processes; nothing has been run.
+    UserError: the sweep or one of its configs is wrong, or this machine cannot run so many processes; no run was begun.
     Interrupted: SIGTERM or SIGINT came; the same call continues.
   """
+  workdir = options.expand_home("workdir", workdir)
   workers.check(processes)
   cells = read_sweep(argument)
   configs = {cell.name: config_of(cell) for cell in cells}
@@ -153,7 +155,9 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-  flags.DEFINE_string("sweep", None, "A file of configs/sweeps/, with arguments after a colon.", required=True)
-  flags.DEFINE_string("workdir", None, "The folder of the runs' folders: made, or continued.", required=True)
-  flags.DEFINE_integer("processes", 1, "How many runs are made at a time, each by a process with cores of its own.")
+  flags.DEFINE_string("sweep", None, "A file in configs/sweeps/, with arguments after a colon.", required=True)
+  flags.DEFINE_string(
+    "workdir", None, "The folder that contains the runs' folders; runs in it are continued.", required=True
+  )
+  flags.DEFINE_integer("processes", 1, "The number of runs made at a time, each by a process with cores of its own.")
   cli.run(main)

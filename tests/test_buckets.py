@@ -10,9 +10,8 @@ import pytest
 from hypothesis import strategies
 
 from configs import rsd15k
-from dynsel_jax import data
-from dynsel_jax.training import buckets, loop, parallel, setup, steps, timing
-from dynsel_jax.types import Selection
+from dynsel_jax.training import buckets, loop, parallel
+from dynsel_jax.types import Plan
 from tests.support import small_runs
 
 N = 23
@@ -25,7 +24,7 @@ def _inputs(counts):
 
 @functools.partial(jax.jit, static_argnums=3)
 def _regrouped(key, plan, bucket, batch_size):
-  return buckets.shuffled(key, buckets.grouped(plan, bucket), batch_size)
+  return buckets.shuffle_batches(key, buckets.group(plan, bucket), batch_size)
 
 
 @hypothesis.settings(deadline=None, max_examples=60)
@@ -42,7 +41,7 @@ def test_batches_are_those_of_the_sorted_order_and_come_in_a_random_one(order, b
   taken = np.arange(N) < size
   indices = np.where(taken, order, -1).astype(np.int32)
   weights = np.where(taken, weight_of[order], 0).astype(np.float32)
-  plan = Selection(indices, weights, jnp.int32(size), jnp.float32(0.5), jnp.bool_(True))
+  plan = Plan(indices, weights, jnp.int32(size))
   found = jax.tree.map(np.asarray, _regrouped(jax.random.key(seed), plan, bucket, batch_size))
 
   by_bucket = indices[:size][np.argsort(bucket[indices[:size]], kind="stable")]
@@ -52,12 +51,12 @@ def test_batches_are_those_of_the_sorted_order_and_come_in_a_random_one(order, b
   np.testing.assert_array_equal(found.indices[cut:size], by_bucket[cut:])
   np.testing.assert_array_equal(found.indices[size:], -1)
   np.testing.assert_array_equal(found.weights, np.where(taken, weight_of[found.indices], 0))
-  assert (found.size, found.learning_rate_multiplier, found.thin) == (size, 0.5, True)
+  assert found.size == size
 
 
 def test_the_order_of_batches_is_the_keys_and_every_one_comes_first():
   indices = np.arange(N, dtype=np.int32)
-  plan = Selection(indices, np.ones(N, np.float32), jnp.int32(N), jnp.float32(1), jnp.bool_(True))
+  plan = Plan(indices, np.ones(N, np.float32), jnp.int32(N))
   firsts = [int(_regrouped(jax.random.key(seed), plan, np.zeros(N, np.int32), 4).indices[0]) // 4 for seed in range(60)]
   assert set(firsts) == set(range(5))
 
@@ -68,14 +67,19 @@ def test_a_step_is_cut_to_the_shortest_length_that_holds_its_longest_text():
 
   @jax.jit
   def seen(index, rows):
-    cut = buckets.cutting(BUCKETS, jnp.asarray(inputs), index)
-    return cut(lambda rows: (jnp.int32(rows.shape[1]), jnp.sum(rows)), rows)
+    cut = buckets.cutting(BUCKETS, {"inputs": jnp.asarray(inputs)}, index)
+    # Other arrays of a batch, though as wide, are left as they are.
+    return cut(
+      lambda batch: (jnp.int32(batch["inputs"].shape[1]), jnp.sum(batch["inputs"]), jnp.sum(batch["whole"])),
+      {"inputs": rows, "whole": rows},
+    )
 
   for batch, length in (([0, 1], 3), ([1, 2], 5), ([3, -1], 5), ([0, 4], 9), ([-1, -1], 3)):
     index = np.array(batch, np.int32)
-    width, total = seen(index, inputs[np.maximum(index, 0)][:1])  # the first row: a device's share
+    width, total, whole = seen(index, inputs[np.maximum(index, 0)][:1])  # the first row, as if of one device of two
     assert width == length
     assert total == inputs[max(batch[0], 0), :length].sum()
+    assert whole == inputs[max(batch[0], 0)].sum()
 
 
 @pytest.fixture(autouse=True)
@@ -96,10 +100,10 @@ def _config(tmp_path, selector, dropout=0.0):
 @pytest.mark.parametrize("selector", ["infobatch", "es", "kakurenbo"])  # weights, thinned steps, scoring afterwards
 def test_cutting_changes_no_number(selector, tmp_path, monkeypatch):
   made = _config(tmp_path, selector)
-  run = setup.build(made, data.prepare(made.dataset.to_dict()), timing.Timers(), jax.devices()[:1])
+  run = small_runs.build(made)
   assert len(run.recipe.buckets.lengths) == 4
   _, state = small_runs.train(made, tmp_path / "cut")
-  monkeypatch.setattr(buckets, "cutting", lambda *_: lambda function, rows: function(rows))
+  monkeypatch.setattr(buckets, "cutting", lambda *_: lambda function, batch: function(batch))
   _, whole = small_runs.train(made, tmp_path / "whole")
   for one, other in zip(small_runs.lines(tmp_path / "cut"), small_runs.lines(tmp_path / "whole"), strict=True):
     for field in ("train_loss", "test_loss", "weight_sum"):
@@ -140,15 +144,15 @@ def test_a_run_through_all_lengths_traces_nothing_after_its_programs(tmp_path, m
 
 def test_every_step_of_a_plan_holds_texts_of_similar_length(tmp_path):
   made = _config(tmp_path, "full")
-  run = setup.build(made, data.prepare(made.dataset.to_dict()), timing.Timers(), jax.devices()[:1])
+  run = small_runs.build(made)
   indices = []
   for epoch in (0, 1):
-    state, _ = run.programs.plan(run.devices.copy(run.initial), run.fixed, epoch)
+    state, _ = run.programs.plan(run.devices.copy(run.initial), run.arrays, epoch)
     indices.append(np.asarray(state.plan.indices))
     assert sorted(indices[-1]) == list(range(96))
   assert not np.array_equal(*indices)
   lengths = np.array(run.recipe.buckets.lengths)
-  of_sample = np.searchsorted(lengths, np.sum(run.source.train.inputs != 0, axis=1))
+  of_sample = np.searchsorted(lengths, np.sum(run.source.train["inputs"] != 0, axis=1))
   for of_epoch in indices:
     batches = of_sample[of_epoch].reshape(-1, 16)
     assert np.all(np.sort(batches.min(axis=1))[1:] >= np.sort(batches.max(axis=1))[:-1])  # ranges that at most touch
@@ -158,18 +162,17 @@ def test_every_step_of_a_plan_holds_texts_of_similar_length(tmp_path):
 
 def test_steps_of_every_length_in_one_call_are_the_steps_taken_one_by_one(tmp_path):
   made = _config(tmp_path, "full", dropout=0.1)
-  run = setup.build(made, data.prepare(made.dataset.to_dict()), timing.Timers(), small_runs.devices(2))
-  looped = parallel.create_programs(steps.create(run.recipe), run.devices, looped=True)
+  run = small_runs.build(made, 2)
+  looped = parallel.create_programs(run.recipe, run.devices, looped=True)
   ends = []
   for programs, counts in ((run.programs, [1] * 6), (looped, [6])):
-    state, _ = programs.plan(run.devices.copy(run.initial), run.fixed, 0)
+    state, _ = programs.plan(run.devices.copy(run.initial), run.arrays, 0)
     for step, count in enumerate(counts):
-      state = programs.train(state, run.fixed, 0, step, count)
+      state = programs.train(state, run.arrays, 0, step, count)
     ends.append(parallel.fetch(state))
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), ends[0].train, ends[1].train)
 
 
 def test_images_have_no_buckets():
-  made = small_runs.config("full")
-  run = setup.build(made, data.load("digits"), timing.Timers(), jax.devices()[:1])
+  run = small_runs.build(small_runs.config("full"))
   assert run.recipe.buckets is None

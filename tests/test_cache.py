@@ -1,5 +1,6 @@
 """The cache on disk: made once for a key, and again where a file is damaged."""
 
+import hashlib
 import io
 import itertools
 import logging
@@ -12,7 +13,7 @@ import pytest
 
 from dynsel_jax import cache, data, features, options
 from dynsel_jax.factors import sae_file
-from dynsel_jax.training import score_file
+from dynsel_jax.offline import score_file
 
 
 def test_the_cache_builds_once_for_a_key_and_again_for_another(tmp_path):
@@ -94,6 +95,14 @@ def test_a_folder_that_cannot_be_written_costs_only_the_cache(tmp_path, caplog):
     made = cache.cached("kind", {}, lambda: {"a": np.arange(3)}, str(tmp_path / "file"))
   np.testing.assert_array_equal(made["a"], [0, 1, 2])
   assert "cannot be written" in caplog.text
+
+
+def test_the_digest_of_files_is_that_of_their_bytes_in_order(tmp_path):
+  first, second = tmp_path / "first", tmp_path / "second"
+  first.write_bytes(b"ab")
+  second.write_bytes(b"c")
+  assert cache.content_digest(first, second) == hashlib.sha256(b"abc").hexdigest()
+  assert cache.content_digest(second, first) == hashlib.sha256(b"cab").hexdigest()
 
 
 def test_the_checksum_covers_names_types_shapes_and_values():

@@ -7,11 +7,11 @@ import sys
 import pytest
 
 from dynsel_jax import options
-from dynsel_jax.training import loop
+from dynsel_jax.runs import interruption
 from experiments import cli
 from tests.support import ROOT, run_folders
 
-ANEW = loop.Interrupted("stopped while a model was trained")
+ANEW = interruption.Interrupted("stopped while a model was trained")
 ANEW.add_note("the same command trains it anew")
 
 
@@ -19,8 +19,8 @@ ANEW.add_note("the same command trains it anew")
   ("raised", "status", "line"),
   [
     (options.UserError("epochs=0 is wrong"), 2, "error: epochs=0 is wrong"),
-    (loop.NonFiniteError("step 3: the loss is not finite"), 1, "error: step 3: the loss is not finite"),
-    (loop.Interrupted("stopped by SIGTERM"), 0, "stopped by SIGTERM; the same command continues it"),
+    (interruption.NonFiniteError("step 3: the loss is not finite"), 1, "error: step 3: the loss is not finite"),
+    (interruption.Interrupted("stopped by SIGTERM"), 0, "stopped by SIGTERM; the same command continues it"),
     (ANEW, 0, "stopped while a model was trained; the same command trains it anew"),
   ],
 )

@@ -1,6 +1,7 @@
 """Every config in every variant can be built; the variants' words are checked."""
 
 import ast
+import functools
 import importlib
 import pathlib
 import re
@@ -11,11 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import base
-from dynsel_jax import data, models, options, selectors
-from dynsel_jax.data import gather, sources, stream, views
-from dynsel_jax.selectors import wrapping
-from dynsel_jax.training import factor_columns, optimizers, parallel, schedules, score_file, setup, steps, timing
+from dynsel_jax import data, models, offline, options, recipes, selectors, tasks
+from dynsel_jax.data import gather, image_ops, source, stream
+from dynsel_jax.offline import factor_stage, score_file
+from dynsel_jax.runs import timing
+from dynsel_jax.selectors import wrappers
+from dynsel_jax.training import optimizers, parallel, schedules, setup, steps
 from dynsel_jax.types import SampleTable
 from tests.support import ROOT, image_sets, small_runs
 
@@ -36,24 +38,29 @@ TEXTS = {"banking77": 77, "goemotions": 4, "rsd15k": 4}  # numbers of classes
 def _standing_in(section, module):
   """A data set of the right shapes with 600 samples of noise."""
   dataset = section.name
-  if dataset in TEXTS:
-    labels = (np.arange(600) % TEXTS[dataset]).astype(np.int32)
-    split = data.Dataset(np.full((600, section.max_length), 5, np.int32), labels)
-    lengths = (section.max_length // 2, section.max_length)
-    text = sources.Text(("",) * 600, module.sizes.pad_id, module.sizes.vocabulary, lengths)
-    return data.Source(dataset, split, split, TEXTS[dataset], (), (), "0" * 64, "0" * 64, text=text)
-  if section.get("stream"):
-    labels, encoded = (np.arange(600) % 200).astype(np.int32), image_sets.encoded(np.zeros((8, 8, 3), np.uint8))
-    view = views.View(section.image_size, section.resize, section.image_mode)
-    images = stream.Images(600, lambda index: encoded.getvalue(), str, view, corrupt_limit=0)
-    split = data.Dataset(images, labels)
-    return data.Source(dataset, split, split, 200, (0.5,) * 3, (0.2,) * 3, "0" * 64, "0" * 64)
-  shape, num_classes = SHAPES[dataset]
   generator = np.random.default_rng(0)
+  if dataset == "diabetes":
+    split = {"inputs": generator.random((600, 10), np.float32), "targets": generator.random(600, np.float32)}
+    return data.from_arrays(dataset, split, split)
+  num_classes = TEXTS.get(dataset) or SHAPES[dataset][1]
   labels = (np.arange(600) % num_classes).astype(np.int32)
-  split = data.Dataset(generator.integers(0, 256, (600, *shape), np.uint8), labels)
+  about = {"num_classes": num_classes, "fingerprint": "0" * 64, "inputs_fingerprint": "0" * 64}
+  if dataset in TEXTS:
+    split = {"inputs": np.full((600, section.max_length), 5, np.int32), "labels": labels}
+    lengths = (section.max_length // 2, section.max_length)
+    text = source.Text(("",) * 600, module.sizes.pad_id, module.sizes.vocabulary, lengths)
+    return data.Source(dataset, split, split, **about, text=text)
+  shape, _ = SHAPES[dataset]
   channels = shape[-1]
-  return data.Source(dataset, split, split, num_classes, (0.5,) * channels, (0.2,) * channels, "0" * 64, "0" * 64)
+  about |= {"mean": (0.5,) * channels, "std": (0.2,) * channels}
+  if section.get("stream"):
+    encoded = image_sets.encoded(np.zeros((8, 8, 3), np.uint8))
+    view = image_ops.View(section.image_size, section.resize, section.image_mode)
+    images = stream.Images(600, lambda index: encoded.getvalue(), str, view, corrupt_limit=0)
+    split = {"inputs": images, "labels": labels}
+    return data.Source(dataset, split, split, **about)
+  split = {"inputs": generator.integers(0, 256, (600, *shape), np.uint8), "labels": labels}
+  return data.Source(dataset, split, split, **about)
 
 
 @pytest.fixture(autouse=True)
@@ -65,11 +72,11 @@ def _standard_promotion():
 
 @pytest.fixture
 def built(monkeypatch):
-  """Returns `setup.build` of a config on the data set's stand-in, with shapes in place of the initial state."""
+  """Returns a function that builds a config's run on the data set's stand-in, with shapes for the initial state."""
   monkeypatch.setattr(parallel.Devices, "build", lambda self, function, *rest: jax.eval_shape(function, *rest))
-  scores = {name: jnp.linspace(0.0, 1.0, 600) for name in factor_columns.COLUMNS}
-  stage = types.SimpleNamespace(columns=scores, firings=None)
-  monkeypatch.setattr(factor_columns, "Stage", lambda *_: stage)
+  scores = {name: jnp.linspace(0.0, 1.0, 600) for name in factor_stage.COLUMNS}
+  stage = types.SimpleNamespace(columns=scores, firings=types.SimpleNamespace(_asdict=dict))
+  monkeypatch.setattr(factor_stage, "Stage", lambda *_: stage)
   read = {column: jnp.linspace(0.0, 1.0, 600) for name in selectors.METHODS for column in selectors.columns(name)}
   monkeypatch.setattr(score_file, "read_columns", lambda *_: read)
 
@@ -79,7 +86,9 @@ def built(monkeypatch):
       assert made.model.weights == made.dataset.tokenizer != ""
       made.model.weights = ""  # they need not be on this machine
     source = _standing_in(made.dataset, models.create(made.model.name, 2))
-    return setup.build(made, source, timing.Timers(), jax.devices()[:1])
+    parts = setup.parts(made, source, jax.devices()[:1])
+    columns, _ = offline.columns(made, source, timing.Timers())
+    return setup.build(parts, setup.table_of(source, columns))
 
   return build
 
@@ -89,10 +98,10 @@ def built(monkeypatch):
 def test_every_size_can_take_a_step(name, size, built):
   run = built(name, f"size={size}")
   step = jax.ShapeDtypeStruct((), jnp.int32)
-  fixed = run.fixed
-  if isinstance(fixed.train.inputs, gather.Rows):  # as one device sees it
-    fixed = fixed._replace(train=fixed.train._replace(inputs=jax.tree.map(lambda rows: rows[0], fixed.train.inputs)))
-  after = jax.eval_shape(steps.create(run.recipe).train, run.initial, fixed, step, step, step)
+  arrays = run.arrays
+  if isinstance(arrays.train, gather.Rows):  # as one device sees it
+    arrays = arrays._replace(train=jax.tree.map(lambda rows: rows[0], arrays.train))
+  after = jax.eval_shape(functools.partial(steps.train, run.recipe), run.initial, arrays, step, step, step)
   assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, run.initial)
 
 
@@ -104,9 +113,11 @@ def test_every_method_can_be_built(name, selector, built):
 
 def _few(source):
   """The first samples of a data set, and one of each class at least."""
-  rows = np.union1d(np.arange(600), np.unique(source.train.labels, return_index=True)[1])
-  train = data.Dataset(source.train.inputs[rows], source.train.labels[rows])
-  test = data.Dataset(source.test.inputs[:600], source.test.labels[:600])
+  rows = np.arange(min(600, source.num_samples))
+  if source.labels is not None:
+    rows = np.union1d(rows, np.unique(source.labels, return_index=True)[1])
+  train = {name: array[rows] for name, array in source.train.items()}
+  test = {name: array[:600] for name, array in source.test.items()}
   true_labels = None if source.true_labels is None else source.true_labels[rows]
   return source._replace(train=train, test=test, true_labels=true_labels)
 
@@ -140,10 +151,11 @@ def test_every_size_builds_a_config_whose_parts_exist(name, size):
     (made.selector, selectors),
     (made.optimizer, optimizers),
     (made.schedule, schedules),
+    (made.task, tasks),
   ):
     known = room.defaults(section.name)
     assert set(known) <= set(section.keys()) <= {"name", "dtype", *known}
-  assert made.keys() == base.get_config("x", model="mlp").keys()
+  assert made.keys() == recipes.get_config("x", model="mlp").keys()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -155,9 +167,9 @@ def test_every_method_is_a_variant_of_every_config(name, selector):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_wrappers_are_a_variant_of_every_config(name):
-  names = tuple(reversed(wrapping.WRAPPERS))
+  names = tuple(reversed(wrappers.WRAPPERS))
   made = importlib.import_module(f"configs.{name}").get_config(f"size=cpu,wrap={'+'.join(names)}")
-  assert made.wrappers.to_dict() == {"names": names, **{wrapper: wrapping.defaults(wrapper) for wrapper in names}}
+  assert made.wrappers.to_dict() == {"names": names, **{wrapper: wrappers.defaults(wrapper) for wrapper in names}}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -207,8 +219,8 @@ def test_a_wrong_variant_is_named(variants, line):
 
 def test_the_static_selection_of_rsd15k_keeps_the_highest_sums_of_both_scores_all_along():
   generator = np.random.default_rng(0)
-  columns = {name: jnp.asarray(generator.permutation(100) / 99, jnp.float32) for name in factor_columns.COLUMNS}
-  table = SampleTable(jnp.asarray(np.arange(100) % 4, jnp.int32), 4, columns)
+  columns = {name: jnp.asarray(generator.permutation(100) / 99, jnp.float32) for name in factor_stage.COLUMNS}
+  table = SampleTable(100, jnp.asarray(np.arange(100) % 4, jnp.int32), 4, columns)
   module = importlib.import_module("configs.rsd15k")
   config = module.get_config("selector=rrd")
   flags = dict(re.findall(r"--config\.selector\.(\w+)=(\S+)", module.__doc__))
@@ -217,6 +229,6 @@ def test_the_static_selection_of_rsd15k_keeps_the_highest_sums_of_both_scores_al
   total = sum(np.asarray(column) for column in columns.values())
   threshold = np.sort(total)[-30]
   for epoch in range(config.epochs):
-    plan, _ = selector.select(jax.random.key(epoch), selector.init(jax.random.key(0)), jnp.int32(epoch))
-    chosen = np.asarray(plan.indices[: int(plan.size)])
+    selection, _ = selector.select(jax.random.key(epoch), selector.init(jax.random.key(0)), jnp.int32(epoch))
+    chosen = np.flatnonzero(selection.keep)
     assert chosen.size == 30 and (total[chosen] >= threshold - 1e-6).all()

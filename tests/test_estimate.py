@@ -11,7 +11,7 @@ from experiments import estimate
 from tests.support import ROOT
 
 TIMED = estimate.Timed(
-  step=0.1, selecting=0.5, evaluating=2.0, offline=60.0, num_samples=1000, batch_size=128, epochs=20, full_share=0.15
+  step=0.1, selecting=0.5, evaluating=2.0, offline=60.0, num_samples=1000, batch_size=128, epochs=20, full_fraction=0.15
 )
 
 
@@ -49,13 +49,13 @@ def test_the_lines_say_cost_only_with_a_price():
   assert paid[2].split()[-1] == f"{estimates[0].run_seconds / 3600 * 2:.2f}"
 
 
-@pytest.mark.parametrize(("selector", "full_share"), [("random", 0.0), ("ucb", 0.5), ("rrd", 0.15)])
-def test_a_config_is_measured_with_its_epochs_of_full_data(selector, full_share, tmp_path):
+@pytest.mark.parametrize(("selector", "full_fraction"), [("random", 0.0), ("ucb", 0.5), ("rrd", 0.15)])
+def test_a_config_is_measured_with_its_epochs_of_full_data(selector, full_fraction, tmp_path):
   config = digits.get_config(f"size=smoke,selector={selector}").lock()
   with jax.numpy_dtype_promotion("standard"):  # optax mixes types in the schedule of the autoencoder
     timed = estimate.measure(config, 3)
   assert (timed.num_samples, timed.batch_size, timed.epochs) == (1442, 64, 2)
-  assert timed.full_share == full_share
+  assert timed.full_fraction == full_fraction
   assert min(timed.step, timed.selecting, timed.evaluating) > 0
   assert (timed.offline > 0) == (selector == "rrd")
 

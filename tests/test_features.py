@@ -39,8 +39,8 @@ def test_a_file_gives_its_rows_in_their_order(digits, tmp_path):
 @pytest.mark.parametrize(
   ("content", "line"),
   [
-    (np.zeros((3, 2), np.float32), "has shape (3, 2), not a row for each of 1442 training samples"),
-    (np.full((1442, 2), np.nan, np.float32), "row 0 has a value that is not finite"),
+    (np.zeros((3, 2), np.float32), "has shape (3, 2); it must have one row for each of the 1442 training samples"),
+    (np.full((1442, 2), np.nan, np.float32), "row 0 contains a value that is not finite"),
   ],
 )
 def test_a_wrong_array_is_named(digits, tmp_path, content, line):
@@ -56,10 +56,10 @@ def test_wrong_names_and_files_are_named(tmp_path, digits):
   with pytest.raises(options.UserError, match="features.path='absent.npy' is not a file"):
     features.create("file", path="absent.npy")
   (tmp_path / "text.npy").write_text("no array")
-  with pytest.raises(options.UserError, match=r"text.npy is no array file"):
+  with pytest.raises(options.UserError, match=r"text.npy is not a .npy or .npz file"):
     features.create("file", path=str(tmp_path / "text.npy")).extract(digits)
   np.savez(tmp_path / "a.npz", a=np.zeros(3))
-  with pytest.raises(options.UserError, match=r"features.key='train' is not in .*; it has: a"):
+  with pytest.raises(options.UserError, match=r"features.key='train' is not in .*; its arrays: a"):
     features.create("file", path=str(tmp_path / "a.npz")).extract(digits)
 
 

@@ -12,8 +12,9 @@ import pytest
 from configs import digits
 from dynsel_jax import data, factors, options
 from dynsel_jax.factors import sae_file
+from dynsel_jax.offline import factor_stage
 from dynsel_jax.report import factor_page
-from dynsel_jax.training import factor_columns, timing
+from dynsel_jax.runs import timing
 from experiments import fit_factors
 from tests.support import small_runs
 
@@ -48,16 +49,16 @@ def test_files_hold_what_the_autoencoder_in_them_gives(fitted):
   counted, source = _arrays(workspace / "report" / "factors.npz"), data.load("digits")
   sae, k, topk = sae_file.read_sae(str(workspace / "report" / "sae.npz"))
   assert (k, topk, sae.params.W_enc.shape) == (4, "absolute", (64, 16))
-  found = factor_columns.Stage(_config(workspace), source, timing.Timers()).features
+  found = factor_stage.Stage(_config(workspace), source, timing.Timers()).features
   codes = factors.encode_all(*sae, jnp.asarray(found), k=k, topk=topk)
   active = np.zeros((1442, 64), bool)
   np.put_along_axis(active, np.asarray(codes.indices), np.asarray(codes.values) > 0, axis=1)
   np.testing.assert_array_equal(counted["firing_frequency"], active.sum(axis=0))
-  by_class = [active[source.train.labels == label].any(axis=0) for label in range(10)]
+  by_class = [active[source.labels == label].any(axis=0) for label in range(10)]
   np.testing.assert_array_equal(counted["class_spread"], np.sum(by_class, axis=0))
   assert summary["mean_l0"] == pytest.approx(active.sum(axis=1).mean())
-  assert summary["dead_share"] == pytest.approx(np.mean(~active.any(axis=0)))
-  assert sum(summary["firing_share_counts"]) == 64
+  assert summary["dead_fraction"] == pytest.approx(np.mean(~active.any(axis=0)))
+  assert sum(summary["firing_fraction_counts"]) == 64
   expected = np.corrcoef(counted["representativeness"], counted["rarity"])[0, 1]
   assert summary["correlation"]["pearson"] == pytest.approx(expected, abs=1e-4)
   assert json.loads((workspace / "report" / "factors.json").read_text())["fvu"] == summary["fvu"]
@@ -66,10 +67,10 @@ def test_files_hold_what_the_autoencoder_in_them_gives(fitted):
 def test_a_run_finds_the_stage_in_the_cache(fitted, tmp_path):
   workspace, _ = fitted
   timers = timing.Timers()
-  columns = factor_columns.Stage(_config(workspace), data.load("digits"), timers).columns
+  columns = factor_stage.Stage(_config(workspace), data.load("digits"), timers).columns
   assert timers.seconds()["features"] == timers.seconds()["factors"] == 0
   counted = _arrays(workspace / "report" / "factors.npz")
-  for name in factor_columns.COLUMNS:
+  for name in factor_stage.COLUMNS:
     np.testing.assert_array_equal(columns[name], counted[name])
 
 
@@ -82,9 +83,9 @@ def test_the_report_shows_factors_by_how_often_they_fire(fitted):
   np.testing.assert_array_equal(frequency[shown["rare_latents"]], firing[:12])
   np.testing.assert_array_equal(shown["common_class_counts"].sum(axis=1), firing[::-1][:12])
   source = data.load("digits")
-  np.testing.assert_array_equal(shown["common_images"], source.train.inputs[shown["common_samples"]])
+  np.testing.assert_array_equal(shown["common_images"], source.train["inputs"][shown["common_samples"]])
   for position, label in enumerate(shown["class_labels"]):
-    assert np.all(source.train.labels[shown["class_rarity_samples"][position]] == label)
+    assert np.all(source.labels[shown["class_rarity_samples"][position]] == label)
 
   page = (folder / "factors.md").read_text()
   linked = re.findall(r"\]\((.*?)\)", page)
@@ -107,9 +108,9 @@ def test_the_summary_is_a_few_lines(fitted):
 
 def test_a_set_without_images_gets_the_samples_indices(tmp_path, monkeypatch):
   source = data.load("digits")
-  tokens = source.train._replace(inputs=source.train.inputs.reshape(1442, 64).astype(np.int32))
+  tokens = source.train | {"inputs": source.train["inputs"].reshape(1442, 64).astype(np.int32)}
   monkeypatch.setattr(data, "prepare", lambda *_: source._replace(train=tokens))
-  np.save(tmp_path / "features.npy", np.asarray(tokens.inputs, np.float32)[:, 8:24])
+  np.save(tmp_path / "features.npy", np.asarray(tokens["inputs"], np.float32)[:, 8:24])
   made = digits.get_config("features=file")
   flat = {"features.path": str(tmp_path / "features.npy"), "cache_dir": str(tmp_path), "factors.epochs": 2}
   made.update_from_flattened_dict(flat)
@@ -133,7 +134,7 @@ def _from_file(folder, features, source, **changes):
   made = digits.get_config("selector=rrd,features=file")
   made.update_from_flattened_dict({"features.path": str(folder / "features.npy"), "cache_dir": str(folder / "cache")})
   made.factors.update({"epochs": 5, **changes})
-  return factor_columns.Stage(made, source, timing.Timers()).columns
+  return factor_stage.Stage(made, source, timing.Timers()).columns
 
 
 def _pixels(images):
@@ -144,7 +145,7 @@ def _pixels(images):
 def transferred(tmp_path_factory):
   """An autoencoder of digits' pixels, as `fit_factors` writes it, and the columns that its own fit gave."""
   folder, source = tmp_path_factory.mktemp("transfer"), data.load("digits")
-  columns = _from_file(folder, _pixels(source.train.inputs), source)
+  columns = _from_file(folder, _pixels(source.train["inputs"]), source)
   made = digits.get_config("selector=rrd,features=file")
   made.update_from_flattened_dict({"features.path": str(folder / "features.npy"), "cache_dir": str(folder / "cache")})
   made.factors.epochs = 5
@@ -155,7 +156,7 @@ def transferred(tmp_path_factory):
 def test_an_autoencoder_from_a_file_scores_its_own_data_as_its_fit_did(transferred, tmp_path):
   path, columns = transferred
   source = data.load("digits")
-  again = _from_file(tmp_path, _pixels(source.train.inputs), source, sae=path, epochs=1, expansion_factor=1)
+  again = _from_file(tmp_path, _pixels(source.train["inputs"]), source, sae=path, epochs=1, expansion_factor=1)
   for name, column in columns.items():
     np.testing.assert_array_equal(again[name], column)
 
@@ -163,14 +164,14 @@ def test_an_autoencoder_from_a_file_scores_its_own_data_as_its_fit_did(transferr
 def test_an_autoencoder_of_digits_scores_shifted_digits_without_a_fit(transferred, tmp_path, monkeypatch):
   path, own = transferred
   source = data.load("digits")
-  images = np.roll(source.train.inputs, 1, axis=2)
+  images = np.roll(source.train["inputs"], 1, axis=2)
   prints = {"fingerprint": "shifted", "inputs_fingerprint": "shifted"}
-  shifted = source._replace(train=source.train._replace(inputs=images), **prints)
+  shifted = source._replace(train=source.train | {"inputs": images}, **prints)
   monkeypatch.setattr(factors, "fit_sae", None)  # a fit would fail
   columns = _from_file(tmp_path, _pixels(images), shifted, sae=path)
   (params, normalizer), k, topk = sae_file.read_sae(path)
   codes = factors.encode_all(params, normalizer, jnp.asarray(_pixels(images)), k=k, topk=topk)
-  expected = factors.columns(codes, jnp.asarray(source.train.labels), 10, num_latents=params.b_enc.shape[0])
+  expected = factors.columns(codes, jnp.asarray(source.labels), 10, num_latents=params.b_enc.shape[0])
   for name, column in columns.items():
     np.testing.assert_allclose(column, expected[name], atol=1e-6)
     assert not np.array_equal(column, own[name])
@@ -179,7 +180,7 @@ def test_an_autoencoder_of_digits_scores_shifted_digits_without_a_fit(transferre
 def test_a_file_counts_by_its_content(transferred, tmp_path):
   path, _ = transferred
   source = data.load("digits")
-  features = _pixels(source.train.inputs)
+  features = _pixels(source.train["inputs"])
   first = _from_file(tmp_path, features, source, sae=path)
   made = len(list((tmp_path / "cache").iterdir()))
   arrays = _arrays(path)
@@ -208,14 +209,14 @@ def test_a_wrong_file_is_named_before_the_features_are_made(transferred, tmp_pat
   arrays = {name: array for name, array in (_arrays(transferred[0]) | change).items() if array is not None}
   np.savez(tmp_path / "wrong.npz", **arrays)
   source = data.load("digits")
-  monkeypatch.setattr(factor_columns.Stage, "features", None)
+  monkeypatch.setattr(factor_stage.Stage, "features", None)
   with pytest.raises(options.UserError, match=line):
-    _from_file(tmp_path, _pixels(source.train.inputs), source, sae=str(tmp_path / "wrong.npz"), **settings)
+    _from_file(tmp_path, _pixels(source.train["inputs"]), source, sae=str(tmp_path / "wrong.npz"), **settings)
 
 
 def test_a_file_that_is_absent_or_no_array_file_and_features_of_another_width_are_named(transferred, tmp_path):
   source = data.load("digits")
-  features = _pixels(source.train.inputs)
+  features = _pixels(source.train["inputs"])
   with pytest.raises(options.UserError, match="factors.sae='absent.npz' is not a file"):
     _from_file(tmp_path, features, source, sae="absent.npz")
   (tmp_path / "text.npz").write_text("no array")

@@ -55,20 +55,20 @@ def test_every_image_is_read_with_its_class(root):
   source = _load(root)
   assert source.name == "pets"
   assert source.class_names == ("cat", "dog")
-  np.testing.assert_array_equal(source.train.labels, [0, 0, 0, 1, 1, 1])
-  np.testing.assert_array_equal(source.test.labels, [0, 1])
-  assert source.train.inputs.dtype == np.uint8 and source.train.labels.dtype == np.int32
+  np.testing.assert_array_equal(source.train["labels"], [0, 0, 0, 1, 1, 1])
+  np.testing.assert_array_equal(source.test["labels"], [0, 1])
+  assert source.train["inputs"].dtype == np.uint8 and source.train["labels"].dtype == np.int32
   files = [root / "train" / name / f"{position}.png" for name in ("cat", "dog") for position in range(3)]
-  np.testing.assert_array_equal(source.train.inputs, [_pixels(file) for file in files])
-  np.testing.assert_array_equal(source.test.inputs, [_pixels(root / "test" / n / "0.png") for n in ("cat", "dog")])
+  np.testing.assert_array_equal(source.train["inputs"], [_pixels(file) for file in files])
+  np.testing.assert_array_equal(source.test["inputs"], [_pixels(root / "test" / n / "0.png") for n in ("cat", "dog")])
 
 
 def test_grey_images_have_one_channel_and_val_stands_in_for_test(tmp_path):
   pixels = [_save(tmp_path / "train" / name / "a.png", (4, 4, 1)) for name in "ab"]
   _save(tmp_path / "val" / "a" / "a.png", (4, 4, 1))  # no test image of the other class
   source = _load(tmp_path)
-  np.testing.assert_array_equal(source.train.inputs, pixels)
-  np.testing.assert_array_equal(source.test.labels, [0])
+  np.testing.assert_array_equal(source.train["inputs"], pixels)
+  np.testing.assert_array_equal(source.test["labels"], [0])
 
 
 def test_images_are_read_once_and_again_when_one_changes(root, monkeypatch):
@@ -79,9 +79,9 @@ def test_images_are_read_once_and_again_when_one_changes(root, monkeypatch):
   assert opened == []
   assert same.fingerprint == before.fingerprint
   pixels = _save(root / "train" / "dog" / "2.png")
-  np.testing.assert_array_equal(_load(root).train.inputs[-1], pixels)
+  np.testing.assert_array_equal(_load(root).train["inputs"][-1], pixels)
   shutil.move(root / "train" / "dog" / "2.png", root / "train" / "cat" / "2.png")
-  np.testing.assert_array_equal(_load(root).train.labels, [0, 0, 0, 1, 1])
+  np.testing.assert_array_equal(_load(root).train["labels"], [0, 0, 0, 1, 1])
 
 
 def test_size_and_mode_are_options(root):
@@ -91,10 +91,10 @@ def test_size_and_mode_are_options(root):
   _save(root / "train" / "cat" / "1.png", (9, 9, 1))
   _save(root / "train" / "cat" / "2.png", (9, 9, 3), "P")
   source = _load(root, image_size=6, image_mode="RGB")
-  assert source.train.inputs.shape == (6, 6, 6, 3)
-  np.testing.assert_array_equal(source.train.inputs[0], half[:, 3:9])
+  assert source.train["inputs"].shape == (6, 6, 6, 3)
+  np.testing.assert_array_equal(source.train["inputs"][0], half[:, 3:9])
   grey = _load(root, image_size=6, image_mode="L")
-  assert grey.train.inputs.shape == (6, 6, 6, 1)
+  assert grey.train["inputs"].shape == (6, 6, 6, 1)
   assert grey.fingerprint != source.fingerprint
 
 
@@ -127,16 +127,16 @@ def _break(root, what):
 @pytest.mark.parametrize(
   ("what", "line"),
   [
-    ("empty class", r"train/dog holds no image \(.jpeg, .jpg, .png\)"),
-    ("class of the test alone", "test/bird is a class that has no training images"),
-    ("size", r"train/dog/1.png is 4x5, \S*train/cat/0.png 5x4 pixels: dataset.image_size"),
-    ("mode", r"train/dog/1.png has the mode L, \S*train/cat/0.png RGB: dataset.image_mode"),
-    ("first mode", "train/cat/0.png has the mode P: dataset.image_mode"),
-    ("no image", "train/dog/1.png is no image that can be read"),
-    ("cut", "train/dog/1.png is no image that can be read"),
-    ("no test", r"dataset.data_dir='\S*pets' must be a folder that holds test/CLASS/\*.png or val/CLASS"),
-    ("no class", "train holds no class"),
-    ("nothing", r"dataset.data_dir='\S*pets' must be a folder that holds train/CLASS/\*.png"),
+    ("empty class", r"train/dog contains no image file \(.jpeg, .jpg, .png\)"),
+    ("class of the test alone", "test/bird is a class without training images: there is no folder train/bird"),
+    ("size", r"train/dog/1.png has 4x5 pixels and \S*train/cat/0.png 5x4; set dataset.image_size"),
+    ("mode", r"train/dog/1.png has mode L and \S*train/cat/0.png RGB; set dataset.image_mode=RGB"),
+    ("first mode", "train/cat/0.png has mode P; set dataset.image_mode=RGB"),
+    ("no image", "train/dog/1.png cannot be read as an image"),
+    ("cut", "train/dog/1.png cannot be read as an image"),
+    ("no test", r"dataset.data_dir='\S*pets' must be a folder that contains test/CLASS/\*.png or val/CLASS"),
+    ("no class", "train contains no class: it must contain a folder of images for each class"),
+    ("nothing", r"dataset.data_dir='\S*pets' must be a folder that contains train/CLASS/\*.png"),
   ],
 )
 def test_what_cannot_be_read_is_named_in_one_line(root, what, line):
@@ -152,7 +152,7 @@ def test_what_cannot_be_read_is_named_in_one_line(root, what, line):
     ({"image_size": -1}, "dataset.image_size=-1 must be at least 0"),
     ({"image_mode": "HSV"}, "dataset.image_mode='HSV' is not known; known: L, RGB"),
     ({"image_height": 3}, "dataset 'folder' has no option 'image_height'"),
-    ({"test_folder": "holdout"}, "that holds holdout/CLASS"),
+    ({"test_folder": "holdout"}, "that contains holdout/CLASS"),
   ],
 )
 def test_a_wrong_option_is_named(root, settings, line):
@@ -190,6 +190,6 @@ def test_tiny_imagenet_is_read_as_it_is_unpacked_and_sorted(tmp_path):
   made = tiny_imagenet.get_config()
   made.dataset.data_dir = str(root)
   source = data.prepare(made.dataset.to_dict())
-  assert source.train.inputs.shape == (4, 8, 8, 3)
-  np.testing.assert_array_equal(source.train.labels, [0, 0, 1, 1])
-  np.testing.assert_array_equal(source.test.labels, [0, 1, 1])
+  assert source.train["inputs"].shape == (4, 8, 8, 3)
+  np.testing.assert_array_equal(source.train["labels"], [0, 0, 1, 1])
+  np.testing.assert_array_equal(source.test["labels"], [0, 1, 1])

@@ -3,7 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dynsel_jax.data import Dataset, gather
+from dynsel_jax import data
+from dynsel_jax.data import gather
 from dynsel_jax.options import UserError
 
 KEY = jax.random.key(3)
@@ -22,11 +23,19 @@ def _windows(image, pad):
 
 
 def test_gather_reads_rows_and_padding_reads_the_first():
-  dataset = Dataset(_images(5, 2, 3), jnp.arange(5, dtype=jnp.int32) * 10)
-  inputs, labels = jax.jit(gather.gather)(dataset, jnp.asarray([4, -1, 2], jnp.int32))
-  np.testing.assert_array_equal(inputs, np.asarray(dataset.inputs)[[4, 0, 2]])
-  np.testing.assert_array_equal(labels, [40, 0, 20])
-  assert inputs.dtype == jnp.uint8 and labels.dtype == jnp.int32
+  dataset = {"inputs": _images(5, 2, 3), "labels": jnp.arange(5, dtype=jnp.int32) * 10}
+  dataset["targets"] = jnp.linspace(0.0, 1.0, 5)
+  batch = jax.jit(gather.gather)(dataset, jnp.asarray([4, -1, 2], jnp.int32))
+  assert batch.keys() == dataset.keys()
+  np.testing.assert_array_equal(batch["inputs"], np.asarray(dataset["inputs"])[[4, 0, 2]])
+  np.testing.assert_array_equal(batch["labels"], [40, 0, 20])
+  np.testing.assert_array_equal(batch["targets"], [1.0, 0.0, 0.5])
+  assert batch["inputs"].dtype == jnp.uint8 and batch["labels"].dtype == jnp.int32
+
+
+def test_a_streamed_set_holds_the_rows_already():
+  rows = gather.Rows({"inputs": _images(2, 2, 3)}, jnp.array([True, False]))
+  assert gather.gather(rows, jnp.asarray([1400, -1], jnp.int32)) is rows.batch
 
 
 @pytest.mark.parametrize("as_array", [tuple, lambda values: jnp.asarray(values, jnp.float32)])
@@ -87,5 +96,22 @@ def test_each_augmentation_draws_for_itself():
 
 
 def test_unknown_augmentation_is_refused():
-  with pytest.raises(UserError, match="augmentations='turn' is not known; known: crop, flip"):
+  with pytest.raises(UserError, match="dataset.augmentations='turn' is not known; known: crop, flip"):
     gather.augmentation(("crop", "turn"))
+
+
+def test_a_view_augments_with_a_key_alone_and_normalises_images_alone():
+  digits = data.load("digits")
+  batch = {"inputs": jnp.asarray(digits.train["inputs"][:40]), "labels": jnp.asarray(digits.train["labels"][:40])}
+  index, augment = jnp.arange(40, dtype=jnp.int32), gather.augmentation(("crop", "flip"))
+  apply = gather.view(digits, augment)
+  plain = gather.normalize(batch["inputs"], digits.mean, digits.std)
+  np.testing.assert_array_equal(apply(None, index, batch)["inputs"], plain)
+  seen = apply(KEY, index, batch)
+  augmented = gather.normalize(augment(KEY, index, batch["inputs"]), digits.mean, digits.std)
+  np.testing.assert_array_equal(seen["inputs"], augmented)
+  assert not np.array_equal(seen["inputs"], plain) and seen["labels"] is batch["labels"]
+
+  diabetes = data.load("diabetes")
+  rows = {"inputs": jnp.asarray(diabetes.train["inputs"][:4])}
+  assert gather.view(diabetes)(KEY, index[:4], rows)["inputs"] is rows["inputs"]

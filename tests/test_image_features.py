@@ -20,7 +20,7 @@ TINY_CLIP = ROOT / "tests" / "data" / "tiny_clip.safetensors"
 
 def _source(inputs):
   labels = np.zeros(len(inputs), np.int32)
-  return data.load("digits")._replace(train=data.Dataset(inputs, labels))
+  return data.load("digits")._replace(train={"inputs": inputs, "labels": labels})
 
 
 def _smooth(height, width, channels=3):
@@ -94,8 +94,8 @@ def test_efficientnet_lite0_has_its_published_size():
   ("change", "line"),
   [
     ({"head.b": None}, "has no array 'head.b'"),
-    ({"block16.p.w": np.zeros(1)}, "has an array that EfficientNet-Lite0 does not: 'block16.p.w'"),
-    ({"stem.b": np.zeros(3)}, r"'stem.b' has shape \(3,\), not \(32,\)"),
+    ({"block16.p.w": np.zeros(1)}, "has an array that EfficientNet-Lite0 does not use: 'block16.p.w'"),
+    ({"stem.b": np.zeros(3)}, r"'stem.b' has shape \(3,\), the model needs \(32,\)"),
   ],
 )
 def test_efficientnets_arrays_are_checked(tmp_path, change, line):
@@ -119,7 +119,7 @@ def test_efficientnet_gives_the_stored_embeddings():
     count = 32
     theirs = (file["train"][:count] * file["scale"]).astype(np.float64)
   space = features.create("efficientnet", path=str(weights), batch_size=16)
-  mine = space.extract(_source(cifar10.train.inputs[:count])).astype(np.float64)
+  mine = space.extract(_source(cifar10.train["inputs"][:count])).astype(np.float64)
   pairs = np.triu_indices(count, 1)
   far, near = (np.linalg.norm(x[:, None] - x[None], axis=-1)[pairs] for x in (mine, theirs))
   # The stored rows are the first 128 principal components of these features: distances shrink, and by about as much.
@@ -161,16 +161,23 @@ def test_the_settings_follow_the_weights_content_alone(monkeypatch, tmp_path):
 def test_wrong_weights_and_data_are_named(monkeypatch, tmp_path):
   monkeypatch.setattr(vit_weights, "CLIP_HEAD_WIDTH", 8)
   for path in ("", str(tmp_path / "none")):
-    with pytest.raises(UserError, match=r"features.path=.* is not there; CLIP ViT-L/14's weights: https://hugging"):
+    with pytest.raises(
+      UserError, match=r"features.path=.* does not exist; to get CLIP ViT-L/14's weights: https://hugging"
+    ):
       features.create("clip", path=path)
-    with pytest.raises(UserError, match=r"features.path=.* is not a file: EfficientNet-Lite0's folded weights"):
+    with pytest.raises(
+      UserError,
+      match=r"features.path=.* is not a file; it must be an .npz file with EfficientNet-Lite0's folded weights",
+    ):
       features.create("efficientnet", path=path)
   with pytest.raises(UserError, match="has no array 'vision_model.embeddings.patch_embedding.weight'"):
     features.create("clip", path=str(TINY_CLIP.with_name("tiny_vit.safetensors")))
-  with pytest.raises(UserError, match="features.path=.*test_image_features.py is no .npz file"):
+  with pytest.raises(UserError, match="features.path=.*test_image_features.py is not an .npz file"):
     features.create("efficientnet", path=__file__)
   with pytest.raises(UserError, match="features.batch_size=0 must be greater than 0"):
     features.create("clip", path=str(TINY_CLIP), batch_size=0)
   text = _source(np.zeros((3, 7), np.int32))
-  with pytest.raises(UserError, match=r"features=clip needs images .*; a sample of dataset='digits' has shape \(7,\)"):
+  with pytest.raises(
+    UserError, match=r"features.name=clip needs images .*; a sample of dataset.name=digits has shape \(7,\)"
+  ):
     features.create("clip", path=str(TINY_CLIP)).extract(text)

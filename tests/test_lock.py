@@ -10,7 +10,9 @@ import sys
 import pytest
 
 from dynsel_jax import options
-from dynsel_jax.training import lock, loop, setup
+from dynsel_jax.runs import lock
+from dynsel_jax.runs.interruption import Interrupted
+from dynsel_jax.training import loop, setup
 from tests.support import ROOT, small_runs
 
 # A process that trains and stands still within its first epoch.
@@ -72,7 +74,7 @@ def test_a_run_that_begins_while_another_is_built_is_not_written_over(tmp_path, 
 def test_the_lock_is_free_once_a_run_ends_however_it_does(tmp_path, monkeypatch):
   with monkeypatch.context() as patched:
     small_runs.interrupted_at(5, patched)
-    with pytest.raises(loop.Interrupted):
+    with pytest.raises(Interrupted):
       small_runs.train(small_runs.config(), tmp_path)
   assert _free(tmp_path)
   with monkeypatch.context() as patched:

@@ -11,12 +11,12 @@ import jax
 import numpy as np
 import pytest
 
-from dynsel_jax import options
+from dynsel_jax import data, options
 from dynsel_jax.training import loop
 from tests.support import ROOT, small_runs
 
 METRICS = {
-  "epoch", "step", "progress", "train_loss", "test_loss", "test_accuracy", "learning_rate", "size",
+  "epoch", "step", "progress", "train_loss", "test_loss", "test_accuracy", "metric", "learning_rate", "size",
   "realised_keep_fraction", "unique_seen", "weight_sum", "forward_visits", "backward_visits", "kept_by_class",
   "selector", "seconds",
 }  # fmt: skip
@@ -62,8 +62,9 @@ def test_counts_of_metrics_usage_and_summary_agree(finished):
   assert [line["realised_keep_fraction"] for line in lines] == [size / num_samples for size in sizes]
   assert summary["realised_keep_fraction"] == pytest.approx(sum(sizes) / 4 / num_samples)
   assert lines[-1]["unique_seen"] == np.count_nonzero(usage["visits"])
-  assert summary["final_test_accuracy"] == lines[-1]["test_accuracy"]
-  assert summary["best_test_accuracy"] == max(line["test_accuracy"] for line in lines)
+  assert summary["final_test_accuracy"] == lines[-1]["test_accuracy"] == summary["final_metric"]
+  assert summary["best_test_accuracy"] == max(line["test_accuracy"] for line in lines) == summary["best_metric"]
+  assert all(line["metric"] == line["test_accuracy"] for line in lines)
   assert len(set(sizes)) > 1  # infobatch kept all at first and fewer later, else this test shows little
 
 
@@ -81,6 +82,26 @@ def test_config_json_says_what_the_run_was_made_with(finished):
   assert held["device"]["count"] == 1
   assert held["versions"]["jax"] == jax.__version__
   assert len(held["data_fingerprint"]) >= 16
+
+
+def test_config_json_holds_all_that_is_needed_to_use_the_model(finished):
+  held, digits = json.loads((finished[0] / "config.json").read_text()), data.load("digits")
+  assert held["task"] == {
+    "name": "classification",
+    "metric": {"name": "accuracy", "unit": "%", "larger_is_better": True},
+    "signals": ["confidence", "margin", "el2n", "correct"],
+  }
+  assert held["model"] == {"num_outputs": 10, "input_shape": [8, 8, 1]}
+  assert held["normalisation"] == {"mean": list(digits.mean), "std": list(digits.std)}
+  assert held["class_names"] == list("0123456789")
+
+
+def test_kept_by_class_counts_the_labels_of_each_epochs_samples(finished):
+  workdir, _, (_, state) = finished
+  lines, labels = small_runs.lines(workdir), data.load("digits").train["labels"]
+  assert lines[0]["kept_by_class"] == np.bincount(labels).tolist()  # infobatch begins with everything
+  total = np.sum([line["kept_by_class"] for line in lines], axis=0)
+  np.testing.assert_array_equal(total, np.bincount(labels, weights=state.usage.visits))
 
 
 def test_tensorboard_events_hold_the_scalars_and_the_usage_histogram(finished):
@@ -167,11 +188,10 @@ def test_a_selector_that_selects_nothing_is_named(tmp_path, monkeypatch):
 
 LAZY = """
 import jax.numpy as jnp
-from dynsel_jax.selectors import ranking
-from dynsel_jax.types import Selector
+from dynsel_jax.types import Selection, Selector
 
 def lazy(table, epochs):
   def select(key, state, epoch):
-    return ranking.visiting_order(key, jnp.full(table.labels.shape, epoch < 1)), {}
+    return Selection(jnp.full(table.num_samples, epoch < 1)), {}
   return Selector(lambda key: (), select, lambda state, signals: state)
 """

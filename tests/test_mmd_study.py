@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from dynsel_jax import data
-from dynsel_jax.training import factor_columns, timing
+from dynsel_jax.offline import factor_stage
+from dynsel_jax.runs import timing
+from dynsel_jax.training import setup
 from experiments.studies import mmd
 from tests.test_fit_factors import _config
 
@@ -32,7 +34,7 @@ def test_every_cell_is_there_with_the_size_it_should_have(studied):
   cells = [(row["method"], float(row["fraction"]), int(row["seed"])) for row in rows]
   methods = ("representativeness", "k-center", "random")
   assert cells == [(method, fraction, seed) for method in methods for fraction in (0.05, 0.3) for seed in (0, 1)]
-  of_class = np.bincount(data.load("digits").train.labels)
+  of_class = np.bincount(data.load("digits").labels)
   for row in rows:
     fraction = float(row["fraction"])
     balanced = row["method"] == "representativeness"
@@ -51,10 +53,10 @@ def test_the_page_has_the_means_and_the_picture(studied):
 def test_subsets_are_the_best_of_each_class_the_farthest_and_uniform(studied):
   _, made, _ = studied
   source = data.load("digits")
-  stage = factor_columns.Stage(made, source, timing.Timers())  # from the cache
-  score, labels = stage.columns["representativeness"], source.train.labels
+  stage = factor_stage.Stage(made, source, timing.Timers())  # from the cache
+  score, labels = stage.columns["representativeness"], source.labels
   unit = stage.features / np.linalg.norm(stage.features, axis=1, keepdims=True)
-  subsets = mmd._subsets(jnp.asarray(unit), jnp.asarray(labels), 10, score)
+  subsets = mmd._subsets(jnp.asarray(unit), setup.table_of(source, stage.columns))
 
   best = subsets["representativeness"](jax.random.key(0), 0.1)
   for label in range(10):

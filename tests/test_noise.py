@@ -9,6 +9,7 @@ from hypothesis import strategies
 
 from dynsel_jax import data, options
 from dynsel_jax.data import noise
+from dynsel_jax.runs.interruption import Interrupted
 from tests.support import small_runs
 
 BALANCED = np.repeat(np.arange(10), 5000).astype(np.int32)
@@ -69,9 +70,9 @@ def test_the_fingerprint_covers_rate_kind_and_seed(digits):
 
 def test_only_training_labels_change_and_the_true_ones_are_kept(digits):
   noisy = noise.apply(digits, {"rate": 0.5})
-  np.testing.assert_array_equal(noisy.true_labels, digits.train.labels)
-  np.testing.assert_array_equal(noisy.noisy, noisy.train.labels != digits.train.labels)
-  assert noisy.test is digits.test and noisy.train.inputs is digits.train.inputs
+  np.testing.assert_array_equal(noisy.true_labels, digits.train["labels"])
+  np.testing.assert_array_equal(noisy.noisy, noisy.train["labels"] != digits.train["labels"])
+  assert noisy.test is digits.test and noisy.train["inputs"] is digits.train["inputs"]
 
 
 @pytest.mark.parametrize(
@@ -86,7 +87,7 @@ def test_only_training_labels_change_and_the_true_ones_are_kept(digits):
     ({"rate": 0.1, "kind": "asymmetric", "class_map": (*range(9), 10)}, "must hold 10 classes"),
     (
       {"rate": 0.1, "class_map": tuple(range(10))},
-      "class_map=(0, 1, 2, 3, 4, 5, 6, 7, 8, 9) is read with kind='asymmetric' alone",
+      "class_map=(0, 1, 2, 3, 4, 5, 6, 7, 8, 9) needs dataset.label_noise.kind='asymmetric'",
     ),
     ({"rate": 1.0, "kind": "asymmetric", "class_map": (0,) * 10}, "no training sample of class 1"),
   ],
@@ -103,24 +104,24 @@ def test_a_run_says_how_many_of_its_samples_had_a_wrong_label(tmp_path, monkeypa
   summary, state = small_runs.train(made, tmp_path / "whole")
   with np.load(tmp_path / "whole" / "noise.npz") as file:
     noisy, true_labels = file["noisy"], file["true_labels"]
-  np.testing.assert_array_equal(true_labels, data.load("digits").train.labels)
+  np.testing.assert_array_equal(true_labels, data.load("digits").train["labels"])
   assert f"({noisy.mean():.1%} of the training labels are wrong)" in capsys.readouterr().out
 
   lines = small_runs.lines(tmp_path / "whole")
-  assert lines[0]["noisy_share_kept"] == noisy.mean()  # infobatch begins with everything
-  counts = [line["noisy_share_kept"] * line["size"] for line in lines]
+  assert lines[0]["noisy_fraction_kept"] == noisy.mean()  # infobatch begins with everything
+  counts = [line["noisy_fraction_kept"] * line["size"] for line in lines]
   assert lines[-1]["size"] < 1442 or lines[-2]["size"] < 1442
   assert sum(counts) == pytest.approx(state.usage.visits[noisy].sum())
-  assert summary["noisy_share_kept"] == pytest.approx(sum(counts) / summary["backward_visits"])
+  assert summary["noisy_fraction_kept"] == pytest.approx(sum(counts) / summary["backward_visits"])
 
   # An interruption within an epoch changes none of it.
   small_runs.interrupted_at(15, monkeypatch)
-  with pytest.raises(small_runs.loop.Interrupted):
+  with pytest.raises(Interrupted):
     small_runs.train(made, tmp_path / "parts")
   monkeypatch.undo()
   again, _ = small_runs.train(made, tmp_path / "parts")
   assert small_runs.lines(tmp_path / "parts") == lines
-  assert again["noisy_share_kept"] == summary["noisy_share_kept"]
+  assert again["noisy_fraction_kept"] == summary["noisy_fraction_kept"]
 
   made.dataset.label_noise.seed = 1
   with pytest.raises(options.UserError, match=r"label_noise.seed \(0 there, 1 here\), data_fingerprint"):

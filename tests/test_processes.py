@@ -14,7 +14,7 @@ import PIL.Image
 
 from configs import digits, imagenet
 from dynsel_jax import data
-from dynsel_jax.training import lock
+from dynsel_jax.runs import lock
 from tests.support import ROOT
 from tests.support.small_runs import lines, train
 
@@ -99,9 +99,9 @@ def test_two_processes_read_what_their_devices_train_on(tmp_path):
   folder, digits_set = tmp_path / "digits", data.load("digits")
   for split, dataset, size in (("train", digits_set.train, 300), ("test", digits_set.test, 70)):
     for position in range(size):
-      path = folder / split / str(dataset.labels[position]) / f"{position:04}.png"
+      path = folder / split / str(dataset["labels"][position]) / f"{position:04}.png"
       path.parent.mkdir(parents=True, exist_ok=True)
-      PIL.Image.fromarray(dataset.inputs[position, ..., 0]).save(path)
+      PIL.Image.fromarray(dataset["inputs"][position, ..., 0]).save(path)
   for position in (3, 150, 299):
     (path,) = (folder / "train").rglob(f"{position:04}.png")
     path.write_bytes(b"no image")
@@ -143,7 +143,7 @@ def test_processes_with_different_configs_are_refused(tmp_path):
   statuses, said = ended(start(tmp_path / "run", of_one=["--config.seed=1"]))
   assert statuses == [2, 2]
   for _, errors in said:
-    assert "error: process 1 of 2 was started with another config" in errors
+    assert "error: process 1 of 2 was started with a different config or data from process 0" in errors
   assert not (tmp_path / "run").exists()
 
 

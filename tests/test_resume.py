@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from dynsel_jax import options
+from dynsel_jax.runs.interruption import Interrupted, NonFiniteError
 from dynsel_jax.training import loop
 from tests.support import ROOT, small_runs
 
@@ -70,7 +71,7 @@ def test_sigterm_saves_where_it_was_and_continues(selector, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
       small_runs.interrupted_at(step, patch)
       if step < end:
-        with pytest.raises(loop.Interrupted, match=f"SIGTERM after step {step}, and saved"):
+        with pytest.raises(Interrupted, match=f"SIGTERM after step {step}, and saved"):
           small_runs.train(made, workdir)
       else:  # nothing is left to stop
         small_runs.train(made, workdir)
@@ -137,7 +138,7 @@ def test_saved_on_two_devices_continues_on_one_and_on_four(alone, tmp_path):
     workdir = tmp_path / str(num_devices)
     with pytest.MonkeyPatch.context() as patch:
       small_runs.interrupted_at(15, patch)
-      with pytest.raises(loop.Interrupted):
+      with pytest.raises(Interrupted):
         small_runs.train(made, workdir, 2)
     summary, continued = small_runs.train(made, workdir, num_devices)
     assert summary["resumed_from"] == [15]
@@ -201,7 +202,7 @@ def test_a_workdir_of_another_config_is_refused_with_the_fields_named(alone):
 def test_a_loss_that_is_not_finite_stops_with_the_step_named_and_the_last_good_checkpoint_kept(tmp_path):
   made = small_runs.config("full", checkpoint_every_steps=4, learning_rate=1e-3)
   made.schedule = {"name": "multi_step", "milestones": (0.5,), "factor": 1e30}
-  with pytest.raises(loop.NonFiniteError, match=r"step 1[3-6]: .* the checkpoint of step 12 is kept"):
+  with pytest.raises(NonFiniteError, match=r"step 1[3-6]: .* the checkpoint of step 12 is kept"):
     small_runs.train(made, tmp_path)
   assert not (tmp_path / "summary.json").exists()
   assert (tmp_path / "checkpoints" / "12").is_dir()

@@ -7,7 +7,8 @@ import sklearn.datasets
 import tensorflow_datasets as tfds
 
 from dynsel_jax import data
-from dynsel_jax.data import sources, tfds_images
+from dynsel_jax.data import source as source_lib
+from dynsel_jax.data import tfds_images
 from dynsel_jax.options import UserError
 from tests.support.image_sets import prepare as _prepare
 
@@ -28,13 +29,13 @@ def test_digits_are_all_there_and_every_fifth_of_a_class_is_test():
   raw = sklearn.datasets.load_digits()
   assert source.num_classes == 10
   assert source.class_names == tuple("0123456789")
-  assert source.train.inputs.shape == (1442, 8, 8, 1) and source.test.inputs.shape == (355, 8, 8, 1)
-  assert source.train.inputs.dtype == np.uint8 and source.train.labels.dtype == np.int32
-  assert source.train.inputs.min() == 0 and source.train.inputs.max() == 255
+  assert source.train["inputs"].shape == (1442, 8, 8, 1) and source.test["inputs"].shape == (355, 8, 8, 1)
+  assert source.train["inputs"].dtype == np.uint8 and source.train["labels"].dtype == np.int32
+  assert source.train["inputs"].min() == 0 and source.train["inputs"].max() == 255
   for label in range(10):
     of_class = np.rint(raw.images[raw.target == label] / 16 * 255)[..., None]
-    test = source.test.inputs[source.test.labels == label]
-    train = source.train.inputs[source.train.labels == label]
+    test = source.test["inputs"][source.test["labels"] == label]
+    train = source.train["inputs"][source.train["labels"] == label]
     np.testing.assert_array_equal(test, of_class[4::5])
     np.testing.assert_array_equal(train, np.delete(of_class, np.s_[4::5], axis=0))
 
@@ -42,7 +43,7 @@ def test_digits_are_all_there_and_every_fifth_of_a_class_is_test():
 def test_channel_statistics_are_those_of_the_scaled_pixels():
   images = _images(5000, (3, 4, 2))
   images[..., 1] = 7
-  mean, std = sources.channel_statistics(images)
+  mean, std = source_lib.channel_statistics(images)
   np.testing.assert_allclose(mean, (images / 255).mean(axis=(0, 1, 2)), rtol=1e-12)
   np.testing.assert_allclose(std, [(images[..., 0] / 255).std(), 1.0], rtol=1e-12)  # a constant channel divides by 1
 
@@ -53,10 +54,10 @@ def test_prepared_set_is_read_bit_for_bit(tmp_path, channels):
   splits = {"train": (train, [0, 1, 0, 1, 1, 0, 1]), "validation": (test, [1, 0, 1])}
   _prepare(tmp_path, "tiny_shapes", splits, channels=channels)
   source = data.load("tiny_shapes", data_dir=str(tmp_path))
-  np.testing.assert_array_equal(source.train.inputs, train)
-  np.testing.assert_array_equal(source.train.labels, [0, 1, 0, 1, 1, 0, 1])
-  np.testing.assert_array_equal(source.test.inputs, test)  # there is no split "test"
-  assert source.num_classes == 2 and source.train.labels.dtype == np.int32
+  np.testing.assert_array_equal(source.train["inputs"], train)
+  np.testing.assert_array_equal(source.train["labels"], [0, 1, 0, 1, 1, 0, 1])
+  np.testing.assert_array_equal(source.test["inputs"], test)  # there is no split "test"
+  assert source.num_classes == 2 and source.train["labels"].dtype == np.int32
   assert source.class_names == ("0", "1")
   np.testing.assert_allclose(source.mean, (train / 255).mean(axis=(0, 1, 2)), rtol=1e-12)
 
@@ -77,9 +78,11 @@ def test_a_prepared_set_is_decoded_once_and_again_when_it_changes(tmp_path, cach
   _prepare(tmp_path, "tiny_kept", splits)
   first, again = (data.load("tiny_kept", data_dir=str(tmp_path)) for _ in range(2))
   assert decoded == ["train", "test"]
-  for one, other in zip((*first.train, *first.test), (*again.train, *again.test), strict=True):
-    np.testing.assert_array_equal(one, other)
-    assert one.dtype == other.dtype
+  for dataset, other in ((first.train, again.train), (first.test, again.test)):
+    assert dataset.keys() == other.keys() == {"inputs", "labels"}
+    for field, array in dataset.items():
+      np.testing.assert_array_equal(array, other[field])
+      assert array.dtype == other[field].dtype
   assert first.fingerprint == again.fingerprint
 
   (kept,) = cache_folder.iterdir()
@@ -89,7 +92,7 @@ def test_a_prepared_set_is_decoded_once_and_again_when_it_changes(tmp_path, cach
 
   shutil.rmtree(tmp_path / "tiny_kept")
   _prepare(tmp_path, "tiny_kept", {**splits, "train": (_images(5, seed=2), [0, 1, 0, 1, 1])})
-  np.testing.assert_array_equal(data.load("tiny_kept", data_dir=str(tmp_path)).train.inputs, _images(5, seed=2))
+  np.testing.assert_array_equal(data.load("tiny_kept", data_dir=str(tmp_path)).train["inputs"], _images(5, seed=2))
   assert len(decoded) == 6
 
 
@@ -100,8 +103,8 @@ def test_many_records_are_read_in_order(tmp_path):
     tmp_path, "tiny_long", {"train": (images, labels), "test": (images[:4], labels[:4])}, channels=1, num_classes=3
   )
   source = data.load("tiny_long", data_dir=str(tmp_path))
-  np.testing.assert_array_equal(source.train.inputs, images)
-  np.testing.assert_array_equal(source.train.labels, labels)
+  np.testing.assert_array_equal(source.train["inputs"], images)
+  np.testing.assert_array_equal(source.train["labels"], labels)
 
 
 _SIZES = [np.zeros((4, 5, 3), np.uint8), np.zeros((4, 6, 3), np.uint8)]
@@ -115,12 +118,20 @@ _ROW_FEATURES = {
 @pytest.mark.parametrize(
   ("splits", "options", "message"),
   [
-    ({"train": (_SIZES, [0, 1]), "test": (_images(1), [0])}, {}, r"differing sizes: sample 1 .*\(4, 6, 3\)"),
-    ({"train": (_images(2), [0, 1]), "test": (_images(1, (8, 5, 3)), [0])}, {}, "test images of"),
+    ({"train": (_SIZES, [0, 1]), "test": (_images(1), [0])}, {}, r"different sizes: sample 1 .*\(4, 6, 3\)"),
+    (
+      {"train": (_images(2), [0, 1]), "test": (_images(1, (8, 5, 3)), [0])},
+      {},
+      r"split 'test' has 'inputs' of shape \(8, 5, 3\) a sample, and split 'train' \(4, 5, 3\)",
+    ),
     ({"train": (_images(2), [0, 0]), "test": (_images(1), [1])}, {}, "no training sample of class 1"),
-    ({"train": (_images(2), [0, 1])}, {}, "needs the splits"),
+    ({"train": (_images(2), [0, 1])}, {}, "must have a split train and a split test or validation"),
     ({"train": (_images(2), [0, -1]), "test": (_images(1), [1])}, {}, "label -1 at sample 1"),
-    ({"train": (_ROWS, [0, 1]), "test": (_ROWS, [1, 0])}, {"features": _ROW_FEATURES}, "no image classification set"),
+    (
+      {"train": (_ROWS, [0, 1]), "test": (_ROWS, [1, 0])},
+      {"features": _ROW_FEATURES},
+      "is not an image classification set",
+    ),
   ],
 )
 def test_unsuitable_sets_are_refused(tmp_path, splits, options, message):
@@ -133,10 +144,11 @@ def test_unsuitable_sets_are_refused(tmp_path, splits, options, message):
 @pytest.mark.parametrize(
   ("name", "message"),
   [
-    ("no_such_set", "is not known; known: digits, folder, and any image classification set"),
+    ("no_such_set", "is not known; known: diabetes, digits, folder, any image classification set"),
     ("mnist", "tfds build mnist --file_format=array_record"),
     ("cifar10:9.9.9", "cannot be opened"),
     ("cifar10/nothing", "cannot be opened"),
+    ("emnist/balanced:9.*.*", "cannot be opened"),
     ("two words", "cannot be opened"),
   ],
 )

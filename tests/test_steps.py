@@ -1,34 +1,30 @@
 """One step: weights, multipliers, evaluation, and the program that runs several steps in a call."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dynsel_jax import data
-from dynsel_jax.training import parallel, setup, steps, timing
+from dynsel_jax.data import gather
+from dynsel_jax.training import evaluation, parallel, steps
 from tests.support import small_runs
-
-
-def _build(made, num_devices):
-  return setup.build(made, data.load("digits"), timing.Timers(), small_runs.devices(num_devices))
 
 
 @pytest.fixture(scope="module")
 def built():
-  return setup.build(
-    small_runs.config("full", learning_rate=0.1, schedule__warmup=0.0),
-    data.load("digits"),
-    timing.Timers(),
-    jax.devices()[:1],
+  return small_runs.build(small_runs.config("full", learning_rate=0.1, schedule__warmup=0.0))
+
+
+def _after_one_step(run, *, multiplier=1.0, **plan):
+  """The state after one step on a plan with some of its fields changed, and with that learning rate multiplier."""
+  state, _ = run.programs.plan(run.devices.copy(run.initial), run.arrays, 0)
+  state = state._replace(
+    plan=state.plan._replace(**{name: run.devices.place(value) for name, value in plan.items()}),
+    learning_rate_multiplier=run.devices.place(jnp.float32(multiplier)),
   )
-
-
-def _after_one_step(run, **plan):
-  """The parameters after one step on a plan with some of its fields changed."""
-  state, _ = run.programs.plan(run.devices.copy(run.initial), run.fixed, 0)
-  state = state._replace(plan=state.plan._replace(**{name: run.devices.place(value) for name, value in plan.items()}))
-  return parallel.fetch(run.programs.train(state, run.fixed, 0, 0, 1))
+  return parallel.fetch(run.programs.train(state, run.arrays, 0, 0, 1))
 
 
 def _moved(run, new):
@@ -40,10 +36,11 @@ def _moved(run, new):
   )
 
 
-@pytest.mark.parametrize(("weighting", "factor"), [("mean_one", 1.0), ("sum_to_n", 2.0)])
-def test_weights_are_divided_by_their_sum_or_by_the_number_of_samples(weighting, factor):
-  made = small_runs.config("full", weighting=weighting, optimizer__weight_decay=0.0)
-  run = _build(made, 1)
+@pytest.mark.parametrize(("loss_normalization", "factor"), [("weight_sum", 1.0), ("batch_size", 2.0)])
+def test_weights_are_divided_by_their_sum_or_by_the_number_of_samples(loss_normalization, factor):
+  made = small_runs.config("full", loss_normalization=loss_normalization, optimizer__weight_decay=0.0)
+  run = small_runs.build(made)
+  assert run.recipe.selector.loss_normalization == loss_normalization
   plain = _moved(run, _after_one_step(run))
   double = _moved(run, _after_one_step(run, weights=jnp.full(1442, 2.0)))
   np.testing.assert_allclose(double, factor * plain, rtol=1e-3, atol=1e-7)
@@ -51,7 +48,7 @@ def test_weights_are_divided_by_their_sum_or_by_the_number_of_samples(weighting,
 
 def test_a_weight_of_zero_takes_a_sample_out(built):
   weights = jnp.ones(1442).at[64:128].set(0.0)  # the second half of the first batch
-  state, _ = built.programs.plan(built.devices.copy(built.initial), built.fixed, 0)
+  state, _ = built.programs.plan(built.devices.copy(built.initial), built.arrays, 0)
   first_half = state.plan.indices.at[64:].set(-1)
   one = _after_one_step(built, weights=weights)
   other = _after_one_step(built, indices=first_half)
@@ -60,47 +57,53 @@ def test_a_weight_of_zero_takes_a_sample_out(built):
 
 def test_the_learning_rate_multiplier_scales_the_step(built):
   plain = _after_one_step(built)
-  double = _after_one_step(built, learning_rate_multiplier=jnp.float32(2.0))
+  double = _after_one_step(built, multiplier=2.0)
   np.testing.assert_allclose(_moved(built, double), 2 * _moved(built, plain), rtol=1e-4, atol=1e-7)
   assert double.meters.learning_rate == pytest.approx(2 * plain.meters.learning_rate)
 
 
 def test_padding_counts_nowhere(built):
-  state, _ = built.programs.plan(built.devices.copy(built.initial), built.fixed, 0)
+  state, _ = built.programs.plan(built.devices.copy(built.initial), built.arrays, 0)
   chosen = np.asarray(state.plan.indices[:10])
   new = _after_one_step(built, indices=state.plan.indices.at[10:].set(-1))
   np.testing.assert_array_equal(np.flatnonzero(new.usage.visits), np.sort(chosen))
-  assert new.meters.forward_visits == new.meters.backward_visits == new.meters.trained_by_class.sum() == 10
+  assert new.meters.forward_visits == new.meters.backward_visits == 10
   assert new.meters.weight_sum == 10
   np.testing.assert_array_equal(np.isfinite(new.usage.last_loss), new.usage.visits > 0)
 
 
 def test_evaluation_sees_every_test_sample_once_whatever_the_batch():
   made = small_runs.config("full", eval_batch_size=100)  # 355 test samples: the last batch is padded
-  run = _build(made, 2)
-  sums = run.devices.place(steps.Evaluation(jnp.zeros(()), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)))
+  run = small_runs.build(made, 2)
+  done = evaluation.empty(evaluation.shapes(run.recipe, run.initial.train, run.arrays, 355))
+  done = run.devices.place(done)
   for step in range(4):
-    sums = run.programs.evaluate(sums, run.initial.train, run.fixed, step, 1)
+    done = run.programs.evaluate(done, run.initial.train, run.arrays, step, 1)
   test = run.source.test
   variables = {"params": run.initial.train.params, "batch_stats": run.initial.train.batch_stats}
   logits, _ = run.recipe.module.apply(
-    variables, run.recipe.normalize(jnp.asarray(test.inputs)), jnp.ones(355, bool), train=False
+    variables,
+    gather.normalize(jnp.asarray(test["inputs"]), run.source.mean, run.source.std),
+    jnp.ones(355, bool),
+    train=False,
   )
-  losses = -np.asarray(jax.nn.log_softmax(logits))[np.arange(355), test.labels]
-  assert int(sums.samples) == 355
-  assert int(sums.correct) == np.count_nonzero(np.argmax(logits, axis=1) == test.labels)
-  np.testing.assert_allclose(sums.loss_sum, losses.sum(), rtol=1e-5)
+  losses = -np.asarray(jax.nn.log_softmax(logits))[np.arange(355), test["labels"]]
+  sums = {name: (float(total), int(count)) for name, (total, count) in done.sums.items()}
+  right = np.count_nonzero(np.argmax(logits, axis=1) == test["labels"])
+  assert sums == {"accuracy": (right, 355), "loss": (pytest.approx(losses.sum(), rel=1e-5), 355)}
+  values = evaluation.values(run.recipe.task, parallel.fetch(done))
+  assert values == {"accuracy": right / 355, "loss": pytest.approx(losses.mean(), rel=1e-5)}
 
 
 def test_several_steps_in_one_call_are_the_steps_taken_one_by_one():
-  run = _build(small_runs.config("infobatch"), 2)
-  looped = parallel.create_programs(steps.create(run.recipe), run.devices, looped=True)
+  run = small_runs.build(small_runs.config("infobatch"), 2)
+  looped = parallel.create_programs(run.recipe, run.devices, looped=True)
   ends = []
   for programs, counts in ((run.programs, [1] * 7), (looped, [5, 2])):
-    state, _ = programs.plan(run.devices.copy(run.initial), run.fixed, 0)
+    state, _ = programs.plan(run.devices.copy(run.initial), run.arrays, 0)
     step = 0
     for count in counts:
-      state = programs.train(state, run.fixed, 0, step, count)
+      state = programs.train(state, run.arrays, 0, step, count)
       step += count
     ends.append(parallel.fetch(state))
   assert looped.steps_per_call > 1
@@ -111,8 +114,8 @@ def test_several_steps_in_one_call_are_the_steps_taken_one_by_one():
 
 def test_a_samples_view_depends_on_epoch_and_index_alone():
   made = small_runs.config("full", dataset__augmentations=("crop", "flip"))
-  run = _build(made, 1)
-  inputs = jax.jit(lambda epoch, index: steps._inputs(run.recipe, run.fixed, epoch, index)[0])
+  run = small_runs.build(made)
+  inputs = jax.jit(lambda epoch, index: steps._model_inputs(run.recipe, run.arrays, epoch, index)["inputs"])
   one = inputs(jnp.int32(3), jnp.array([5, 9, 200], jnp.int32))
   other = inputs(jnp.int32(3), jnp.array([200, 5, 1], jnp.int32))
   np.testing.assert_array_equal(one[0], other[1])
@@ -122,14 +125,15 @@ def test_a_samples_view_depends_on_epoch_and_index_alone():
 
 
 def test_a_thinned_step_computes_little_beyond_what_it_must():
-  run = _build(small_runs.config("es", model="resnet_patch", model__width=40), 1)
-  functions, zero = steps.create(run.recipe), jnp.int32(0)
+  run, zero = small_runs.build(small_runs.config("es", model="resnet_patch", model__width=40)), jnp.int32(0)
 
   def operations(step):
-    analysis = jax.jit(step).lower(run.initial, run.fixed, zero, zero, zero).cost_analysis()
+    analysis = (
+      jax.jit(functools.partial(step, run.recipe)).lower(run.initial, run.arrays, zero, zero, zero).cost_analysis()
+    )
     if analysis is None:
       pytest.skip(f"XLA counts no operations for {jax.default_backend()} before it compiles")
     return analysis["flops"]
 
   # A forward pass over B and both passes over b = B / 4: (B + b + 2 b) / (3 B) = 0.583.
-  assert 0.5 < operations(functions.train_thinned) / operations(functions.train) < 0.6
+  assert 0.5 < operations(steps.train_thinned) / operations(steps.train) < 0.6

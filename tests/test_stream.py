@@ -11,9 +11,10 @@ import pytest
 
 from configs import imagenet
 from dynsel_jax import data, options
-from dynsel_jax.data import stream, views
+from dynsel_jax.data import image_ops, stream
+from dynsel_jax.runs.interruption import Interrupted
 from dynsel_jax.training import feed, loop, parallel, setup
-from dynsel_jax.types import Selection
+from dynsel_jax.types import Plan
 from experiments import fit_factors
 from tests.support import image_sets, small_runs
 
@@ -27,9 +28,9 @@ def root(tmp_path_factory):
   source = data.load("digits")
   for split, dataset in (("train", source.train), ("test", source.test)):
     for position in range(SIZES[split]):
-      path = folder / split / str(dataset.labels[position]) / f"{position:04}.png"
+      path = folder / split / str(dataset["labels"][position]) / f"{position:04}.png"
       path.parent.mkdir(parents=True, exist_ok=True)
-      PIL.Image.fromarray(dataset.inputs[position, ..., 0]).save(path)
+      PIL.Image.fromarray(dataset["inputs"][position, ..., 0]).save(path)
   return folder
 
 
@@ -79,7 +80,7 @@ def test_a_streamed_folder_trains_as_one_in_memory(selector, num_devices, change
 def test_a_prepared_set_streams_what_it_holds_in_memory(root, tmp_path):
   digits = data.load("digits")
   splits = {
-    split: (dataset.inputs[: SIZES[split]], dataset.labels[: SIZES[split]])
+    split: (dataset["inputs"][: SIZES[split]], dataset["labels"][: SIZES[split]])
     for split, dataset in (("train", digits.train), ("test", digits.test))
   }
   image_sets.prepare(tmp_path, "tiny_digits", splits, channels=1, num_classes=10)
@@ -90,16 +91,16 @@ def test_a_prepared_set_streams_what_it_holds_in_memory(root, tmp_path):
     states.append(small_runs.train(made, tmp_path / str(streamed))[1])
   _assert_same_run(*states, [tmp_path / "False", tmp_path / "True"])
   whole, streamed = sources
-  assert isinstance(streamed.train.inputs, stream.Images)
+  assert isinstance(streamed.train["inputs"], stream.Images)
   for dataset, other in ((whole.train, streamed.train), (whole.test, streamed.test)):
-    np.testing.assert_array_equal(dataset.inputs, other.inputs[:])
-    np.testing.assert_array_equal(dataset.labels, other.labels)
-    assert dataset.inputs.shape == other.inputs.shape
+    np.testing.assert_array_equal(dataset["inputs"], other["inputs"][:])
+    np.testing.assert_array_equal(dataset["labels"], other["labels"])
+    assert dataset["inputs"].shape == other["inputs"].shape
   assert (whole.mean, whole.std, whole.class_names) == (streamed.mean, streamed.std, streamed.class_names)
 
 
 def test_indices_of_any_shape_give_images_in_that_shape(root):
-  images = data.prepare(_config(root, "random", streamed=True).dataset.to_dict()).train.inputs
+  images = data.prepare(_config(root, "random", streamed=True).dataset.to_dict()).train["inputs"]
   whole = images[:]
   for rows in ([[3, 0, 299], [-1, 7, 7]], [[[4]]], np.zeros((2, 0), int), slice(5, 5), 11):
     np.testing.assert_array_equal(images[np.array(rows) if isinstance(rows, list) else rows], whole[rows])
@@ -108,7 +109,7 @@ def test_indices_of_any_shape_give_images_in_that_shape(root):
 def test_the_examples_of_a_streamed_set_are_those_of_a_set_in_memory(root):
   streamed = data.prepare(_config(root, "random", streamed=True).dataset.to_dict())
   dataset = streamed.train
-  whole = streamed._replace(train=data.Dataset(dataset.inputs[:], dataset.labels))
+  whole = streamed._replace(train={"inputs": dataset["inputs"][:], "labels": dataset["labels"]})
   columns = {"rarity": np.random.default_rng(0).random(SIZES["train"])}
   found, wanted = (fit_factors._sample_examples(columns, source) for source in (streamed, whole))
   assert found["class_rarity_images"].shape[:2] == found["class_rarity_samples"].shape == (10, fit_factors.NUM_BEST)
@@ -137,7 +138,7 @@ def test_a_run_with_crops_and_damaged_files_continues_with_the_same_bits(damaged
   summary, state = small_runs.train(made, tmp_path / "alone")
   with pytest.MonkeyPatch.context() as patch:
     small_runs.interrupted_at(7, patch)  # in the middle of the second epoch
-    with pytest.raises(loop.Interrupted, match="step 7"):
+    with pytest.raises(Interrupted, match="step 7"):
       small_runs.train(made, tmp_path / "stopped")
   continued, same = small_runs.train(made, tmp_path / "stopped")
   assert continued["resumed_from"] == [7]
@@ -182,7 +183,7 @@ def test_nothing_is_traced_or_compiled_once_the_programs_are(root, tmp_path, mon
 def test_one_damaged_file_too_many_stops_the_run_in_one_line(damaged, tmp_path):
   folder, found = damaged
   made = _config(folder, "full", streamed=True, dataset__corrupt_limit=1)
-  with pytest.raises(options.UserError, match="more than dataset.corrupt_limit=1") as caught:
+  with pytest.raises(options.UserError, match="is damaged image 2, more than dataset.corrupt_limit=1 allows") as caught:
     small_runs.train(made, tmp_path / "run")
   assert not (tmp_path / "run" / "summary.json").exists()
   assert "\n" not in str(caught.value)
@@ -194,7 +195,7 @@ def test_an_image_of_another_size_stops_the_run_in_one_line(root, tmp_path):
   shutil.copytree(root, folder)
   path = sorted((folder / "train").rglob("*.png"))[-1]
   PIL.Image.fromarray(np.zeros((9, 8), np.uint8)).save(path)
-  with pytest.raises(options.UserError, match="is 8x9 pixels, the first image 8x8: dataset.image_size"):
+  with pytest.raises(options.UserError, match="has 8x9 pixels and the first image 8x8; set dataset.image_size"):
     small_runs.train(_config(folder, "full", streamed=True), tmp_path / "run")
 
 
@@ -206,15 +207,22 @@ def _numbered(size, damaged=(), limit=100):
       return b"something else"
     return image_sets.encoded(np.full((2, 2, 1), index, np.uint8)).getvalue()
 
-  images = stream.Images(size, read, str, views.View(0, 0, "L"), corrupt_limit=limit, threads=3)
-  return data.Dataset(images, np.arange(10, 10 + size, dtype=np.int32))
+  images = stream.Images(size, read, str, image_ops.View(0, 0, "L"), corrupt_limit=limit, threads=3)
+  return {"inputs": images, "labels": np.arange(10, 10 + size, dtype=np.int32)}
+
+
+def _joined(rows):
+  """The inputs and labels of all steps; a row is readable where it has a label."""
+  for row in rows:
+    np.testing.assert_array_equal(row.readable, row.batch["labels"] >= 0)
+  return (np.concatenate([row.batch[field] for row in rows]) for field in ("inputs", "labels"))
 
 
 def test_rows_come_in_the_order_of_the_plan_with_padding_at_its_end():
   plan = np.random.default_rng(0).permutation(50).astype(np.int32)[:37]
   slots = np.arange(40).reshape(5, 8)
   rows = list(stream.read_ahead(_numbered(50), plan, slots))
-  inputs, labels = (np.concatenate(part) for part in zip(*rows, strict=True))
+  inputs, labels = _joined(rows)
   np.testing.assert_array_equal(labels, [*(plan + 10), -1, -1, -1])
   np.testing.assert_array_equal(inputs[:, 1, 1, 0], [*plan, 0, 0, 0])
   assert inputs.shape == (40, 2, 2, 1) and inputs.dtype == np.uint8
@@ -227,12 +235,11 @@ def test_the_next_sample_of_the_plan_stands_in_for_a_damaged_one():
   plan, slots = np.array([4, 2, 7, 9], np.int32), np.arange(4).reshape(2, 2)
   for replace, expected in ((True, [14, 17, 17, 14]), (False, [14, -1, 17, -1])):
     dataset = _numbered(12, damaged=(0, 2, 9))
-    rows = list(stream.read_ahead(dataset, plan, slots, replace=replace))
-    inputs, labels = (np.concatenate(part) for part in zip(*rows, strict=True))
+    inputs, labels = _joined(list(stream.read_ahead(dataset, plan, slots, replace=replace)))
     assert labels.tolist() == expected
     assert inputs[:, 0, 0, 0].tolist() == [max(label - 10, 0) for label in expected]
-    assert np.flatnonzero(dataset.inputs.corrupt).tolist() == [0, 2, 9]  # the first was read for its shape
-  with pytest.raises(options.UserError, match="none of the selected images"):
+    assert np.flatnonzero(dataset["inputs"].corrupt).tolist() == [0, 2, 9]  # the first was read for its shape
+  with pytest.raises(options.UserError, match="none of the 2 images of the epoch can be decoded"):
     list(stream.read_ahead(_numbered(12, damaged=(2, 9)), np.array([2, 9], np.int32), slots, replace=True))
 
 
@@ -261,8 +268,8 @@ def test_a_crop_depends_on_epoch_and_sample_and_not_on_where_it_stands(root):
   )
 
   def crops(indices, epoch, first=0):
-    plan = Selection(jnp.asarray([*indices, -1, -1], jnp.int32), jnp.ones(12), jnp.int32(10))
-    inputs = [np.asarray(fixed.train.inputs.inputs) for fixed in streamed.training(plan, epoch, first)]
+    plan = Plan(jnp.asarray([*indices, -1, -1], jnp.int32), jnp.ones(12), jnp.int32(10))
+    inputs = [np.asarray(arrays.train.batch["inputs"]) for arrays in streamed.training(plan, epoch, first)]
     return np.concatenate([of_step.reshape(8, 6, 6, 1) for of_step in inputs])[: 10 - 8 * first]
 
   samples = np.arange(100, 110)
@@ -275,24 +282,24 @@ def test_a_crop_depends_on_epoch_and_sample_and_not_on_where_it_stands(root):
 def test_a_crop_depends_on_its_generator_alone_and_covers_what_the_recipe_says():
   across = np.broadcast_to(np.arange(240, dtype=np.uint8), (200, 240))
   image = PIL.Image.fromarray(across)
-  shares = []
+  fractions = []
   for number in range(200):
-    crop, again = (views.random_resized_crop(np.random.default_rng(number), image, 16) for _ in range(2))
+    crop, again = (image_ops.random_resized_crop(np.random.default_rng(number), image, 16) for _ in range(2))
     np.testing.assert_array_equal(crop, again)
     assert crop.size == (16, 16)
-    columns = views.pixels(crop)[0, :, 0].astype(float)
-    shares.append((columns[-1] - columns[0]) * 16 / 15 / 240)  # of the width
+    columns = image_ops.pixels(crop)[0, :, 0].astype(float)
+    fractions.append((columns[-1] - columns[0]) * 16 / 15 / 240)  # of the width
   # Areas from 8 % on, and widths to heights from 3/4 to 4/3.
-  assert 0.2 < min(shares) < 0.35 and 0.95 < max(shares) <= 1.01
-  assert views.random_resized_crop(np.random.default_rng(0), image.resize((240, 3)), 16).size == (16, 16)
+  assert 0.2 < min(fractions) < 0.35 and 0.95 < max(fractions) <= 1.01
+  assert image_ops.random_resized_crop(np.random.default_rng(0), image.resize((240, 3)), 16).size == (16, 16)
 
 
 def test_evaluation_sees_the_centre():
   image = PIL.Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 31, 3), np.uint8))
-  found = views.pixels(views.centre(image, views.View(12, 20, "RGB")))
+  found = image_ops.pixels(image_ops.centre(image, image_ops.View(12, 20, "RGB")))
   np.testing.assert_array_equal(found, np.asarray(image)[4:16, 10:22])  # (31 - 12) / 2 is rounded to even
-  assert views.centre(image, views.View(12, 16, "RGB")).size == (12, 12)
-  assert views.centre(image, views.View(0, 0, "RGB")) is image
+  assert image_ops.centre(image, image_ops.View(12, 16, "RGB")).size == (12, 12)
+  assert image_ops.centre(image, image_ops.View(0, 0, "RGB")) is image
 
 
 @pytest.mark.parametrize(
@@ -314,7 +321,7 @@ def test_a_wrong_option_is_named(root, tmp_path, changes, line):
 
 
 def test_principal_components_of_pixels_are_not_taken_from_a_stream(root, tmp_path):
-  with pytest.raises(options.UserError, match="features.name=pixels needs all images in memory"):
+  with pytest.raises(options.UserError, match="features.name=pixels needs all images in memory, but dataset.name="):
     small_runs.train(_config(root, "rrd", streamed=True), tmp_path / "run")
 
 
@@ -336,7 +343,7 @@ def test_matched_steps_raise_the_epochs_by_what_is_left_out(selector, changes, e
 
 
 @pytest.mark.parametrize(
-  ("selector", "own", "wrapper", "share"),
+  ("selector", "own", "wrapper", "fraction"),
   [
     ("rrd", {"refinement": 0.15}, {"first": 0.0, "last": 0.15}, 0.15),
     ("rrd", {"refinement": 0.15}, {"first": 0.1, "last": 0.25}, 0.35),
@@ -344,11 +351,11 @@ def test_matched_steps_raise_the_epochs_by_what_is_left_out(selector, changes, e
     ("eswp", {"anneal_first": 0.2, "anneal_last": 0.05}, {"first": 0.1, "last": 0.1}, 0.3),
   ],
 )
-def test_full_epochs_of_a_selector_and_of_its_wrapper_are_joined(selector, own, wrapper, share):
+def test_full_epochs_of_a_selector_and_of_its_wrapper_are_joined(selector, own, wrapper, fraction):
   made = imagenet.get_config(f"selector={selector},wrap=annealed")
   made.selector.update(own)
   made.wrappers.annealed.update(wrapper)
-  assert setup.full_share(made) == pytest.approx(share)
+  assert setup.full_fraction(made) == pytest.approx(fraction)
 
 
 def test_a_run_with_matched_steps_takes_those_of_full_training(tmp_path):

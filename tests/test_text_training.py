@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from configs import rsd15k
-from dynsel_jax import data, models
+from dynsel_jax import models
 from dynsel_jax.models import bert
 from dynsel_jax.options import UserError
-from dynsel_jax.training import setup, timing
+from dynsel_jax.runs.interruption import Interrupted
 from tests.support import ROOT, small_runs
 
 
@@ -49,7 +49,7 @@ def test_devices_and_interruptions_change_nothing(config, tmp_path, monkeypatch)
       np.testing.assert_allclose(one[field], four[field], rtol=1e-4)
   with monkeypatch.context() as patch:
     small_runs.interrupted_at(8, patch)
-    with pytest.raises(small_runs.loop.Interrupted):
+    with pytest.raises(Interrupted):
       small_runs.train(config, tmp_path / "again")
   _, again = small_runs.train(config, tmp_path / "again")
   small_runs.same_state(once, again)
@@ -64,10 +64,9 @@ def test_training_starts_from_the_weights_and_a_new_head(config, tmp_path, monke
   (tmp_path / "model").mkdir()
   (tmp_path / "model" / "model.safetensors").symlink_to(ROOT / "tests" / "data" / "tiny_bert.safetensors")
   config.model = {"name": "minilm_l6", "dtype": "float32", "dropout": 0.1, "weights": str(tmp_path / "model")}
-  source = data.prepare(config.dataset.to_dict())
-  params = setup.build(config, source, timing.Timers(), jax.devices()[:1]).initial.train.params
+  params = small_runs.build(config).initial.train.params
   config.model.weights = ""
-  fresh = setup.build(config, source, timing.Timers(), jax.devices()[:1]).initial.train.params
+  fresh = small_runs.build(config).initial.train.params
   spread, fresh_spread = (float(p["encoder"]["word_embeddings"]["embedding"].std()) for p in (params, fresh))
   assert spread > 0.2 > 0.05 > fresh_spread
   jax.tree.map(np.testing.assert_array_equal, params["head"], fresh["head"])
@@ -83,7 +82,7 @@ def test_training_starts_from_the_weights_and_a_new_head(config, tmp_path, monke
     ),
     ({"dataset.augmentations": ("flip",)}, "dataset.augmentations=('flip',) are for images, not for texts"),
     ({"dataset.train": "absent.csv"}, "dataset.train='absent.csv' is not a file"),
-    ({"model": {"name": "mlp"}}, "model.name=mlp is for images, dataset.name=rsd15k is of texts"),
+    ({"model": {"name": "mlp"}}, "model.name=mlp takes images, and dataset.name=rsd15k holds texts"),
     ({"model": {"name": "roberta_base"}}, "its padding id is 0, the model's 1"),
   ],
 )
@@ -100,7 +99,7 @@ def test_what_does_not_fit_together_is_named(config, tmp_path, changes, line):
 
 
 def test_images_are_not_for_text_models_and_texts_not_for_pixels(config, tmp_path):
-  with pytest.raises(UserError, match="model.name=bert_tiny is for texts, dataset.name=digits is of images"):
+  with pytest.raises(UserError, match="model.name=bert_tiny takes texts, and dataset.name=digits holds images"):
     small_runs.train(small_runs.config(model="bert_tiny"), tmp_path / "run")
   config.features = {"name": "pixels", "components": 4}
   config.factors = rsd15k.get_config("selector=rrd").factors

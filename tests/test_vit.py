@@ -122,7 +122,7 @@ def test_what_cannot_be_cut_or_read_is_named(tmp_path):
     models.create("vit_small", 10, patch=0)
   with pytest.raises(UserError, match="model.weights=.*none.safetensors is not a safetensors file"):
     models.create("vit_b16", 10, weights=str(tmp_path / "none.safetensors"))
-  with pytest.raises(UserError, match="model=vgg16 needs images of at least 32x32, not 28x28"):
+  with pytest.raises(UserError, match="model.name=vgg16 needs images of at least 32x32, not 28x28"):
     jax.eval_shape(
       lambda: models.create("vgg16", 10).init(KEY, jnp.zeros((1, 28, 28, 3)), jnp.ones(1, bool), train=False)
     )

@@ -7,9 +7,13 @@ import numpy as np
 import pytest
 
 from dynsel_jax import options
-from dynsel_jax.training import console, timing, workdir
+from dynsel_jax.metric import ACCURACY, Metric
+from dynsel_jax.runs import console, timing, workdir
 
 MADE = {"config": {"epochs": 2, "model": {"name": "mlp", "hidden": (8, 8)}}, "data_fingerprint": "ab"}
+
+
+EPOCH = {"epoch": 1, "train_loss": 0.5, "metric": 0.25, "realised_keep_fraction": 0.3}
 
 
 def _metrics(epoch):
@@ -87,18 +91,25 @@ def test_timers_add_to_the_seconds_of_earlier_parts():
 
 
 def test_a_plain_line_an_epoch_where_there_is_no_terminal(capsys):
-  shown = console.Console(2)
+  shown = console.Console(ACCURACY, 2)
   shown.step(0.5, 1.0)
-  shown.epoch({"epoch": 1, "train_loss": 0.5, "test_accuracy": 0.25, "realised_keep_fraction": 0.3})
+  shown.epoch(EPOCH)
   shown.close()
   assert capsys.readouterr().out.startswith("epoch 1/2  loss 0.5000  accuracy 25.00%  kept 30.0%  left 0:0")
 
 
+def test_the_console_speaks_of_the_tasks_metric(capsys):
+  shown = console.Console(Metric("mean_absolute_error", "mm", larger_is_better=False), 2)
+  shown.epoch(EPOCH)
+  shown.close()
+  assert "  mean absolute error 0.2500 mm  " in capsys.readouterr().out
+
+
 def test_a_bar_on_a_terminal(capsys, monkeypatch):
   monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-  shown = console.Console(4, done=1)
+  shown = console.Console(ACCURACY, 4, done=1)
   shown.step(1.5, 0.75)
-  shown.epoch({"epoch": 2, "train_loss": 0.5, "test_accuracy": 0.25, "realised_keep_fraction": 0.3})
+  shown.epoch({**EPOCH, "epoch": 2})
   shown.close()
   bar = capsys.readouterr().err.split("\r")[-1]
   assert "50%|" in bar

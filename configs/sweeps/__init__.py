@@ -1,1 +1,1 @@
-"""Sweeps: many runs from one file, for `python -m experiments.sweep`."""
+"""A file per sweep: many runs, made by `python -m experiments.sweep`."""

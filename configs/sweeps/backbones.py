@@ -4,13 +4,12 @@
         --workdir=runs/backbones
 
 Table 3 has full training and RRD at 70 % kept. CIFAR-10: ResNet-18 96.1 and 96.1 %, ResNet-50 95.8 and 95.6 %.
-CIFAR-100: ResNet-18 78.2 and 78.4 %, ResNet-50 79.1 and 79.1 %, VGG-16 73.9 and 74.0 %. Fig. 5 draws accuracy against
-the share kept for VGG-16 on Tiny-ImageNet and a small ViT on CIFAR-10, without numbers.
+CIFAR-100: ResNet-18 78.2 and 78.4 %, ResNet-50 79.1 and 79.1 %, VGG-16 73.9 and 74.0 %. Fig. 5 plots accuracy against
+the keep fraction for VGG-16 on Tiny-ImageNet and a small ViT on CIFAR-10, without numbers.
 
-`config` is a file of configs/, digits by default, `size` its size, cpu by default; `features` an array file for rrd,
-pixels where it is not given. `models=NAME+NAME` takes others than those of the paper, which `size=full` has, or than
-the two that suit two CPU cores. VGG-16 has the paper's weight decay; the ViT's recipe is not in the paper, here it is
-AdamW at 1e-3.
+Arguments: `config`, a file in configs/ (digits); `size`, its size (cpu); `features`, an array file of features for rrd
+(pixels); `models=NAME+NAME` (the paper's with `size=full`, else two that suit two CPU cores); `seeds`. VGG-16 has the
+paper's weight decay. The paper does not give the ViT's recipe; here it is AdamW at 1e-3.
 """
 
 from typing import Any
@@ -19,7 +18,7 @@ from configs.sweeps import base
 
 KEPT = (0.3, 0.5, 0.7)
 MODELS = {"full": "resnet18+resnet50+vgg16+vit_small", "cpu": "mlp+resnet_patch"}
-RECIPES: dict[str, tuple[dict[str, str], dict[str, Any]]] = {  # variants and fields, where a model has its own
+RECIPES: dict[str, tuple[dict[str, str], dict[str, Any]]] = {  # variants and fields of models with their own recipe
   "vgg16": ({}, {"optimizer.weight_decay": 1e-4}),
   "vit_small": ({"optimizer": "adamw"}, {"learning_rate": 1e-3}),
 }
@@ -33,7 +32,7 @@ def get_sweep(arguments: str = "") -> base.Sweep:
     variants, fields = RECIPES.get(name, ({}, {}))
     models.append(base.Point(name, {"model": name, **variants}, fields))
   points = base.methods(("full",))
-  for share in KEPT:
-    random, rrd = base.methods(("random", "rrd"), keep_fraction=share)
+  for kept in KEPT:
+    random, rrd = base.methods(("random", "rrd"), keep_fraction=kept)
     points += [random, base.with_features(rrd, chosen["features"])]
   return base.Sweep(f"{chosen['config']}:size={chosen['size']}", [models, points, base.seeds(chosen["seeds"])])

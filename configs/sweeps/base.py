@@ -1,6 +1,6 @@
-"""How a sweep is written down: a config, and axes whose points are combined. Host-side, no arrays.
+"""Describes a sweep: a config, and axes whose points are combined. Host-side, no arrays.
 
-A sweep file has `get_sweep(arguments)`, which returns a `Sweep`:
+A sweep file has a function `get_sweep(arguments)`, which returns a `Sweep`:
 
     def get_sweep(arguments: str = "") -> base.Sweep:
       chosen = base.parse(arguments, seeds=3)
@@ -9,8 +9,9 @@ A sweep file has `get_sweep(arguments)`, which returns a `Sweep`:
         base.seeds(chosen["seeds"]),
       ])
 
-An axis is a list of `Point`s, so that two of them are joined with `+`, and a point may set what only its own method
-has. A cell takes one point of each axis; its name, and its run's folder, is theirs: `rs2_keep0.3-seed1`.
+An axis is a list of `Point`s; two lists can be joined with `+`, and a point may set options that only its own method
+has. A cell combines one point of each axis. The cell, and the folder of its run, is named by its points:
+`rs2_keep0.3-seed1`.
 """
 
 import itertools
@@ -42,10 +43,10 @@ __all__ = [
 
 
 class Point(NamedTuple):
-  """One value of an axis."""
+  """A value on an axis."""
 
-  name: str  # letters, digits, "_" and ".", as it is part of a folder's name
-  variants: Mapping[str, str]  # of the config, as behind its colon
+  name: str  # letters, digits, "_" and ".", since it is part of a folder's name
+  variants: Mapping[str, str]  # of the config, as they stand after its colon
   fields: Mapping[str, Any]  # of the config, by dotted names
 
 
@@ -53,19 +54,19 @@ Axis = Sequence[Point]
 
 
 class Sweep(NamedTuple):
-  """A config, as the flag --config takes it, and the axes. The last axis, most often the seeds, gives the columns."""
+  """A config and the axes."""
 
-  config: str
-  axes: Sequence[Axis]
-  fields: Mapping[str, Any] = MappingProxyType({})  # of every cell
+  config: str  # the value of the flag --config
+  axes: Sequence[Axis]  # the last one, usually the seeds, gives the columns of the table
+  fields: Mapping[str, Any] = MappingProxyType({})  # set in every cell
 
 
 class Cell(NamedTuple):
   """One run of a sweep."""
 
-  row: str  # the names of its points but the last
-  column: str  # the name of the last
-  config: str  # as the flag --config takes it
+  row: str  # the names of its points except the last
+  column: str  # the name of the last point
+  config: str  # the value of the flag --config
   fields: Mapping[str, Any]
 
   @property
@@ -75,10 +76,10 @@ class Cell(NamedTuple):
 
 
 def cells(sweep: Sweep) -> list[Cell]:
-  """Returns every combination of the axes' points, the last axis slowest: one seed of everything comes first.
+  """Returns every combination of the axes' points; the last axis varies slowest, so that seed 0 of all comes first.
 
   Raises:
-    UserError: two cells have the same name, or there is none.
+    UserError: two cells have the same name, or there is no cell.
   """
   *first, last = sweep.axes
   combined = [_cell(sweep, (*points, end)) for end in last for points in itertools.product(*first)]
@@ -101,7 +102,7 @@ def _cell(sweep: Sweep, points: tuple[Point, ...]) -> Cell:
 
 
 def methods(names: Iterable[str], **settings: Any) -> list[Point]:
-  """Returns a point for each method; each of the `settings` goes to the methods that have such an option."""
+  """Returns a point for each method; each of the `settings` is set for the methods that have this option."""
   points = []
   for name in names:
     known = selectors.defaults(name)
@@ -113,34 +114,33 @@ def methods(names: Iterable[str], **settings: Any) -> list[Point]:
 
 
 def field(name: str, values: Iterable[Any]) -> list[Point]:
-  """Returns a point for each value of the config's field `name`, for example "learning_rate"."""
+  """Returns a point for each value of a field of the config, for example "learning_rate"."""
   return [Point(_label(name.rpartition(".")[2], value), {}, {name: value}) for value in values]
 
 
 def seeds(count: int) -> list[Point]:
-  """Returns a point for each of the seeds 0 to `count` - 1."""
+  """Returns a point for each seed from 0 to `count` - 1."""
   return field("seed", range(count))
 
 
 def needs_no_file() -> list[str]:
-  """Returns the registered methods that a run can use as it is: all columns that they read are made for them."""
+  """Returns the registered methods that need no score file: the factor stage makes all columns that they read."""
   return [name for name in selectors.METHODS if set(selectors.columns(name)) <= set(factor_stage.COLUMNS)]
 
 
 def config_of(chosen: Mapping[str, Any]) -> str:
-  """Returns what the flag --config takes: the arguments `config`, with `size`, and `model` where one is named."""
+  """Returns the value of the flag --config for the arguments `config`, `size` and, unless it is empty, `model`."""
   model = f",model={chosen['model']}" if chosen["model"] else ""
   return f"{chosen['config']}:size={chosen['size']}{model}"
 
 
 def image_points(features: str = "", keep_fraction: float = 0.3) -> list[Point]:
-  """Returns the methods that a study of small images compares, with the share of those that keep an exact one.
-
-  ESWP stands as its authors have it: its keep_fraction is of what is then thinned to a quarter.
+  """Returns the methods that a study of small images compares.
 
   Args:
-    features: the path of an array file for rrd, which reads pixels otherwise.
-    keep_fraction: that share.
+    features: an array file of features for rrd; empty takes pixels.
+    keep_fraction: of the methods that have this option. ESWP keeps its authors' value, since it also thins each batch
+      to a quarter.
   """
   full, random, rrd, *others = methods(
     ("full", "random", "rrd", "rs2", "es", "infobatch", "ucb", "rcap", "kakurenbo", "seta"),
@@ -153,9 +153,9 @@ def image_methods(config: str, arguments: str) -> Sweep:
   """Returns the sweep over `image_points`.
 
   Args:
-    config: a file of configs/.
-    arguments: `seeds=N`; `size=full` for the paper's recipe; `epochs=N` instead of the recipe's; `features=FILE`, an
-      array file for rrd, which reads pixels otherwise.
+    config: a file in configs/.
+    arguments: `seeds=N`; `size=full` for the paper's recipe; `epochs=N` in place of the recipe's; `features=FILE`, an
+      array file of features for rrd in place of pixels.
 
   Raises:
     UserError: an argument is wrong.
@@ -167,27 +167,27 @@ def image_methods(config: str, arguments: str) -> Sweep:
 
 
 def converged(config: str) -> dict[str, Any]:
-  """Returns fields under which full training of `config` at size=cpu has converged: 30 epochs with flips alone.
+  """Returns fields with which full training of `config` at size=cpu converges: 30 epochs, with flips but no crops.
 
-  Crops would leave a model this small far from it. 60 epochs add 0.1 points on CIFAR-10 and none on Fashion-MNIST,
-  where a model of half the time is enough (one seed each).
+  With crops a model this small would be far from converged. 60 epochs add 0.1 points on CIFAR-10 and none on
+  Fashion-MNIST (one seed each), where a model that takes half the time is enough.
   """
   width = {"model.width": 24} if pathlib.PurePath(config).stem == "fashion_mnist" else {}
   return {"epochs": 30, "dataset.augmentations": ("flip",), **width}
 
 
 def with_features(point: Point, path: str) -> Point:
-  """Returns the point with its features read from the array file `path`, or as it is where that is empty."""
+  """Returns the point with features from the array file `path`; unchanged if the path is empty."""
   if not path:
     return point
   return Point(point.name, {**point.variants, "features": "file"}, {**point.fields, "features.path": path})
 
 
 def parse(arguments: str, **defaults: Any) -> dict[str, Any]:
-  """Reads a sweep's `key=value,key=value`, each value of its default's type.
+  """Reads the arguments of a sweep, `key=value,key=value`; each value has the type of its default.
 
   Raises:
-    UserError: a part is not `key=value`, a key is not one of `defaults`, or a value is not of its type.
+    UserError: a part is not `key=value`, a key is not one of `defaults`, or a value has the wrong type.
   """
   chosen = dict(defaults)
   for part in filter(None, arguments.split(",")):

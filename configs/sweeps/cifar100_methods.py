@@ -1,11 +1,10 @@
-"""The methods side by side on CIFAR-100, 30 % kept by those that keep an exact share, three seeds each.
+"""Compares ten methods and ESWP on CIFAR-100, three seeds each; methods with a keep fraction keep 30 %.
 
     python -m experiments.sweep --sweep=configs/sweeps/cifar100_methods.py:features=clip.npz \
         --workdir=runs/cifar100_methods
 
-`features` is an array file for rrd (see `dynsel_jax/features/file.py`); without it rrd reads pixels. `:seeds=N` takes
-another number of seeds, `:size=full` the paper's recipe instead of the one for two CPU cores, `:epochs=N` another
-length.
+Arguments: `features`, an array file of features for rrd, see `dynsel_jax/features/file.py` (pixels); `size=full` for
+the paper's recipe (cpu); `epochs` (the recipe's); `seeds`.
 """
 
 from configs.sweeps import base

@@ -1,13 +1,13 @@
-"""How soon a method gets there: full training, RCAP and RRD, arXiv 2603.04981, Fig. 4 (there ResNet-18 on CIFAR-10).
+"""Compares how fast full training, RCAP and RRD reach an accuracy: arXiv 2603.04981, Fig. 4 (ResNet-18, CIFAR-10).
 
     python -m experiments.sweep --sweep=configs/sweeps/convergence.py:config=configs/cifar10.py \
         --workdir=runs/convergence
     python -m experiments.report --workdir=runs/convergence --out=reports/convergence --target=0.9
 
-The figure counts the steps to a validation accuracy of 90 %, of which RRD takes the fewest; it has no numbers and does
-not say what was kept: `keep=0.3` here. The report's learning curves and its table of epochs, visits and seconds to the
-target stand for it. `config` is a file of configs/, digits by default, `size` its size, cpu by default; `features` an
-array file for rrd, pixels where it is not given.
+The figure counts the steps to a validation accuracy of 90 %; RRD takes the fewest. It has no numbers and does not state
+the keep fraction. Its counterparts in the report are the learning curves and the table of epochs, visits and seconds to
+the target. Arguments: `config`, a file in configs/ (digits); `size`, its size (cpu); `features`, an array file of
+features for rrd (pixels); `keep`, the keep fraction (0.3); `seeds`.
 """
 
 from configs.sweeps import base

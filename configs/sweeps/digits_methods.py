@@ -1,8 +1,8 @@
-"""Every method that needs no file of yours, three seeds each, on digits: minutes on two CPU cores.
+"""Compares on digits every method that needs no score file, three seeds each: minutes on two CPU cores.
 
     python -m experiments.sweep --sweep=configs/sweeps/digits_methods.py --workdir=runs/digits_methods
 
-`:seeds=N` takes another number of seeds, `:epochs=N` another length.
+Arguments: `seeds`, `epochs`.
 """
 
 from configs.sweeps import base

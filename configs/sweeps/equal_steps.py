@@ -1,14 +1,14 @@
-"""The equal-step control: does a method gain by its samples, or only by more epochs of the same ones?
+"""Compares methods at the steps of full training, to tell a better choice of samples from mere training time.
 
-At 30 % kept, each method runs for the epochs of the recipe, and again for as many as give the steps of full training
-(`match_steps`). The methods are those of `base.image_points` that keep a share of their user's choice, and a fixed
-subset. The steps are those of the share and of epochs on all data; rcap, which warms up on all in its first epoch,
-makes a few more.
+Each method keeps 30 %, and runs once for the epochs of the recipe and once for as many epochs as give the steps of full
+training (`match_steps`). The methods are those of `base.image_points` with an option `keep_fraction`, and a fixed
+subset. The steps are computed from the keep fraction and the epochs on the full data; rcap, which takes the full data
+in its first epoch, makes a few more.
 
     python -m experiments.sweep --sweep=configs/sweeps/equal_steps.py:config=configs/cifar10.py --workdir=runs/equal
 
-`config` is a file of configs/, digits by default, `size` its size, cpu by default; `epochs` the recipe's epochs where
-it is to have others; `features` an array file for rrd, pixels where it is not given.
+Arguments: `config`, a file in configs/ (digits); `size`, its size (cpu); `epochs` (the recipe's); `features`, an array
+file of features for rrd (pixels); `seeds`.
 """
 
 from configs.sweeps import base

@@ -1,20 +1,20 @@
-"""The evidence grid: methods side by side where full training has converged, so that a selection could be lossless.
+"""Compares methods in a recipe with which full training converges, so that a selection can be lossless.
 
-On Fashion-MNIST (`config=configs/fashion_mnist.py`) or CIFAR-10, three seeds each: plain training, chance in its forms,
-the rotation of RRD's penalty alone, and the published methods; those that keep an exact share at 30 and at 50 %, the
-others at their authors' settings. The recipe is that of `base.converged`.
+Three seeds each on CIFAR-10, or on Fashion-MNIST with `config=configs/fashion_mnist.py`: full training, random
+selection in several forms, RRD's usage penalty alone, and published methods. Those with a keep fraction keep 30 and
+50 %, the others have their authors' settings. The recipe is `base.converged`.
 
     python -m experiments.sweep --sweep=configs/sweeps/evidence.py:features=cifar10.npz --processes=2 \
         --workdir=runs/evidence/cifar10
 
-`features` is an array file for rrd, pixels where it is not given; `:seeds=N` another number of seeds.
+Arguments: `config`; `features`, an array file of features for rrd (pixels); `seeds`.
 """
 
 from configs.sweeps import base
 
 
 def points(keep_fraction: float, features: str = "") -> list[base.Point]:
-  """Returns the methods that keep an exact share, at `keep_fraction`; rrd reads the array file `features`, if any."""
+  """Returns the methods with a keep fraction; rrd reads the array file `features`, or pixels if it is empty."""
   known = base.methods(("random", "rs2", "ucb", "rcap", "rrd"), keep_fraction=keep_fraction)
   chance, rs2, *others, rrd = known
   replaced = rs2._replace(name=f"{rs2.name}_replacement", fields={**rs2.fields, "selector.replacement": True})

@@ -1,9 +1,9 @@
-"""ES (arXiv 2509.23461) over beta1 and beta2: how the running score and its difference weigh.
+"""Varies beta1 and beta2 of ES (arXiv 2509.23461), the weights of the running score and of its difference.
 
     python -m experiments.sweep --sweep=configs/sweeps/evolved_betas.py:config=configs/cifar10.py --workdir=runs/betas
 
-`config` is a file of configs/, digits by default, `size` its size, cpu by default; `selector=eswp` prunes as well. Full
-training and random rotation at 30 % stand beside them.
+Full training and random rotation at 30 % are run for comparison. Arguments: `config`, a file in configs/ (digits);
+`size`, its size (cpu); `selector=eswp` for ES with pruning (es); `seeds`.
 """
 
 import itertools

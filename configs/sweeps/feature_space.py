@@ -1,13 +1,13 @@
-"""RRD over the space its factors are found in: arXiv 2603.04981, App. B.1, Table 7 (there ResNet-18 on CIFAR-10).
+"""Compares the feature spaces in which RRD finds its factors: arXiv 2603.04981, Table 7 (ResNet-18 on CIFAR-10).
 
     python -m experiments.sweep --sweep=configs/sweeps/feature_space.py:config=configs/cifar10.py,clip=clip_vit_l14 \
         --workdir=runs/feature_space
 
-The table has CLIP at 96.1, 95.6 and 95.3 % and the ResNet-18's own features at 95.9, 95.4 and 95.1 %, under the shares
-30, 50 and 70 %; Tables 1 and 4 have 96.1 % at 70 % kept, so its columns seem to be the other way round. Here are the
-model's own features after a short run (`backbone`) and `pixels`, and CLIP's where `clip` names its weights; `features`
-adds an array file. Full training and random rotation stand beside them. `config` is a file of configs/, digits by
-default, `size` its size, cpu by default.
+The table has 96.1, 95.6 and 95.3 % for CLIP and 95.9, 95.4 and 95.1 % for the ResNet-18's own features, under the keep
+fractions 30, 50 and 70 %. Tables 1 and 4 have 96.1 % at 70 %, so the columns seem to be in reverse order. The spaces
+here are the model's own features after a short run (`backbone`), `pixels`, CLIP if `clip` names its weights, and an
+array file if `features` names one. Full training and random rotation are run for comparison. Further arguments:
+`config`, a file in configs/ (digits); `size`, its size (cpu); `seeds`.
 """
 
 from configs.sweeps import base
@@ -23,8 +23,8 @@ def get_sweep(arguments: str = "") -> base.Sweep:
     if path:
       spaces.append(base.Point(name, {"features": name}, {"features.path": path}))
   points = base.methods(("full",))
-  for share in KEPT:
-    random, rrd = base.methods(("random", "rrd"), keep_fraction=share)
+  for kept in KEPT:
+    random, rrd = base.methods(("random", "rrd"), keep_fraction=kept)
     points.append(random)
     for space in spaces:
       points.append(

@@ -1,13 +1,13 @@
-"""Methods under wrong labels: none, 20 and 40 % drawn anew over all classes (RRD, arXiv 2603.04981, Table 8: 20 %).
+"""Compares methods on clean and noisy labels: 0, 20 and 40 % redrawn from all classes (RRD, arXiv 2603.04981, Table 8).
 
     python -m experiments.sweep --sweep=configs/sweeps/label_noise.py:config=configs/cifar100.py --workdir=runs/noise
 
-The table has ResNet-50 on CIFAR-100 at 20 and 30 % kept, clean and noisy: RRD 64.29 and 60.33, 75.70 and 60.86 %,
-InfoBatch 56.90 and 54.49, 63.81 and 55.67 %. `keep=0.3` is the share here, `model=resnet50` takes the paper's model.
+The table has ResNet-50 on CIFAR-100 with clean labels and with 20 % redrawn. At 20 % kept: RRD 64.29 and 60.33 %,
+InfoBatch 56.90 and 54.49 %. At 30 % kept: RRD 75.70 and 60.86 %, InfoBatch 63.81 and 55.67 %.
 
-`config` is a file of configs/, digits by default, `size` its size, cpu by default; `features` an array file for rrd,
-pixels where it is not given; `rates` the shares drawn anew. The report shows which share of what was trained on had a
-wrong label.
+Arguments: `config`, a file in configs/ (digits); `size`, its size (cpu); `model`, for example resnet50 as in the paper;
+`features`, an array file of features for rrd (pixels); `keep`, the keep fraction (0.3); `rates`, the fractions of the
+labels that are redrawn (0.0+0.2+0.4); `seeds`. The report shows the fraction of the trained samples with a wrong label.
 """
 
 from configs.sweeps import base

@@ -1,15 +1,15 @@
-"""What RRD's offline stage costs, and what is left of the speed-up: arXiv 2603.04981, Table 5.
+"""Measures the cost of RRD's offline stage, and the speed-up that remains: arXiv 2603.04981, Table 5.
 
     python -m experiments.sweep --sweep=configs/sweeps/overhead.py:config=configs/cifar10.py --workdir=runs/overhead
 
-The table has full training at 96.1 % on CIFAR-10 and 58.2 % on Tiny-ImageNet, and RRD at 95.7 % and 2.51 times as fast,
-with 0.0028 GPU hours for features, autoencoder and scores, and at 58.1 % and 1.34 times as fast, with 0.12. It does not
-say what was kept: at 30 and 70 % with the full data in the last 15 % of the epochs, a run trains on 1 / 2.47 and
-1 / 1.34 of the samples. Random rotation, which has no such stage, stands beside them.
+On CIFAR-10 the table has 96.1 % for full training and 95.7 % for RRD, 2.51 times as fast, with 0.0028 GPU hours for
+features, autoencoder and scores; on Tiny-ImageNet 58.2 % and 58.1 %, 1.34 times as fast, with 0.12 GPU hours. It does
+not state the keep fraction. With the full data in the last 15 % of the epochs, a run at 30 % trains on 1 / 2.47 of the
+samples, and one at 70 % on 1 / 1.34. Random rotation, which has no offline stage, is run for comparison.
 
-`config` is a file of configs/, digits by default, `size` its size, cpu by default; `features` an array file for rrd,
-pixels where it is not given: one that was made before costs nothing here. `cache` is a folder that is not there yet,
-runs/overhead_cache by default, so that the first seed at each share pays for the stage, as the report counts it.
+Arguments: `config`, a file in configs/ (digits); `size`, its size (cpu); `features`, an array file of features for rrd,
+whose making is not counted (pixels); `cache`, a folder that does not exist yet, so that the first seed at each keep
+fraction computes the stage and the report counts it (runs/overhead_cache); `seeds`.
 """
 
 from configs.sweeps import base
@@ -22,8 +22,8 @@ def get_sweep(arguments: str = "") -> base.Sweep:
   files = {"features": "", "cache": "runs/overhead_cache"}
   chosen = base.parse(arguments, config="configs/digits.py", size="cpu", seeds=3, **files)
   points = base.methods(("full",))
-  for share in KEPT:
-    random, rrd = base.methods(("random", "rrd"), keep_fraction=share)
+  for kept in KEPT:
+    random, rrd = base.methods(("random", "rrd"), keep_fraction=kept)
     rrd = base.with_features(rrd, chosen["features"])
     own_cache = {"cache_dir": f"{chosen['cache']}/{rrd.name}"}
     points += [random, base.Point(rrd.name, rrd.variants, {**rrd.fields, **own_cache})]

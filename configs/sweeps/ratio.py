@@ -1,14 +1,14 @@
-"""Accuracy against the share kept: `full`, and four methods that keep an exact share at 10, 20, 30, 50 and 70 %.
+"""Measures accuracy against the keep fraction: full training, and four methods at 10, 20, 30, 50 and 70 %.
 
     python -m experiments.sweep --sweep=configs/sweeps/ratio.py:config=configs/cifar100.py --workdir=runs/ratio
 
-RRD (arXiv 2603.04981), Table 1, has such methods with ResNet-18 at 70 and 30 %, in that order:
+RRD (arXiv 2603.04981), Table 1, has these accuracies with ResNet-18 at 70 and 30 %, in this order:
 
     CIFAR-10   random 94.8, 93.0; RS2 94.9, 94.1; RCAP 95.9, 94.4; RRD 96.1, 95.3; full training 96.1
     CIFAR-100  random 77.3; RS2 76.9, 75.8; RCAP 77.6, 75.6; RRD 78.4, 76.7; full training 78.2
 
-`config` is a file of configs/, digits by default, `size` its size, cpu by default; `features` an array file for rrd,
-pixels where it is not given; `:seeds=N` as everywhere.
+Arguments: `config`, a file in configs/ (digits); `size`, its size (cpu); `features`, an array file of features for rrd
+(pixels); `seeds`.
 """
 
 from configs.sweeps import base

@@ -1,12 +1,12 @@
-"""Full training, random rotation and RRD under three learning-rate schedules: arXiv 2603.04981, App. C.5, Table 10.
+"""Compares three learning-rate schedules for full training, random rotation and RRD: arXiv 2603.04981, Table 10.
 
     python -m experiments.sweep --sweep=configs/sweeps/schedules.py:config=configs/cifar100.py --workdir=runs/schedules
 
-The table has ResNet-18 on CIFAR-100, full training and RRD at a share that it does not say: multi-step 77.3 and 77.6 %,
-one cycle 78.2 and 78.2 %, cosine 78.2 and 78.4 %. Here 30 % are kept.
+The table has full training and RRD, at a keep fraction that it does not state, with ResNet-18 on CIFAR-100: multi-step
+77.3 and 77.6 %, one cycle 78.2 and 78.2 %, cosine 78.2 and 78.4 %. Here 30 % are kept.
 
-`config` is a file of configs/, digits by default, `size` its size, cpu by default; `features` an array file for rrd,
-pixels where it is not given.
+Arguments: `config`, a file in configs/ (digits); `size`, its size (cpu); `features`, an array file of features for rrd
+(pixels); `seeds`.
 """
 
 from configs.sweeps import base

@@ -1,12 +1,12 @@
-"""Methods in fine-tuning a text classifier: plain training, 30 % by chance, fixed and fresh, InfoBatch, ES and RRD.
+"""Compares methods for fine-tuning a text classifier: full training, random subsets, InfoBatch, ES and RRD.
 
-RRD (arXiv 2603.04981, App. C) takes one subset of RSD-15K before training; this is the dynamic selection beside it.
+RRD's paper (arXiv 2603.04981, App. C) trains on one fixed subset of RSD-15K; here RRD selects anew in every epoch.
 
     python -m experiments.sweep --sweep=configs/sweeps/text_methods.py:train=train.jsonl.gz,test=test.jsonl.gz \
         --workdir=runs/banking77_methods
 
-`config` is a file of configs/, banking77 by default, `size` its size, cpu by default; `train`, `test` and, where the
-set has one, `validation` your files; `keep` the share of those that keep an exact one.
+Arguments: `train`, `test` and, if there is one, `validation`, files of yours; `config`, a file in configs/ (banking77);
+`size`, its size (cpu); `keep`, the keep fraction of the methods that have one (0.3); `seeds`.
 """
 
 from configs.sweeps import base

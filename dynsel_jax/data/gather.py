@@ -1,4 +1,4 @@
-"""From sample indices to a batch: gather, augment, normalise. Pure functions for a jitted step.
+"""Gathers a batch by sample indices, augments and normalises it. Pure functions for a jitted step.
 
 `N` is the number of samples, `b` the rows of a batch, `H`, `W`, `C` are height, width and channels of images.
 """
@@ -32,17 +32,17 @@ View = Callable[[Array | None, Array, Batch], Batch]  # (key or None, index [b],
 
 
 class Rows(NamedTuple):
-  """The rows of one step of a streamed set; stands in for the whole data set."""
+  """The rows of one step of a streamed data set; take the place of the whole data set."""
 
   batch: Batch  # [b, ...] each
   readable: Any  # [b] bool; False on padding, and where a file could not be read
 
 
 def gather(dataset: Dataset | Rows, index: Array) -> Batch:
-  """Returns the samples at `index` `[b]` int32, each array of the set as `[b, ...]`.
+  """Gathers the samples at `index` `[b]` int32: each array of the data set as `[b, ...]`.
 
-  Padding, index -1, reads sample 0: its arrays are real, and the caller leaves the row out. A streamed set holds the
-  rows of `index` already.
+  Padding, index -1, reads sample 0, so that its row is finite; the caller masks it. A streamed data set consists of the
+  rows at `index` already.
   """
   if isinstance(dataset, Rows):
     return dataset.batch
@@ -51,7 +51,7 @@ def gather(dataset: Dataset | Rows, index: Array) -> Batch:
 
 
 def normalize(inputs: Array, mean: Any, std: Any) -> Array:
-  """Returns `(inputs / 255 - mean) / std` in float32, of inputs `[..., C]` uint8 with `mean` and `std` by channel."""
+  """Computes `(inputs / 255 - mean) / std` in float32, from inputs `[..., C]` uint8 and `mean` and `std` by channel."""
   lift = (1,) * (inputs.ndim - 1) + (-1,)
   shift = jnp.asarray(mean, jnp.float32).reshape(lift) * 255
   scale = 1 / (jnp.asarray(std, jnp.float32).reshape(lift) * 255)
@@ -59,11 +59,11 @@ def normalize(inputs: Array, mean: Any, std: Any) -> Array:
 
 
 def view(source: Source, augment: Augment | None = None) -> View:
-  """Returns the function from a gathered batch to the batch that the model sees.
+  """Returns the function that augments and normalises a gathered batch.
 
-  It takes a key, sample indices `[b]` int32 and a batch. With a key the inputs are augmented, each sample by its index
-  under that key; with None they are not. Images are then normalised by the statistics of `source`; other inputs, such
-  as token ids or standardised features, stay as they are.
+  It takes a key, sample indices `[b]` int32 and a batch. With a key the inputs are augmented, where the draws of a
+  sample depend on the key and its index; with None they are not augmented. Then images are normalised by the statistics
+  of `source`; other inputs, such as token ids or standardised features, remain unchanged.
   """
 
   def apply(key: Array | None, index: Array, batch: Batch) -> Batch:
@@ -79,7 +79,7 @@ def random_crop(keys: Array, inputs: Array, *, pad: int = 4) -> Array:
   """Pads each image with `pad` black pixels on each side and crops it to its size at a uniformly random place.
 
   Args:
-    keys: `[b]` keys, one a row.
+    keys: `[b]` keys, one per row.
     inputs: `[b, H, W, C]` uint8.
     pad: pixels added on each side.
   """
@@ -103,16 +103,16 @@ AUGMENTATIONS: dict[str, Callable[[Array, Array], Array]] = {"crop": random_crop
 
 
 def augmentation(names: Sequence[str]) -> Augment:
-  """Returns `augment(key, index, inputs)`, which applies the augmentations called `names` one after the other.
+  """Returns `augment(key, index, inputs)`, which applies the augmentations `names` one after the other.
 
-  `index` `[b]` int32 are the samples, `inputs` `[b, H, W, C]` uint8 their images. The view of a sample depends on the
-  key and its index alone: not on its row, the other rows, or which other augmentations are named.
+  `index` `[b]` int32 are the samples, `inputs` `[b, H, W, C]` uint8 their images. The draws of each augmentation depend
+  on the key and the sample's index alone: not on its row, the other rows, or the other augmentations.
 
   Raises:
     UserError: a name is not one of `AUGMENTATIONS`.
   """
   for name in names:
-    check_choice("augmentations", name, AUGMENTATIONS)
+    check_choice("dataset.augmentations", name, AUGMENTATIONS)
   purposes = {name: purpose for purpose, name in enumerate(AUGMENTATIONS)}
 
   def augment(key: Array, index: Array, inputs: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Label noise: a seeded part of the training labels is replaced. Host-side, pure functions over NumPy arrays.
+"""Label noise: replaces a seeded random part of the training labels. Host-side, pure functions over NumPy arrays.
 
 `N` is the number of training samples, `C` the number of classes.
 """
@@ -25,19 +25,19 @@ def noisy_labels(
   class_map: tuple[int, ...] = (),
   seed: int = 0,
 ) -> np.ndarray:
-  """Returns a copy of `labels` `[N]` int32 in which round(rate * N) samples, drawn at random, got another class.
+  """Returns a copy of the labels in which round(rate * N) samples, drawn at random, have a new class.
 
-  With the same seed, the samples drawn at a lower rate are among those of a higher rate, with the same classes.
+  With the same seed, a higher rate changes the same samples to the same classes as a lower rate, and more.
 
   Args:
     labels: `[N]` int32, the true labels.
     num_classes: C.
     rate: fraction of the samples that is drawn, in [0, 1].
-    kind: "symmetric" draws a class uniformly from all C, including the true one, as RRD (arXiv 2603.04981,
-      App. B.3) does: about rate * (1 - 1 / C) of all labels are wrong in the end. "asymmetric" gives
-      `class_map[label]`, as in Patrini et al. (arXiv 1609.03683).
-    class_map: C classes, read by "asymmetric" only; empty maps each class to the next, the last to the first. A class
-      that is mapped to itself keeps its labels.
+    kind: "symmetric" draws the new class uniformly from all C, including the true one, as RRD (arXiv 2603.04981,
+      App. B.3) does, so that about rate * (1 - 1 / C) of all labels are wrong. "asymmetric" takes `class_map[label]`,
+      as in Patrini et al. (arXiv 1609.03683).
+    class_map: C classes for "asymmetric"; empty maps each class to the next and the last to the first. A class that is
+      mapped to itself keeps its labels.
     seed: of the draw.
 
   Raises:
@@ -62,28 +62,32 @@ def defaults() -> dict[str, Any]:
 
 
 def check(settings: dict[str, Any]) -> None:
-  """Raises `UserError` if an option of `dataset.label_noise` is not known or its value is out of range."""
+  """Raises `UserError` if an option of `dataset.label_noise` is unknown or its value is out of range."""
   settings = {**defaults(), **settings}
   options.check_choice("dataset.label_noise.kind", settings["kind"], KINDS)
   options.check_settings("dataset.label_noise", settings["kind"], settings, defaults())
   options.check_fraction("dataset.label_noise.rate", settings["rate"], zero=True)
   options.check_positive("dataset.label_noise.seed", settings["seed"], zero=True)
   if settings["class_map"] and settings["kind"] != "asymmetric":
-    raise options.UserError(f"dataset.label_noise.class_map={settings['class_map']} needs kind='asymmetric'")
+    raise options.UserError(
+      f"dataset.label_noise.class_map={settings['class_map']} needs dataset.label_noise.kind='asymmetric'"
+    )
 
 
 def apply(source: Source, settings: dict[str, Any]) -> Source:
-  """Returns `source` with noisy training labels, the true ones beside them, and a fingerprint that covers both.
+  """Adds noise to the training labels, keeps the true labels beside them, and covers both by the fingerprint.
 
   Raises:
-    UserError: an option is wrong, the set has no labels, or no training sample of a class is left.
+    UserError: an option is wrong, the data set has no labels, or a class loses all its training samples.
   """
   check(settings)
   if not settings.get("rate", 0.0):
     return source
   true_labels = source.labels
   if true_labels is None:
-    raise options.UserError(f"dataset.label_noise.rate={settings['rate']}: dataset={source.name!r} has no labels")
+    raise options.UserError(
+      f"dataset.label_noise.rate={settings['rate']} needs labels, and dataset.name={source.name!r} has none"
+    )
   labels = noisy_labels(true_labels, source.num_classes, **settings)
   check_classes(source.name, labels, source.num_classes)
   fingerprint = hashlib.sha256(source.fingerprint.encode() + labels.tobytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""Data sets by name: `digits`, `diabetes`, folders of images, TensorFlow Datasets, or a user's own. Host-side."""
+"""Loads data sets by name: `digits`, `diabetes`, folders of images, TensorFlow Datasets, or a user's own. Host-side."""
 
 import pathlib
 from collections.abc import Callable
@@ -11,38 +11,50 @@ from dynsel_jax.data import folders, tfds_images
 from dynsel_jax.data.source import Source, from_arrays
 from dynsel_jax.options import UserError
 
-__all__ = ["defaults", "load"]
+__all__ = ["defaults", "is_path", "load"]
+
+_FOLDERS = ("data_dir", "cache_dir")  # every config has these, so they are no data set's own options
+
+
+def is_path(name: str) -> bool:
+  """Whether a name is the path of a user's own loader, `my_lab.my_data:load`, and not a version, `cifar10:3.0.2`."""
+  return name.partition(":")[2].isidentifier()
 
 
 def defaults(name: str) -> dict[str, Any]:
-  """Returns the options that the data set `name` alone has, with their defaults."""
-  if ":" in name:
-    return options.keyword_defaults(_own(name))
+  """Returns the options that are particular to the data set `name`, with their defaults."""
+  if is_path(name):
+    return {k: v for k, v in options.keyword_defaults(_own(name)).items() if k not in _FOLDERS}
   return options.keyword_defaults(folders.read) if name == "folder" else {}
 
 
 def load(name: str, *, data_dir: str | None = None, cache_dir: str = "", **settings: Any) -> Source:
-  """Returns the data set called `name`.
+  """Loads the data set `name`.
 
   Args:
-    name: "digits" (scikit-learn's 1,797 images of 8x8), "diabetes" (scikit-learn's 442 patients with a target to
+    name: "digits" (scikit-learn's 1,797 images of 8x8), "diabetes" (scikit-learn's 442 patients with a number to
       predict), "folder" (your images, see `folders.read`), an image classification set of TensorFlow Datasets, for
-      example "cifar10", "fashion_mnist", "emnist/balanced", whose test set is the split "test", or else "validation";
+      example "cifar10", "fashion_mnist" or "emnist/balanced", whose test set is the split "test", or else "validation";
       or the path of your own loader, `my_lab.my_data:load`: a function of keyword-only options that returns a
-      `Source`, most simply by `data.from_arrays`.
-    data_dir: the folder, or where TensorFlow Datasets looks, by default where it always does. Nothing is downloaded.
-    cache_dir: where decoded images are kept, by default `cache.default_directory()`.
-    **settings: options of that set, see `defaults(name)`.
+      `Source`, most simply by `data.from_arrays`. `data_dir` and `cache_dir` are passed on to options of these names.
+    data_dir: the folder, or the one in which TensorFlow Datasets looks, by default its own. Nothing is downloaded.
+    cache_dir: the folder of the cache for decoded images, by default `cache.default_directory()`.
+    **settings: options of the data set, see `defaults(name)`.
 
   Raises:
-    UserError: the set is not known, not prepared, or not an image classification set with images of one size, or an
+    UserError: the data set is unknown, not prepared, or not made of images of one size with one label each; or an
       option is wrong.
   """
   options.check_settings("dataset", name, settings, defaults(name))
-  if ":" in name:
-    source = _own(name)(**settings)
+  if is_path(name):
+    known = options.keyword_defaults(_own(name))
+    folders_given = dict(zip(_FOLDERS, (data_dir, cache_dir), strict=True))
+    source = _own(name)(**settings, **{k: v for k, v in folders_given.items() if v and k in known})
     if not isinstance(source, Source):
-      raise UserError(f"dataset.name={name!r} must return a dynsel_jax.data.Source, not {type(source).__name__}")
+      raise UserError(
+        f"dataset.name={name!r} must return a dynsel_jax.data.Source, not {type(source).__name__};"
+        " dynsel_jax.data.from_arrays builds one"
+      )
     return source
   if name == "diabetes":
     return from_arrays(name, **_diabetes())
@@ -62,7 +74,7 @@ def _own(name: str) -> Callable[..., Any]:
 
 
 def _digits() -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], tuple[str, ...]]:
-  """Returns scikit-learn's digits; every fifth sample of each class is a test sample."""
+  """Loads scikit-learn's digits; every fifth sample of each class is a test sample."""
   from sklearn.datasets import load_digits
 
   raw = load_digits()
@@ -76,7 +88,7 @@ def _digits() -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], tuple[str, ...]
 
 
 def _diabetes() -> dict[str, Any]:
-  """Returns scikit-learn's diabetes set, standardised by its training rows; every fifth row is a test row."""
+  """Loads scikit-learn's diabetes set, standardised by its training rows; every fifth row is a test row."""
   from sklearn.datasets import load_diabetes
 
   inputs, targets = load_diabetes(return_X_y=True, scaled=False)

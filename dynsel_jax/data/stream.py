@@ -1,10 +1,10 @@
-"""Images that stay on disk, and the rows of each step, read ahead of it. Host-side.
+"""Reads the rows of each step from images that stay on disk, a few steps ahead. Host-side.
 
-The host reads the files of an epoch's plan on several threads (decoding releases Python's lock). What brings an image
-to the model's size happens here; the augmentations that keep its size happen on the device, as for a set that lies
-there.
+Several threads read and decode the files in the order of an epoch's plan; decoding releases Python's lock. The host
+resizes and crops each image to the model's size. Augmentations that keep the size run on the device, as they do for a
+data set in memory.
 
-`N` is the number of samples, `H`, `W`, `C` are height, width and channels of what a model is given.
+`N` is the number of samples, `H`, `W`, `C` are height, width and channels of the images that a model is given.
 """
 
 import itertools
@@ -24,15 +24,16 @@ from dynsel_jax.options import UserError
 
 __all__ = ["AUGMENTATIONS", "Images", "read_ahead"]
 
-AUGMENTATIONS = ("resized_crop",)  # done here, because they read images of any size
-_AHEAD = 2  # batches that are read before they are asked for
-_PART = 16  # images of a batch that a thread reads in one go: fewer would leave it waiting for Python's lock
+AUGMENTATIONS = ("resized_crop",)  # on the host, because they take images of any size
+_AHEAD = 2  # batches that are read in advance
+_PART = 16  # images that a thread reads at a time: with fewer it would mostly wait for Python's lock
 
 
 class Images:
-  """The images of one split, read when they are asked for: stands where an array `[N, H, W, C]` uint8 does.
+  """The images of one split, read on access; takes the place of an array `[N, H, W, C]` uint8.
 
-  Indexing gives them in evaluation's view. A file that cannot be decoded is noted in `corrupt` and is black here.
+  Indexing returns images cropped at their centre, as in evaluation. A file that cannot be decoded gives a black image
+  and is marked in `corrupt`, `[N]` bool.
   """
 
   dtype = np.dtype(np.uint8)
@@ -47,15 +48,15 @@ class Images:
     corrupt_limit: int,
     threads: int = 0,
   ):
-    """Reads the first image, for its shape.
+    """Reads the first image to know the shape of all.
 
     Args:
       size: N.
-      read: gives the content of a sample's file; called from several threads.
-      name: gives the file's name.
-      view: how images are brought to one size.
-      corrupt_limit: how many may be damaged.
-      threads: that `read_ahead` starts; 0 is one for each core.
+      read: returns the content of a sample's file; several threads call it.
+      name: returns the name of a sample's file, for messages.
+      view: size and colours to which images are converted.
+      corrupt_limit: number of images that may be damaged.
+      threads: number of threads that read and decode; 0 stands for one per core.
 
     Raises:
       UserError: more than `corrupt_limit` images are damaged, or all of them.
@@ -67,7 +68,7 @@ class Images:
     self._shape: tuple[int, ...] = ()
     first = next((image for index in range(size) if (image := self.load(index)) is not None), None)
     if first is None:
-      raise UserError(f"{name(size - 1)} cannot be decoded, and no image before it")
+      raise UserError(f"none of the {size} images from {name(0)} to {name(size - 1)} can be decoded")
     self._shape = first.shape
 
   @property
@@ -85,7 +86,7 @@ class Images:
     return self.corrupt.size
 
   def __getitem__(self, rows: Any) -> np.ndarray:
-    """Returns the images at `rows`, a slice or an array of indices of any shape: `[..., H, W, C]` uint8."""
+    """Returns the images `[..., H, W, C]` uint8 at `rows`, a slice or an array of indices of any shape."""
     chosen = np.arange(len(self))[rows]
     found = np.zeros((chosen.size, *self._shape), np.uint8)
     with futures.ThreadPoolExecutor(self.threads) as pool:
@@ -103,10 +104,10 @@ class Images:
 
     Args:
       index: of the sample.
-      generator: draws a random crop; None gives evaluation's view.
+      generator: draws a random crop; None crops the centre, as in evaluation.
 
     Raises:
-      UserError: more images than allowed are damaged, or the image differs in size and nothing brings it to one.
+      UserError: too many images are damaged, or `image_size` is 0 and the image differs in size from the first.
     """
     if self.corrupt[index]:
       return None
@@ -122,8 +123,8 @@ class Images:
     found = image_ops.pixels(image)
     if self._shape and found.shape != self._shape:
       raise UserError(
-        f"{self._name(index)} is {found.shape[1]}x{found.shape[0]} pixels, the first image"
-        f" {self._shape[1]}x{self._shape[0]}: dataset.image_size brings all to one size"
+        f"{self._name(index)} has {found.shape[1]}x{found.shape[0]} pixels and the first image"
+        f" {self._shape[1]}x{self._shape[0]}; set dataset.image_size to bring all images to one size"
       )
     return found
 
@@ -131,10 +132,10 @@ class Images:
     with self._lock:
       self.corrupt[index] = True
       number = int(np.count_nonzero(self.corrupt))
-    said = f"{self._name(index)} cannot be decoded ({reason})"
+    damage = f"{self._name(index)} cannot be decoded ({reason})"
     if number > self._limit:
-      raise UserError(f"{said}, nor {number - 1} before it: more than dataset.corrupt_limit={self._limit}")
-    logging.warning("%s and is left out", said)
+      raise UserError(f"{damage}; it is damaged image {number}, more than dataset.corrupt_limit={self._limit} allows")
+    logging.warning("%s and is left out", damage)
 
 
 def read_ahead(
@@ -145,22 +146,22 @@ def read_ahead(
   generators: Callable[[int], np.random.Generator] | None = None,
   replace: bool = False,
 ) -> Generator[Rows]:
-  """Yields the rows of one step after another, read by threads ahead of time.
+  """Yields the rows of each step in turn; threads read them ahead of time.
 
-  With `replace`, the next sample of the plan that can be read stands in for a damaged one, image and label; to the
-  selector it is the one that it stands in for, which so is seen when its turn has come.
+  With `replace`, a damaged sample is replaced by the next sample of the plan that can be read, image and label. Its
+  signals count for the damaged sample, so that a selector gets a loss for every sample that it planned.
 
   Args:
     dataset: its inputs are `Images`.
     plan: `[n]` int32, the samples in visiting order.
-    slots: `[steps, b]` int, for each step this process's places in the plan; a place behind its end is padding.
-    generators: gives the generator of a sample's random crop; None reads evaluation's view.
-    replace: whether others stand in for damaged samples; without, their labels are -1.
+    slots: `[steps, b]` int, this process's places in the plan for each step; places beyond its end are padding.
+    generators: returns the generator of a sample's random crop; None crops the centre, as in evaluation.
+    replace: whether damaged samples are replaced; if not, they get the label -1 like padding.
 
   Raises:
-    UserError: while iterating, as `Images.load` does, or if no sample of the plan can be read.
+    UserError: while iterating, as in `Images.load`, or if no sample of the plan can be read.
   """
-  import grain  # takes a second, and only streamed sets need it
+  import grain  # here, because it takes a second and only streamed sets need it
 
   images = dataset["inputs"]
 
@@ -173,7 +174,7 @@ def read_ahead(
       if image is not None:
         return image, np.int32(dataset["labels"][index])
     if replace:
-      raise UserError("none of the selected images can be decoded")
+      raise UserError(f"none of the {len(plan)} images of the epoch can be decoded")
     return images.blank(), np.int32(-1)
 
   def part_of_step(place: Any) -> list[tuple[np.ndarray, np.int32]]:

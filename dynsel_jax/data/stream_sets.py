@@ -1,4 +1,4 @@
-"""Opens image sets whose images stay on disk: folders, and what TensorFlow Datasets has prepared as ArrayRecord.
+"""Opens image sets whose images stay on disk: folders, and sets that TensorFlow Datasets has prepared as ArrayRecord.
 
 Host-side. The result is a `Source` whose `inputs` are `stream.Images`; labels are in memory.
 """
@@ -19,18 +19,19 @@ from dynsel_jax.data.stream import Images, read_ahead
 
 __all__ = ["defaults", "load"]
 
-_MEASURED = 4096  # images, at most, that give mean and deviation of the channels
+_MEASURED = 4096  # largest number of images from which the channels' mean and deviation are computed
 _CHUNK = 1000  # records fetched at a time
-_ROWS = 64  # images measured at a time
+_ROWS = 64  # images decoded at a time for mean and deviation
 
 
 class _Opened(NamedTuple):
-  """A set before its images are read; mappings are by split."""
+  """A data set before its images are read; the mappings are by split."""
 
+  name: str
   files: str  # a digest of the files' names and sizes
   labels: Mapping[str, np.ndarray]
   read: Mapping[str, Callable[[int], bytes]]
-  name: Mapping[str, Callable[[int], str]]
+  file_name: Mapping[str, Callable[[int], str]]
   mode: str
   class_names: tuple[str, ...]
 
@@ -47,27 +48,27 @@ def load(
   corrupt_limit: int = 100,
   threads: int = 0,
 ) -> source_lib.Source:
-  """Opens an image set without holding its images.
+  """Opens an image set and leaves its images on disk.
 
   Args:
     name: "folder" (train/CLASS/*.jpeg, see `folders.read`), or an image classification set that TensorFlow Datasets
-      has prepared as ArrayRecord, for example "imagenet2012". Of the latter each record is read once, for its label;
-      the labels are kept on disk.
-    data_dir: the folder, or where TensorFlow Datasets looks, by default where it always does.
-    cache_dir: where labels are kept, by default `cache.default_directory()`.
-    image_size: height and width that the model is given; 0 takes images as they are, all of one size.
-    resize: for evaluation, the shorter side before the centre is cut out; 0 cuts out the largest square.
+      has prepared as ArrayRecord, for example "imagenet2012". Each record of the latter is read once for its label;
+      the labels are cached on disk.
+    data_dir: the folder, or the one in which TensorFlow Datasets looks; None stands for its default.
+    cache_dir: the folder of the cache for labels, by default `cache.default_directory()`.
+    image_size: height and width that the model is given; 0 keeps the images' own size, which must be the same for all.
+    resize: in evaluation, the shorter side before the centre crop; 0 crops the largest square.
     image_mode: "L" or "RGB", to which the images of a folder are converted.
-    test_folder: of a folder's test images; empty is test/, or else val/ or validation/.
-    corrupt_limit: how many images of a split may be damaged; one more stops the run.
-    threads: that read and decode; 0 is one for each core.
+    test_folder: name of the folder of test images; "" looks for test/, val/ and validation/ in this order.
+    corrupt_limit: number of images of a split that may be damaged; one more stops the run.
+    threads: number of threads that read and decode; 0 stands for one per core.
 
   Returns:
-    The set. Its mean and deviation are those of at most 4,096 training images, evenly spread, in evaluation's view.
-    Its fingerprint covers labels, the names and sizes of files, and the view, but not the pixels.
+    The data set. Its mean and deviation are those of at most 4,096 training images, evenly spread and cropped at their
+    centre. Its fingerprint covers labels, names and sizes of the files, and the size of the images, but not the pixels.
 
   Raises:
-    UserError: as `sources.load`, or an option is wrong.
+    UserError: as in `sources.load`, or an option is wrong.
   """
   options.check_positive("dataset.image_size", image_size, zero=True)
   options.check_positive("dataset.corrupt_limit", corrupt_limit, zero=True)
@@ -77,22 +78,33 @@ def load(
   if name == "folder":
     options.check_choice("dataset.image_mode", image_mode, ("L", "RGB"))
     opened = _folder(data_dir, test_folder, image_mode)
-    name = pathlib.Path(data_dir or "").absolute().name
   else:
     opened = _prepared(name, data_dir, cache_dir)
-  source_lib.check_classes(name, opened.labels["train"], len(opened.class_names))
   view = image_ops.View(image_size, resize, opened.mode)
+  return _source(opened, view, cache_dir, corrupt_limit=corrupt_limit, threads=threads)
+
+
+def defaults() -> dict[str, Any]:
+  """Returns the options of a streamed set, with their defaults."""
+  known = options.keyword_defaults(load)
+  return {name: value for name, value in known.items() if name not in ("data_dir", "cache_dir")}
+
+
+def _source(opened: _Opened, view: image_ops.View, cache_dir: str, **reading: Any) -> source_lib.Source:
+  """Returns the data set with its images in one `view`; `reading` are further arguments of `Images`."""
+  source_lib.check_classes(opened.name, opened.labels["train"], len(opened.class_names))
   digests = {split: cache.checksum({"labels": labels}) for split, labels in opened.labels.items()}
   key = {"files": opened.files, "labels": digests, "view": view}
 
-  def images(split: str) -> Images:
-    size, read, named = len(opened.labels[split]), opened.read[split], opened.name[split]
-    return Images(size, read, named, view, corrupt_limit=corrupt_limit, threads=threads)
+  def dataset(split: str) -> source_lib.Dataset:
+    labels = opened.labels[split]
+    images = Images(len(labels), opened.read[split], opened.file_name[split], view, **reading)
+    return {"inputs": images, "labels": labels}
 
-  train, test = ({"inputs": images(split), "labels": opened.labels[split]} for split in ("train", "test"))
+  train, test = dataset("train"), dataset("test")
   measured = cache.cached("statistics", key, lambda: _statistics(train), cache_dir)
   return source_lib.Source(
-    name=name,
+    name=opened.name,
     train=train,
     test=test,
     num_classes=len(opened.class_names),
@@ -102,12 +114,6 @@ def load(
     inputs_fingerprint=cache.digest({"files": opened.files, "view": view}),
     class_names=opened.class_names,
   )
-
-
-def defaults() -> dict[str, Any]:
-  """Returns the options of a streamed set, with their defaults."""
-  known = options.keyword_defaults(load)
-  return {name: value for name, value in known.items() if name not in ("data_dir", "cache_dir")}
 
 
 def _statistics(train: source_lib.Dataset) -> cache.Arrays:
@@ -122,12 +128,14 @@ def _folder(data_dir: str | None, test_folder: str, mode: str) -> _Opened:
   listed, class_names = folders.listing(data_dir, test_folder)
   root = pathlib.Path(data_dir or "").absolute()
   sizes = [(str(path.relative_to(root)), path.stat().st_size) for files in listed.values() for path, _ in files]
-  paths = {split: [str(path) for path, _ in files] for split, files in listed.items()}  # a third of what Paths take
+  # As strings, because they take a third of the memory.
+  paths = {split: [str(path) for path, _ in files] for split, files in listed.items()}
   return _Opened(
+    name=root.name,
     files=cache.digest({"files": sizes}),
     labels={split: np.array([label for _, label in files], np.int32) for split, files in listed.items()},
     read={split: functools.partial(_content, of) for split, of in paths.items()},
-    name={split: of.__getitem__ for split, of in paths.items()},
+    file_name={split: of.__getitem__ for split, of in paths.items()},
     mode=mode,
     class_names=class_names,
   )
@@ -152,10 +160,11 @@ def _prepared(name: str, data_dir: str | None, cache_dir: str) -> _Opened:
     return lambda index: f"{found.full_name} {split}[{index}]"
 
   return _Opened(
+    name=name,
     files=files,
     labels=cache.cached("labels", {"files": files, "key": found.label_key}, labels, cache_dir),
     read={split: read(split) for split in found.records},
-    name={split: named(split) for split in found.records},
+    file_name={split: named(split) for split in found.records},
     mode=found.mode,
     class_names=found.class_names,
   )

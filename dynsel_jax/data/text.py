@@ -1,6 +1,6 @@
-"""Text classification sets from the user's own files, as token ids in memory. Host-side.
+"""Loads text classification sets from the user's own files, as token ids in memory. Host-side.
 
-`N` is the number of samples, `L` the tokens of the longest text.
+`N` is the number of samples, `L` the number of tokens of the longest text.
 """
 
 import hashlib
@@ -32,75 +32,92 @@ def load(
   max_length: int = 128,
   length_buckets: int = 4,
 ) -> Source:
-  """Returns the set of the given files, whose inputs are token ids `[N, L]` int32.
+  """Loads the texts of the given files; the inputs are token ids `[N, L]` int32.
 
   Args:
-    name: of the set, for people.
-    train: file of the training rows, ending in .csv, .jsonl or one of them with .gz. Its labels are the classes, sorted
-      by value where all are whole numbers and as words otherwise.
+    name: of the data set, for people.
+    train: file of the training rows; ends in .csv, .jsonl, .csv.gz or .jsonl.gz. Its labels are the classes, sorted as
+      numbers if all are integers, and as words otherwise.
     test: file of the test rows.
-    validation: file of the validation rows, or "" for none.
+    validation: file of the validation rows; "" for none.
     split_test: whether to halve the test rows, class by class, into validation and test, as RRD does with RSD-15K.
-    split_seed: of that draw.
+    split_seed: seed of that split.
     text_column: name of the texts' column.
     label_column: name of the labels' column.
-    tokenizer: file `tokenizer.json`, the folder it lies in, or a name that `models.weights.folder` knows. "" is one by
-      words, learned on the training texts.
-    max_length: the largest L; a longer text is cut, which is reported once.
-    length_buckets: how many lengths a batch may be cut to: that many quantiles of the training texts' tokens, equal
-      ones taken once, and L in place of the last. Batches then hold texts of similar length, and test and validation
-      rows are sorted by it. 1 pads every batch to L.
+    tokenizer: a file `tokenizer.json`, its folder, or a name that `models.weights.folder` knows. "" splits texts into
+      words; the vocabulary is that of the training texts.
+    max_length: the largest L; longer texts are truncated, and a warning gives their number.
+    length_buckets: number of lengths that a batch may be truncated to. The lengths are quantiles of the training texts'
+      numbers of tokens, without duplicates, and L in place of the last one. Batches then hold texts of similar length,
+      and test and validation rows are sorted by length. 1 pads every batch to L.
 
   Raises:
-    UserError: a file or one of its rows is wrong, a label has no training row, or an option is wrong.
+    UserError: a file, one of its rows or an option is wrong, or a label does not occur in the training rows.
   """
-  if max_length < 3:
+  if max_length < 3:  # two special tokens and one of the text
     raise UserError(f"dataset.max_length={max_length} must be at least 3")
   options.check_positive("dataset.length_buckets", length_buckets)
   if validation and split_test:
-    raise UserError(f"dataset.validation={validation!r} and dataset.split_test=True give two validation sets")
-  if tokenizer:  # before the files, which may be long
-    tokenize = tokens.load("dataset.tokenizer", tokenizer)
+    raise UserError(
+      f"dataset.validation={validation!r} and dataset.split_test=True give two validation sets; set one of them only"
+    )
   paths = {"train": train, "test": test} | ({"validation": validation} if validation else {})
+  # Before the files, which may be long.
+  loaded = tokens.load("dataset.tokenizer", tokenizer) if tokenizer else None
   rows = {split: text_files.read(f"dataset.{split}", path, text_column, label_column) for split, path in paths.items()}
+  tokenize = tokens.words_of(rows["train"].texts) if loaded is None else loaded
   classes = _classes(rows["train"].labels)
   labels = {split: _numbers(f"dataset.{split}={paths[split]}", rows[split], classes) for split in rows}
-  if not tokenizer:
-    tokenize = tokens.words_of(rows["train"].texts)
-  ids, cut = {}, 0
-  for split in rows:
-    ids[split], cut_here = tokens.encode(tokenize, rows[split].texts, max_length)
-    cut += cut_here
-  _report(name, cut, max_length, rows)
-  length, pad = max(len(row) for split in ids for row in ids[split]), tokens.pad_id(tokenize)
+  ids = _encode(name, tokenize, rows, max_length)
+  longest, pad = max(len(row) for split in ids for row in ids[split]), tokens.pad_id(tokenize)
   sets: dict[str, Dataset] = {
-    split: {"inputs": tokens.padded(ids[split], length, pad), "labels": labels[split]} for split in rows
+    split: {"inputs": tokens.padded(ids[split], longest, pad), "labels": labels[split]} for split in rows
   }
   if split_test:
     sets["validation"], sets["test"] = halves(sets["test"], split_seed)
-  texts = tuple(rows["train"].texts)
-  print_of_texts = hashlib.sha256("\0".join(texts).encode()).hexdigest()
+  lengths = _lengths([len(row) for row in ids["train"]], length_buckets, longest)
+  return _source(name, sets, classes, Text(tuple(rows["train"].texts), pad, tokenize.get_vocab_size(), lengths))
+
+
+def _encode(
+  name: str, tokenize: tokens.Tokenizer, rows: dict[str, text_files.Rows], max_length: int
+) -> dict[str, list[list[int]]]:
+  """Returns the token ids of each split's texts; warns of truncated texts and of rows that were left out."""
+  ids, truncated = {}, 0
+  for split in rows:
+    ids[split], count = tokens.encode(tokenize, rows[split].texts, max_length)
+    truncated += count
+  total = sum(len(split.texts) for split in rows.values())
+  if truncated:
+    logging.warning(
+      "%s: %s of %s texts had more than max_length=%d tokens and were truncated", name, truncated, total, max_length
+    )
+  if left_out := sum(split.left_out for split in rows.values()):
+    logging.warning("%s: %s rows without a label or with several were left out, %s remain", name, left_out, total)
+  return ids
+
+
+def _source(name: str, sets: dict[str, Dataset], classes: tuple[str, ...], text: Text) -> Source:
+  """Takes the fingerprints of the splits and of the training texts, and sorts the other splits by length."""
+  texts_digest = hashlib.sha256("\0".join(text.train).encode()).hexdigest()
 
   def with_texts(*arrays: np.ndarray) -> str:
-    return hashlib.sha256((fingerprint(*arrays) + print_of_texts).encode()).hexdigest()
+    return hashlib.sha256((fingerprint(*arrays) + texts_digest).encode()).hexdigest()
 
-  prints = (
-    with_texts(*(array for split in sets.values() for array in split.values())),
-    with_texts(sets["train"]["inputs"]),
-  )
-  lengths = _lengths([len(row) for row in ids["train"]], length_buckets, length)
-  # The order of these rows means nothing, so they need no plan to be evaluated by length.
-  sets |= {split: _by_length(sets[split], lengths, pad) for split in sets if split != "train"}
+  whole = with_texts(*(array for split in sets.values() for array in split.values()))
+  inputs = with_texts(sets["train"]["inputs"])
+  # The order of test and validation rows has no meaning, so that sorting them replaces a plan by length.
+  sorted_sets = {split: _by_length(sets[split], text.lengths, text.pad_id) for split in sets if split != "train"}
   return Source(
     name=name,
     train=sets["train"],
-    test=sets["test"],
+    test=sorted_sets["test"],
     num_classes=len(classes),
-    fingerprint=prints[0],
-    inputs_fingerprint=prints[1],
+    fingerprint=whole,
+    inputs_fingerprint=inputs,
     class_names=classes,
-    validation=sets.get("validation"),
-    text=Text(texts, pad, tokenize.get_vocab_size(), lengths),
+    validation=sorted_sets.get("validation"),
+    text=text,
   )
 
 
@@ -110,14 +127,16 @@ def defaults() -> dict[str, Any]:
 
 
 def halves(dataset: Dataset, seed: int) -> tuple[Dataset, Dataset]:
-  """Splits a set by a draw of `seed` into two, each class's numbers and the halves' differing by one at most.
+  """Splits a data set at random into two halves, class by class.
+
+  The halves differ by at most one sample, over all and within each class.
 
   Raises:
     UserError: there are fewer than two samples.
   """
   labels = dataset["labels"]
   if len(labels) < 2:
-    raise UserError("dataset.split_test=True needs at least two test rows")
+    raise UserError(f"dataset.split_test=True needs at least two test rows; there are {len(labels)}")
   order = np.random.default_rng(seed).permutation(len(labels))
   order = order[np.argsort(labels[order], kind="stable")]
   first, second = (np.sort(order[start::2]) for start in (0, 1))
@@ -125,13 +144,13 @@ def halves(dataset: Dataset, seed: int) -> tuple[Dataset, Dataset]:
 
 
 def _lengths(counts: Sequence[int], number: int, longest: int) -> tuple[int, ...]:
-  """Returns the quantiles of the counts at 1 / number, 2 / number, ..., each once, and `longest` for the last."""
-  shares = np.arange(1, number) / number
-  return tuple(sorted({*np.quantile(counts, shares, method="inverted_cdf").tolist(), longest}))
+  """Returns the quantiles of the counts at 1 / number, 2 / number, ..., without duplicates, `longest` for the last."""
+  fractions = np.arange(1, number) / number
+  return tuple(sorted({*np.quantile(counts, fractions, method="inverted_cdf").tolist(), longest}))
 
 
 def _by_length(dataset: Dataset, lengths: Sequence[int], pad: int) -> Dataset:
-  """Sorts a set by the shortest of `lengths` that holds a text; texts of one length stay in their order."""
+  """Sorts a data set by the shortest of `lengths` that holds each text; texts of one length keep their order."""
   bucket = np.searchsorted(lengths, np.sum(dataset["inputs"] != pad, axis=1))
   order = np.argsort(bucket, kind="stable")
   return _rows(dataset, order)
@@ -151,14 +170,5 @@ def _numbers(where: str, rows: text_files.Rows, classes: Sequence[str]) -> np.nd
   number = {label: position for position, label in enumerate(classes)}
   for label, line in zip(rows.labels, rows.lines, strict=True):
     if label not in number:
-      raise UserError(f"{where}: line {line} has the label {label!r}, which no training row has")
+      raise UserError(f"{where}: line {line} has the label {label!r}, which does not occur in dataset.train")
   return np.array([number[label] for label in rows.labels], np.int32)
-
-
-def _report(name: str, cut: int, max_length: int, rows: dict[str, text_files.Rows]) -> None:
-  """Says once what of the files is not in the set."""
-  total = sum(len(split.texts) for split in rows.values())
-  if cut:
-    logging.warning("%s: %s of %s texts had more than max_length=%d tokens and were cut", name, cut, total, max_length)
-  if left_out := sum(split.left_out for split in rows.values()):
-    logging.warning("%s: %s rows with no label or several were left out, %s stay", name, left_out, total)

@@ -1,4 +1,4 @@
-"""Texts with one label each, from CSV or JSON Lines files, plain or gzipped. Host-side."""
+"""Reads texts with one label each from CSV or JSON Lines files, plain or gzipped. Host-side."""
 
 import csv
 import gzip
@@ -17,23 +17,29 @@ _ENDINGS = (".csv", ".jsonl", ".csv.gz", ".jsonl.gz")
 
 
 class Rows(NamedTuple):
-  """The rows of a file that have one label."""
+  """The rows of a file that have exactly one label."""
 
   texts: list[str]
   labels: list[str]
-  lines: list[int]  # of the file, from 1, where each row ends
-  left_out: int  # rows with a list of no label or of several
+  lines: list[int]  # line numbers, counted from 1, of each row's end in the file
+  left_out: int  # number of rows without a label or with several
 
 
 def read(field: str, path: str, text_column: str, label_column: str) -> Rows:
-  """Returns the rows of the file `path`, which a config's `field` names.
+  """Reads the rows of a file.
 
-  A CSV file begins with a line of column names; a line of a JSON Lines file is an object. A label is a string or a
-  whole number, or a list: a row whose list does not hold exactly one label is left out.
+  A CSV file begins with a line of column names; each line of a JSON Lines file is one object. A label is a string or an
+  integer. It may also be a list of labels; a row whose list does not have exactly one is left out.
+
+  Args:
+    field: the config's field that names the file, for the messages.
+    path: of the file.
+    text_column: name of the texts' column.
+    label_column: name of the labels' column.
 
   Raises:
-    UserError: the file is missing, of another kind, damaged or not UTF-8; or a row has no such column, an empty text or
-      no usable label.
+    UserError: the file is missing, damaged, not UTF-8 or has an unknown ending; or a row lacks a column, has an empty
+      text, or a label that is neither a string nor an integer.
   """
   where = f"{field}={path}"
   text = _decoded(field, path)
@@ -43,11 +49,11 @@ def read(field: str, path: str, text_column: str, label_column: str) -> Rows:
     for column in (text_column, label_column):
       if column not in record:
         raise UserError(
-          f"{where}: line {line} has no column {column!r}; it has: {', '.join(map(str, record)) or 'none'}"
+          f"{where}: line {line} has no column {column!r}; its columns: {', '.join(map(str, record)) or 'none'}"
         )
     value = record[text_column]
     if not isinstance(value, str) or not value.strip():
-      raise UserError(f"{where}: line {line} has the text {value!r}, which is empty or no string")
+      raise UserError(f"{where}: line {line} has the text {value!r}; it must be a string that is not empty")
     label = record[label_column]
     if isinstance(label, list):
       if len(label) != 1:
@@ -55,12 +61,12 @@ def read(field: str, path: str, text_column: str, label_column: str) -> Rows:
         continue
       (label,) = label
     if isinstance(label, bool) or not isinstance(label, str | int) or label == "":
-      raise UserError(f"{where}: line {line} has the label {label!r}, which is no word and no whole number")
+      raise UserError(f"{where}: line {line} has the label {label!r}; it must be a string or an integer")
     rows.texts.append(value)
     rows.labels.append(str(label))
     rows.lines.append(line)
   if not rows.texts:
-    raise UserError(f"{where} has no row with one label")
+    raise UserError(f"{where} has no row with exactly one label")
   return rows
 
 
@@ -74,7 +80,7 @@ def _decoded(field: str, path: str) -> str:
     try:
       raw = gzip.decompress(raw)
     except (OSError, EOFError, zlib.error) as error:
-      raise UserError(f"{field}={path} is no whole gzip file: {error}") from None
+      raise UserError(f"{field}={path} is not a complete gzip file: {error}") from None
   try:
     return raw.decode("utf-8-sig")
   except UnicodeDecodeError as error:
@@ -94,17 +100,17 @@ def _csv_records(where: str, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
       elif row:
         raise UserError(f"{where}: line {reader.line_num} has {len(row)} fields, the first line {len(header)}")
   except csv.Error as error:
-    raise UserError(f"{where}: line {reader.line_num} is no CSV: {error}") from None
+    raise UserError(f"{where}: line {reader.line_num} is not valid CSV: {error}") from None
 
 
 def _json_records(where: str, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
-  for number, line in enumerate(text.split("\n"), start=1):  # not splitlines: a JSON string may hold U+2028
+  for number, line in enumerate(text.split("\n"), start=1):  # not splitlines: a JSON string may contain U+2028
     if not line.strip():
       continue
     try:
       record = json.loads(line)
     except ValueError as error:
-      raise UserError(f"{where}: line {number} is no JSON: {error}") from None
+      raise UserError(f"{where}: line {number} is not valid JSON: {error}") from None
     if not isinstance(record, dict):
-      raise UserError(f"{where}: line {number} is no JSON object but {line.strip()[:40]!r}")
+      raise UserError(f"{where}: line {number} is not a JSON object: {line.strip()[:40]!r}")
     yield number, record

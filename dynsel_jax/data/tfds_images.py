@@ -1,6 +1,6 @@
 """Reads an image classification set that TensorFlow Datasets has prepared as ArrayRecord, without TensorFlow.
 
-Host-side. What has been decoded is kept on disk; see `dynsel_jax/cache.py`.
+Host-side. Decoded images are cached on disk; see `dynsel_jax/cache.py`.
 `N` is the number of samples, `H`, `W`, `C` are height, width and channels of an image.
 """
 
@@ -20,29 +20,31 @@ from dynsel_jax.options import UserError
 __all__ = ["Prepared", "example", "prepared", "read"]
 
 _CHUNK = 1000  # records fetched at a time
-_MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's name for a number of channels
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow mode by number of channels
 
 
 class Prepared(NamedTuple):
-  """A set that lies prepared on disk."""
+  """A data set that is prepared on disk."""
 
   full_name: str  # with config and version
-  records: dict[str, Any]  # of "train" and "test": a sequence of serialised examples
-  files: dict[str, list[str]]  # of the same splits
+  records: dict[str, Any]  # a sequence of serialised examples for each of "train" and "test"
+  files: dict[str, list[str]]  # paths of the files of each split
   image_key: str
   label_key: str
-  mode: str  # Pillow's name of the images' colours, a letter for each channel
+  mode: str  # Pillow's name of the colours, one letter per channel, for example "RGB"
   class_names: tuple[str, ...]
 
 
 def prepared(name: str, data_dir: str | None) -> Prepared:
-  """Opens a set without reading a record; arguments and errors as of `read`."""
+  """Opens a data set without reading a record; arguments and errors as in `read`."""
   builder = _builder(name, data_dir)
   info = builder.info
   image_key, label_key = _keys(name, info)
   test = next((split for split in ("test", "validation") if split in info.splits), None)
   if "train" not in info.splits or test is None:
-    raise UserError(f"dataset={name!r} needs the splits train and test or validation; it has {list(info.splits)}")
+    raise UserError(
+      f"dataset.name={name!r} must have a split train and a split test or validation; it has {list(info.splits)}"
+    )
   splits, raw = {"train": "train", "test": test}, tfds.decode.DeserializeMethod.RAW_BYTES
   return Prepared(
     full_name=info.full_name,
@@ -56,8 +58,8 @@ def prepared(name: str, data_dir: str | None) -> Prepared:
 
 
 def example(record: bytes, found: Prepared) -> tuple[bytes, int]:
-  """Returns a record's image file and its label."""
-  # It is parsed here because what TensorFlow Datasets does without TensorFlow takes twice as long.
+  """Returns the encoded image and the label of a record."""
+  # Parsed here: the parser that TensorFlow Datasets uses without TensorFlow takes twice as long.
   feature = tf_example_pb2.Example.FromString(record).features.feature
   return feature[found.image_key].bytes_list.value[0], feature[found.label_key].int64_list.value[0]
 
@@ -65,15 +67,19 @@ def example(record: bytes, found: Prepared) -> tuple[bytes, int]:
 def read(
   name: str, data_dir: str | None, cache_dir: str = ""
 ) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], tuple[str, ...]]:
-  """Returns the training and the test split, uint8 images `[N, H, W, C]` and int32 labels `[N]`, and the class names.
+  """Reads and decodes a data set.
 
   Args:
-    name: as TensorFlow Datasets spells it, "name", "name/config" or "name:version".
-    data_dir: where it is prepared; None is the place that TensorFlow Datasets uses by itself.
-    cache_dir: where decoded images are kept; see `cache.cached`.
+    name: in the spelling of TensorFlow Datasets: "name", "name/config" or "name:version".
+    data_dir: the folder in which the set is prepared; None stands for the default of TensorFlow Datasets.
+    cache_dir: the folder of the cache for decoded images; see `cache.cached`.
+
+  Returns:
+    For each of "train" and "test" the images `[N, H, W, C]` uint8 and labels `[N]` int32; and the class names.
 
   Raises:
-    UserError: the set is not known, not prepared, not of images with one label each, or its images differ in size.
+    UserError: the set is unknown or not prepared, its samples are not images with one label each, or its images differ
+      in size.
   """
   found = prepared(name, data_dir)
 
@@ -86,41 +92,42 @@ def read(
 
   key = {
     "set": found.full_name,
-    "files": [_file(path) for paths in found.files.values() for path in paths],
+    "files": [_stamp(path) for paths in found.files.values() for path in paths],
     "features": [found.image_key, found.label_key, len(found.mode)],
-    "pillow": PIL.__version__,  # which decides the pixels of a JPEG
+    "pillow": PIL.__version__,  # its decoder decides the pixels of a JPEG
   }
   arrays = cache.cached("images", key, build, cache_dir)
   return {split: (arrays[f"{split}_inputs"], arrays[f"{split}_labels"]) for split in found.files}, found.class_names
 
 
-def _file(path: Any) -> tuple[str, int, int]:
-  """Returns what changes when a file is written anew."""
+def _stamp(path: Any) -> tuple[str, int, int]:
+  """Returns path, size and modification time of a file; one of them changes whenever it is written."""
   status = os.stat(path)
   return os.fspath(path), status.st_size, status.st_mtime_ns
 
 
 def _builder(name: str, data_dir: str | None) -> Any:
-  """Returns the builder of a set that lies prepared in `data_dir`."""
+  """Returns the builder of a data set that is prepared in `data_dir`."""
   try:
     builder = tfds.builder(name, data_dir=data_dir)
   except tfds.core.DatasetNotFoundError:
     raise UserError(
-      f"dataset={name!r} is not known; known: digits, folder, and any image classification set of TensorFlow Datasets"
+      f"dataset.name={name!r} is not known; known: diabetes, digits, folder, any image classification set of TensorFlow"
+      " Datasets, and a loader of your own by its path, my_lab.my_data:load"
     ) from None
   except (AssertionError, ImportError, ValueError) as error:
-    raise UserError(f"dataset={name!r} cannot be opened: {str(error).splitlines()[0]}") from None
+    raise UserError(f"dataset.name={name!r} cannot be opened: {str(error).splitlines()[0]}") from None
   if not _is_prepared(builder) or builder.info.file_format is not tfds.core.FileFormat.ARRAY_RECORD:
     where = builder.data_dir_root if data_dir is None else data_dir
     raise UserError(
-      f"dataset={name!r} is not prepared as ArrayRecord in {where}; in an environment with tensorflow-cpu run:"
+      f"dataset.name={name!r} is not prepared as ArrayRecord in {where}; in an environment with tensorflow-cpu run:"
       f" tfds build {name} --file_format=array_record --data_dir={where}"
     )
   return builder
 
 
 def _is_prepared(builder: Any) -> bool:
-  """Asks a builder without the warning that it gives if the answer is no: the error says it better."""
+  """Asks a builder whether its data set is prepared, without its warning: the error that follows says it better."""
   verbosity = logging.get_verbosity()
   logging.set_verbosity(logging.ERROR)
   try:
@@ -130,21 +137,23 @@ def _is_prepared(builder: Any) -> bool:
 
 
 def _keys(name: str, info: Any) -> tuple[str, str]:
-  """Returns the names of the image and of its label."""
+  """Returns the names of the image and of the label in a record."""
   keys = info.supervised_keys or ("image", "label")
   kinds = (tfds.features.Image, tfds.features.ClassLabel)
   if len(keys) != 2 or not all(
     isinstance(key, str) and key in info.features and type(info.features[key]) is kind
     for key, kind in zip(keys, kinds, strict=True)
   ):
-    raise UserError(f"dataset={name!r} is no image classification set: it pairs {keys}, not an image with a class")
+    raise UserError(
+      f"dataset.name={name!r} is not an image classification set: it pairs {keys}, not an image with a class"
+    )
   if info.features[keys[0]].np_dtype != np.uint8:
-    raise UserError(f"dataset={name!r} has images of {info.features[keys[0]].np_dtype}, not of uint8")
+    raise UserError(f"dataset.name={name!r} has images of type {info.features[keys[0]].np_dtype}; they must be uint8")
   return keys
 
 
 def _decode(name: str, split: str, records: Any, found: Prepared) -> tuple[np.ndarray, np.ndarray]:
-  """Returns the images and labels of one split."""
+  """Decodes the images of one split; returns them and the labels."""
   count = len(records)
   inputs = np.zeros((0, 0, 0, len(found.mode)), np.uint8)
   labels = np.zeros(count, np.int32)
@@ -157,7 +166,7 @@ def _decode(name: str, split: str, records: Any, found: Prepared) -> tuple[np.nd
         inputs = np.empty((count, *image.shape), np.uint8)
       elif image.shape != inputs.shape[1:]:
         raise UserError(
-          f"dataset={name!r} has images of differing sizes: sample {position} of its split {split!r} is"
+          f"dataset.name={name!r} has images of different sizes: sample {position} of its split {split!r} has shape"
           f" {image.shape}, the first {inputs.shape[1:]}"
         )
       inputs[position] = image

@@ -1,56 +1,69 @@
-"""From texts to token ids, with a tokenizer of Hugging Face's library `tokenizers`. Host-side."""
+"""Turns texts into token ids with a tokenizer of Hugging Face's library `tokenizers`. Host-side."""
 
 import collections
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-import tokenizers
-from tokenizers import models, normalizers, pre_tokenizers, processors
 
 from dynsel_jax.models.weights import folder
-from dynsel_jax.options import UserError
+from dynsel_jax.options import UserError, optional_library
 
-__all__ = ["encode", "load", "pad_id", "padded", "words_of"]
+__all__ = ["Tokenizer", "encode", "load", "pad_id", "padded", "words_of"]
+
+Tokenizer = Any  # tokenizers.Tokenizer; the library is imported on use
 
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
-_VOCABULARY = 8192  # of `words_of`; what the model bert_tiny takes
+_VOCABULARY = 8192  # largest vocabulary of `words_of`, the one that the model bert_tiny takes
 
 
-def load(field: str, value: str) -> tokenizers.Tokenizer:
-  """Returns the tokenizer of a `tokenizer.json`, given the file, its folder, or a name that `weights.folder` knows.
+def _library() -> Any:
+  for module in ("models", "normalizers", "pre_tokenizers", "processors"):
+    optional_library(f"tokenizers.{module}", "text")
+  return optional_library("tokenizers", "text")
+
+
+def load(field: str, value: str) -> Tokenizer:
+  """Loads a `tokenizer.json`.
+
+  Args:
+    field: the config's field that names it, for the messages.
+    value: the file, its folder, or a name that `models.weights.folder` knows.
 
   Raises:
-    UserError: there is no such file, or it is no tokenizer's.
+    UserError: the file does not exist or is not a tokenizer.
   """
   path = pathlib.Path(value)
   path = path if path.is_file() else folder(field, value) / "tokenizer.json"
+  library = _library()
   try:
-    tokenizer = tokenizers.Tokenizer.from_file(str(path))
+    tokenizer = library.Tokenizer.from_file(str(path))
   except Exception as error:  # the library raises nothing narrower
-    raise UserError(f"{field}={path} is no tokenizer: {error}") from None
-  # Padding is done here, to one length for a whole set; words of a text are never taken for special tokens.
+    raise UserError(f"{field}={path} is not a tokenizer: {' '.join(str(error).split())}") from None
+  # `padded` pads all rows of a set to one length. A text that spells a special token does not get it.
   tokenizer.no_padding()
   tokenizer.encode_special_tokens = True
   return tokenizer
 
 
-def words_of(texts: Sequence[str]) -> tokenizers.Tokenizer:
-  """Returns a tokenizer by words whose vocabulary is the most frequent ones of `texts`, in lower case."""
-  normalizer, splitter = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+def words_of(texts: Sequence[str]) -> Tokenizer:
+  """Builds a tokenizer of words, in lower case; its vocabulary is the most frequent words of `texts`."""
+  library = _library()
+  normalizer, splitter = library.normalizers.BertNormalizer(), library.pre_tokenizers.BertPreTokenizer()
   counts = collections.Counter(
     word for text in texts for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))
   )
   words = sorted(counts, key=lambda word: (-counts[word], word))
   vocabulary = {word: number for number, word in enumerate([*_SPECIAL, *words][:_VOCABULARY])}
-  tokenizer = tokenizers.Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+  tokenizer = library.Tokenizer(library.models.WordLevel(vocabulary, unk_token="[UNK]"))
   tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, splitter
-  tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+  tokenizer.post_processor = library.processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
   return tokenizer
 
 
-def pad_id(tokenizer: tokenizers.Tokenizer) -> int:
-  """Returns the id of a padded token.
+def pad_id(tokenizer: Tokenizer) -> int:
+  """Returns the id of the padding token.
 
   Raises:
     UserError: the tokenizer has neither "[PAD]" nor "<pad>".
@@ -58,18 +71,18 @@ def pad_id(tokenizer: tokenizers.Tokenizer) -> int:
   for token in ("[PAD]", "<pad>"):
     if (number := tokenizer.token_to_id(token)) is not None:
       return number
-  raise UserError("dataset.tokenizer: its vocabulary has neither [PAD] nor <pad>")
+  raise UserError("dataset.tokenizer has neither [PAD] nor <pad> in its vocabulary, so that texts cannot be padded")
 
 
-def encode(tokenizer: tokenizers.Tokenizer, texts: Sequence[str], max_length: int) -> tuple[list[list[int]], int]:
-  """Returns the ids of each text, special tokens among them and at most `max_length`, and how many texts were cut."""
+def encode(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> tuple[list[list[int]], int]:
+  """Returns the ids of each text, at most `max_length` with its special tokens, and the number of truncated texts."""
   tokenizer.enable_truncation(max_length)
   encodings = tokenizer.encode_batch(list(texts))
   return [encoding.ids for encoding in encodings], sum(bool(encoding.overflowing) for encoding in encodings)
 
 
 def padded(ids: Sequence[Sequence[int]], length: int, pad: int) -> np.ndarray:
-  """Returns `[N, length]` int32, each row padded on the right with `pad`."""
+  """Pads each row on the right with `pad`: `[N, length]` int32."""
   rows = np.full((len(ids), length), pad, np.int32)
   for row, tokens in zip(rows, ids, strict=True):
     row[: len(tokens)] = tokens

@@ -1,8 +1,6 @@
-"""Feature spaces: from a training set to a vector for each sample, for the factors to be found in. Host-side.
+"""Feature spaces: a feature vector for each training sample, the input of the factor stage. Host-side.
 
-A feature space is an object with `reads_labels`, whether its features depend on more of the data than the training
-inputs, `settings()`, what they depend on beside the data, and `extract(source)`, the features `[N, D]` float32. What
-has been extracted is kept on disk; see `cache`.
+Extracted features are cached on disk, see `cache`.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,13 +17,19 @@ __all__ = ["SPACES", "FeatureSpace", "Spaces", "create", "defaults", "extract", 
 
 
 class FeatureSpace(Protocol):
-  """What a feature space offers."""
+  """The interface of a feature space.
+
+  Attributes:
+    reads_labels: whether the features depend on more of the data set than the training inputs.
+  """
 
   reads_labels: bool
 
-  def settings(self) -> dict[str, Any]: ...
+  def settings(self) -> dict[str, Any]:
+    """Returns everything besides the data that the features depend on, for the key of the cache."""
 
-  def extract(self, source: Source) -> np.ndarray: ...
+  def extract(self, source: Source) -> np.ndarray:
+    """Returns the features of the training set, `[N, D]` float32, in the order of the training set."""
 
 
 Spaces = Mapping[str, Callable[..., FeatureSpace]]
@@ -49,19 +53,19 @@ def create(name: str, *, spaces: Spaces = SPACES, **options: Any) -> FeatureSpac
   """Builds the feature space `name` of `spaces`.
 
   Raises:
-    UserError: the name or an option is not known, or a value is wrong.
+    UserError: the name or an option is unknown, or a value is wrong.
   """
   options_lib.check_settings("features", name, options, defaults(name, spaces=spaces))
   return spaces[name](**options)
 
 
 def identity(name: str, space: FeatureSpace, source: Source) -> dict[str, Any]:
-  """Returns everything that the features of `source` depend on, as a cache's key."""
+  """Returns everything that the features of `source` depend on, the key of the cache."""
   data = source.fingerprint if space.reads_labels else source.inputs_fingerprint
   return {"data": data, "features": name, **space.settings()}
 
 
 def extract(name: str, space: FeatureSpace, source: Source, directory: str = "") -> np.ndarray:
-  """Returns the features of the training set, `[N, D]` float32, from the cache in `directory` if they are there."""
+  """Returns the features of the training set, `[N, D]` float32, from the cache in `directory` if present."""
   build = lambda: {"features": space.extract(source)}  # noqa: E731
   return cache.cached("features", identity(name, space, source), build, directory)["features"]

@@ -1,6 +1,6 @@
-"""Features of CLIP's image encoder (Radford et al., arXiv 2103.00020), projected to the space it shares with text.
+"""Features of CLIP's image encoder (Radford et al., arXiv 2103.00020), projected to the space shared with texts.
 
-RRD (arXiv 2603.04981, App. A.2) uses ViT-L/14. Host-side, but for `encoder`, which is pure. `B` is the batch size.
+RRD (arXiv 2603.04981, App. A.2) uses ViT-L/14. `encoder` is pure, the rest host-side. `B` is the batch size.
 """
 
 import functools
@@ -19,7 +19,7 @@ from dynsel_jax.models.weights import Weights
 
 __all__ = ["Clip", "clip", "encoder"]
 
-# Of the pixels that CLIP was trained on, divided by 255.
+# Statistics of the pixels that CLIP was trained on, divided by 255.
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -27,7 +27,7 @@ _FROM = "https://huggingface.co/openai/clip-vit-large-patch14/resolve/main/model
 
 
 def encoder(sizes: vit.Sizes, side: int) -> Callable[[dict[str, Any], Array], Array]:
-  """Returns a function from `{"tower": ..., "projection": [width, D]}` and images `[B, H, W, C]` uint8 to `[B, D]`."""
+  """Returns a function of `{"tower": ..., "projection": [width, D]}` and images `[B, H, W, C]` uint8 to `[B, D]`."""
   tower = vit.Tower(sizes)
 
   def encode(params: dict[str, Any], inputs: Array) -> Array:
@@ -39,7 +39,7 @@ def encoder(sizes: vit.Sizes, side: int) -> Callable[[dict[str, Any], Array], Ar
 
 
 class Clip:
-  """The feature space; see `clip`."""
+  """The feature space of CLIP; see `clip`."""
 
   reads_labels = False
 
@@ -53,14 +53,14 @@ class Clip:
     return self._weights.digest()
 
   def settings(self) -> dict[str, Any]:
-    """Returns what the features depend on beside the data: the weights' content, wherever they lie."""
+    """Returns the hash of the weights; their path does not matter."""
     return {"content": self._content}
 
   def extract(self, source: Source) -> np.ndarray:
-    """Returns the training set's features, `[N, D]` float32, in the order of the training set; D is 768 for ViT-L/14.
+    """Returns the features of the training set, `[N, D]` float32, in its order; D is 768 for ViT-L/14.
 
     Raises:
-      UserError: the samples are no images, or an array of the weights is missing or of another shape.
+      UserError: the samples are not images, or an array of the weights is missing or has another shape.
     """
     images.check("clip", source)
     projection = self._weights.take("visual_projection.weight", (self._projected, self._sizes.width)).T
@@ -69,15 +69,15 @@ class Clip:
 
 
 def clip(*, path: str = "", batch_size: int = 64) -> Clip:
-  """CLIP's image encoder with weights as Hugging Face stores them; the shapes tell ViT-L/14 from ViT-B/32.
+  """Opens CLIP's image encoder with Hugging Face's weights; the architecture follows from the shapes of the arrays.
 
-  `path` is a `model.safetensors`, or the folder that holds it; the text encoder in it is not read. Images are resized
-  to 224x224, or what the weights are for, and normalised as CLIP's were.
+  `path` is a `model.safetensors` or the folder that contains it; its text encoder is not read. Images are resized to
+  the side that the weights expect, 224 for ViT-L/14, and normalised as in CLIP's training.
 
   Raises:
-    UserError: there is no such file, it is not of CLIP, or `batch_size` is less than 1.
+    UserError: the file does not exist, does not contain a CLIP model, or `batch_size` is less than 1.
   """
   options.check_positive("features.batch_size", batch_size)
   if not path or not pathlib.Path(path).exists():
-    raise options.UserError(f"features.path={path!r} is not there; CLIP ViT-L/14's weights: {_FROM}")
+    raise options.UserError(f"features.path={path!r} does not exist; to get CLIP ViT-L/14's weights: {_FROM}")
   return Clip(Weights("features.path", pathlib.Path(path)), batch_size)

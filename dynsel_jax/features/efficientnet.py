@@ -1,11 +1,11 @@
-"""Features of EfficientNet-Lite0 (Tan & Le, arXiv 1905.11946; Lite0: no squeeze-and-excitation, ReLU6), 1280 wide.
+"""Features of EfficientNet-Lite0 (Tan & Le, arXiv 1905.11946), 1280 wide.
 
-The weights come from an `.npz` file with batch normalisation folded into the convolutions: kernels `[k, k, in, out]`
-and biases under `stem`, `blockNN.e`, `.d` and `.p` (expand, depthwise, project) and `head`, each with `.w` and `.b`.
-`Encoder` is pure, the rest host-side. `B` is the batch size.
+Lite0 uses ReLU6 and no squeeze-and-excitation. The weights come from an `.npz` file with batch normalisation folded
+into the convolutions: a kernel `[k, k, in, out]` with the ending `.w` and a bias with the ending `.b` for each of
+`stem`, `blockNN.e` (expand), `blockNN.d` (depthwise), `blockNN.p` (project) and `head`. `encoder` is pure, the rest
+host-side. `B` is the batch size.
 """
 
-import hashlib
 import itertools
 import pathlib
 import zipfile
@@ -24,11 +24,11 @@ __all__ = ["EfficientNet", "depthwise", "efficientnet", "encoder", "shapes"]
 
 SIDE = 224
 _STEM, _HEAD = 32, 1280
-_IDLE = ("fc.w", "fc.b", "stride", "residual")  # a classifier, and what `_blocks` says
+_IDLE = ("fc.w", "fc.b", "stride", "residual")  # arrays that are not read: a classifier, and the layout in `_blocks`
 
 
 class _Block(NamedTuple):
-  """An inverted residual: expand by 1x1, depthwise, project by 1x1."""
+  """An inverted residual block: 1x1 expansion, depthwise convolution, 1x1 projection."""
 
   name: str
   inputs: int
@@ -39,8 +39,8 @@ class _Block(NamedTuple):
 
 
 def _blocks() -> list[_Block]:
-  """Returns Lite0's blocks: of each stage its expansion, width, blocks, first stride and kernel."""
-  stages = (
+  """Returns the blocks of Lite0."""
+  stages = (  # expansion, width, number of blocks, stride of the first block, kernel
     (1, 16, 1, 1, 3),
     (6, 24, 2, 2, 3),
     (6, 40, 2, 2, 5),
@@ -60,7 +60,7 @@ def _blocks() -> list[_Block]:
 
 
 def shapes() -> dict[str, tuple[int, ...]]:
-  """Returns the shape of each array that the encoder reads, by its name in the file."""
+  """Returns the shapes of the arrays that the encoder reads, by their names in the file."""
   blocks = _blocks()
   kernels = {"stem": (3, 3, 3, _STEM), "head": (1, 1, blocks[-1].outputs, _HEAD)}
   for block in blocks:
@@ -73,9 +73,9 @@ def shapes() -> dict[str, tuple[int, ...]]:
 
 
 def depthwise(x: Array, kernel: Array, stride: int) -> Array:
-  """Convolves each channel of `[B, H, W, C]` with its own of `[k, k, 1, C]`, padded as TensorFlow's "SAME".
+  """Convolves each channel of `[B, H, W, C]` with its own kernel in `[k, k, 1, C]`; padding is TensorFlow's "SAME".
 
-  The shifted images are added up one by one, which XLA fuses: on CPU ten times as fast as its grouped convolution.
+  A sum over shifted images, which XLA fuses: on CPU ten times as fast as its grouped convolution.
   """
   size = kernel.shape[0]
   sides = [-(-side // stride) for side in x.shape[1:3]]
@@ -90,7 +90,7 @@ def depthwise(x: Array, kernel: Array, stride: int) -> Array:
 
 
 def encoder(params: dict[str, Array], inputs: Array) -> Array:
-  """Maps images `[B, H, W, C]` uint8 to features `[B, 1280]` float32, the head's activations averaged over space."""
+  """Maps images `[B, H, W, C]` uint8 to features `[B, 1280]` float32: the head's activations, averaged over space."""
 
   def biased(name: str, x: Array) -> Array:
     return x + params[f"{name}.b"].reshape(1, 1, 1, -1)
@@ -114,58 +114,60 @@ def encoder(params: dict[str, Array], inputs: Array) -> Array:
 
 
 class EfficientNet:
-  """The feature space; see `efficientnet`."""
+  """The feature space of EfficientNet-Lite0; see `efficientnet`."""
 
   reads_labels = False
 
   def __init__(self, path: pathlib.Path, batch_size: int):
     self._params, self._batch_size = _read(path), batch_size
-    self._content = hashlib.sha256(path.read_bytes()).hexdigest()
+    self._content = cache.content_digest(path)
 
   def settings(self) -> dict[str, Any]:
-    """Returns what the features depend on beside the data: the weights' content, wherever they lie."""
+    """Returns the hash of the weights; their path does not matter."""
     return {"content": self._content}
 
   def extract(self, source: Source) -> np.ndarray:
-    """Returns the training set's features, `[N, 1280]` float32, in the order of the training set.
+    """Returns the features of the training set, `[N, 1280]` float32, in its order.
 
     Raises:
-      UserError: the samples are no images.
+      UserError: the samples are not images.
     """
     images.check("efficientnet", source)
     return images.encode("efficientnet", encoder, self._params, source.train["inputs"], self._batch_size)
 
 
 def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
-  """Returns the file's arrays as float32.
+  """Reads the arrays of the file as float32.
 
   Raises:
-    UserError: it is no array file, or an array is missing, not known or of another shape.
+    UserError: the file is not an `.npz` file, or an array is missing, unknown or of another shape.
   """
   where, expected = f"features.path={path}", shapes()
   if not zipfile.is_zipfile(path):
-    raise options.UserError(f"{where} is no .npz file")
+    raise options.UserError(f"{where} is not an .npz file")
   try:
     with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
       arrays = {name: file[name].astype(np.float32) for name in file if name not in _IDLE}
   except cache.UNREADABLE as error:
     raise options.UserError(f"{where} cannot be read: {error}") from None
   for name in sorted(expected.keys() ^ arrays.keys()):
-    words = "has no array" if name in expected else "has an array that EfficientNet-Lite0 does not:"
+    words = "has no array" if name in expected else "has an array that EfficientNet-Lite0 does not use:"
     raise options.UserError(f"{where} {words} {name!r}")
   for name, shape in expected.items():
     if arrays[name].shape != shape:
-      raise options.UserError(f"{where}: {name!r} has shape {arrays[name].shape}, not {shape}")
+      raise options.UserError(f"{where}: {name!r} has shape {arrays[name].shape}, the model needs {shape}")
   return arrays
 
 
 def efficientnet(*, path: str = "", batch_size: int = 64) -> EfficientNet:
-  """EfficientNet-Lite0 with the weights of the `.npz` file `path`, on images resized to 224x224.
+  """Opens EfficientNet-Lite0 with the weights in the `.npz` file `path`; images are resized to 224x224.
 
   Raises:
-    UserError: there is no such file, its arrays are not the network's, or `batch_size` is less than 1.
+    UserError: the file does not exist, its arrays do not fit the network, or `batch_size` is less than 1.
   """
   options.check_positive("features.batch_size", batch_size)
   if not pathlib.Path(path).is_file():
-    raise options.UserError(f"features.path={path!r} is not a file: EfficientNet-Lite0's folded weights as .npz")
+    raise options.UserError(
+      f"features.path={path!r} is not a file; it must be an .npz file with EfficientNet-Lite0's folded weights"
+    )
   return EfficientNet(pathlib.Path(path), batch_size)

@@ -1,6 +1,6 @@
-"""What the encoders of images share: images made to their size on the device, and the loop over a data set.
+"""Common parts of the image encoders: resizing on the device, and the loop over a data set.
 
-`fit` is pure; the rest is host-side. `B` is the batch size, `H`, `W`, `C` are height, width and channels.
+`fit` is pure, the rest host-side. `B` is the batch size; `H`, `W`, `C` are height, width and channels.
 """
 
 from collections.abc import Callable
@@ -19,26 +19,27 @@ __all__ = ["check", "encode", "fit"]
 
 
 def check(name: str, source: Source) -> None:
-  """Raises `UserError` unless the samples are images of 1 or 3 channels, which the feature space `name` needs."""
+  """Raises `UserError` unless the samples are images with 1 or 3 channels; `name` is the feature space."""
   shape = source.train["inputs"].shape
   if len(shape) != 4 or shape[-1] not in (1, 3):
     raise options.UserError(
-      f"features={name} needs images of 1 or 3 channels; a sample of dataset={source.name!r} has shape {shape[1:]}"
+      f"features.name={name} needs images with 1 or 3 channels; a sample of dataset.name={source.name} has shape"
+      f" {shape[1:]}"
     )
 
 
 def fit(images: Array, side: int) -> Array:
-  """Resizes images so that their shorter side is `side`, and cuts the square in the middle out, as CLIP does.
+  """Resizes images to a shorter side of `side` and crops the central square, as CLIP does.
 
-  Bicubic, with the filter widened where an image shrinks, and rounded to whole numbers: what Pillow gives, up to its
-  rounding between the two directions. Grey images get three equal channels.
+  Bicubic with antialiasing, and rounded to integers: the result of Pillow, except that Pillow also rounds between the
+  two directions. Grey images get three equal channels.
 
   Args:
     images: `[B, H, W, C]` uint8, C 1 or 3.
-    side: of the result.
+    side: side of the result in pixels.
 
   Returns:
-    `[B, side, side, 3]` float32, whole numbers in [0, 255].
+    `[B, side, side, 3]` float32, integers in [0, 255].
   """
   batch, height, width, channels = images.shape
   shorter = min(height, width)
@@ -52,14 +53,14 @@ def fit(images: Array, side: int) -> Array:
 def encode(
   name: str, function: Callable[[Any, Array], Array], params: Any, images: np.ndarray, batch_size: int
 ) -> np.ndarray:
-  """Returns the features of all images, `[N, D]` float32, with a progress bar where stderr is a terminal.
+  """Computes the features of all images, `[N, D]` float32, with a progress bar if stderr is a terminal.
 
   Args:
-    name: of the feature space, for the bar.
-    function: pure, from `params` and images `[B, H, W, C]` uint8 to features `[B, D]`; compiled once.
+    name: of the feature space, for the progress bar.
+    function: a pure function of `params` and images `[B, H, W, C]` uint8 to features `[B, D]`; compiled once.
     params: a pytree, placed on the device once.
     images: `[N, H, W, C]` uint8.
-    batch_size: B; the last batch is filled up with its first image.
+    batch_size: B; the last batch is padded with its first image, so that all batches have one shape.
   """
   program, placed = jax.jit(function), jax.device_put(params)
   batch_size = min(batch_size, len(images))

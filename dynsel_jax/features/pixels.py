@@ -1,4 +1,4 @@
-"""Principal components of standardised pixels: features that need no weights and work everywhere. Host-side."""
+"""Principal components of standardised pixels: features that need no pretrained weights. Host-side."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ __all__ = ["Pixels", "pixels"]
 
 
 class Pixels:
-  """The feature space; see `pixels`."""
+  """The feature space of pixels; see `pixels`."""
 
   reads_labels = False
 
@@ -20,19 +20,23 @@ class Pixels:
     self._components = components
 
   def settings(self) -> dict[str, Any]:
-    """Returns what the features depend on beside the data."""
+    """Returns everything besides the data that the features depend on."""
     return {"components": self._components}
 
   def extract(self, source: Source) -> np.ndarray:
-    """Returns the training set's features, `[N, D]` float32, in the order of the training set.
+    """Returns the features of the training set, `[N, D]` float32, in its order.
 
     Raises:
-      UserError: the set is of texts, or streamed.
+      UserError: the data set consists of texts or is streamed.
     """
     if source.text is not None:
-      raise options.UserError(f"features.name=pixels is for images, dataset.name={source.name} is of texts")
+      raise options.UserError(
+        f"features.name=pixels is for images, dataset.name={source.name} is of texts: use features.name=sentence"
+      )
     if not isinstance(source.train["inputs"], np.ndarray):
-      raise options.UserError("features.name=pixels needs all images in memory, and this set is streamed")
+      raise options.UserError(
+        f"features.name=pixels needs all images in memory, but dataset.name={source.name} is streamed from disk"
+      )
     rows = source.train["inputs"].reshape(source.num_samples, -1).astype(np.float32) / 255.0
     deviation = rows.std(axis=0)
     rows = (rows - rows.mean(axis=0)) / np.where(deviation > 0, deviation, 1.0)
@@ -41,7 +45,7 @@ class Pixels:
 
 
 def pixels(*, components: int = 128) -> Pixels:
-  """The first `components` principal components of pixels with mean 0 and deviation 1 each.
+  """Projects pixels, standardised to mean 0 and standard deviation 1, to their first `components` principal components.
 
   Raises:
     UserError: `components` is less than 1.

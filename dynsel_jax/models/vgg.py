@@ -31,7 +31,7 @@ class VGG(nn.Module):
     height, width = inputs.shape[1:3]
     smallest = 2 ** len(self.stages)
     if min(height, width) < smallest:
-      raise UserError(f"model=vgg16 needs images of at least {smallest}x{smallest}, not {height}x{width}")
+      raise UserError(f"model.name=vgg16 needs images of at least {smallest}x{smallest}, not {height}x{width}")
     x, intermediates = inputs.astype(self.dtype), {}
     for stage, widths in enumerate(self.stages, start=1):
       for layer, channels in enumerate(widths, start=1):

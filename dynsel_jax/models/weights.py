@@ -7,9 +7,8 @@ import pathlib
 from collections.abc import Collection, Sequence
 
 import numpy as np
-import safetensors
 
-from dynsel_jax.options import UserError
+from dynsel_jax.options import UserError, optional_library
 
 __all__ = ["MINILM", "Weights", "folder"]
 
@@ -58,11 +57,12 @@ class Weights:
     self._where = f"{field}={path}"
     self.files = _shards(self._where, path) if path.suffix == ".json" else [path]
     self._holders = {}  # array name -> opened file
+    library = optional_library("safetensors", "text")
     for shard in self.files:
       try:
-        opened = safetensors.safe_open(shard, framework="numpy")
+        opened = library.safe_open(shard, framework="numpy")
         self._holders.update(dict.fromkeys(opened.keys(), opened))
-      except (OSError, safetensors.SafetensorError) as error:
+      except (OSError, library.SafetensorError) as error:
         where = self._where if shard == path else f"{self._where}: {shard.name}"
         raise UserError(f"{where} is not a safetensors file: {error}") from None
     self.names = frozenset(self._holders)

@@ -22,7 +22,7 @@ def columns(
   """Makes the columns that a config's sections `scores`, `features` and `factors` name.
 
   Args:
-    config: as `configs/base.py` makes it.
+    config: as `recipes.get_config` makes it.
     source: the data set.
     timers: receive the seconds of features and factors.
 

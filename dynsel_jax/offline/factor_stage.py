@@ -49,6 +49,7 @@ def _check(settings: dict[str, Any]) -> None:
   options.check_settings("factors", "sae", settings, defaults())
   for name in ("expansion_factor", "k", "epochs", "batch_size", "learning_rate"):
     options.check_positive(f"factors.{name}", settings[name])
+  options.check_seed("factors.seed", settings["seed"])
   options.check_choice("factors.topk", settings["topk"], sae.TOPK)
   options.check_fraction("factors.common_fraction", settings["common_fraction"])
   if settings["sae"] and settings["orient"]:

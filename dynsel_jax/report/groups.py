@@ -7,6 +7,7 @@ paired differences over the seeds that both have, with a 95 % interval from Stud
 import collections
 import json
 import math
+import pathlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -139,6 +140,11 @@ def collect(found: Iterable[Run]) -> tuple[list[Group], list[str]]:
       most = max(len(group.runs) for group in made)
       if fewer := [f"{g.label} ({len(g.runs)} of {most})" for g in made if len(g.runs) < most]:
         few.append(f"Fewer seeds on {dataset}: {', '.join(fewer)}.")
+      if data := sorted(set(_data_beyond_config(members).values())):
+        few.append(
+          f"Different data under the name {dataset}: its files were changed between runs. They are reported separately,"
+          f" by the first digits of their fingerprints ({', '.join(data)})."
+        )
       groups += made
   return sorted(groups, key=_order), [*(f"Left out: {line}." for line in left_out), *few]
 
@@ -191,6 +197,19 @@ def _order(group: Group) -> tuple[Any, ...]:
   return *kind, first, group.method, group.keep_fraction or 0.0, group.label
 
 
+def _data_beyond_config(members: Sequence[Run]) -> dict[pathlib.Path, str]:
+  """Returns the first digits of each run's data fingerprint if runs with the same settings have different data."""
+  prints: dict[str, set[str]] = collections.defaultdict(set)
+  found = {}
+  for run in members:
+    data = run.made.get("data_fingerprint")
+    if isinstance(data, str):
+      settings = {k: v for k, v in options.flatten(run.config["dataset"]).items() if f"dataset.{k}" not in _IGNORED}
+      prints[json.dumps(settings, sort_keys=True)].add(data)
+      found[run.path] = data[:8]
+  return found if any(len(data) > 1 for data in prints.values()) else {}
+
+
 def _grouped(dataset: str, members: Sequence[Run], offline: Callable[[Run], float], left_out: list[str]) -> list[Group]:
   """Groups the runs of one data set, task and metric; a second run with the same seed is noted in `left_out`."""
 
@@ -200,6 +219,8 @@ def _grouped(dataset: str, members: Sequence[Run], offline: Callable[[Run], floa
   fields = {
     run.path: {k: _hashable(v) for k, v in options.flatten(run.config).items() if k not in _IGNORED} for run in members
   }
+  for path, data in _data_beyond_config(members).items():
+    fields[path]["data"] = data
   recipe = _differing([{k: v for k, v in fields[run.path].items() if not of_method(k)} for run in members])
   own = {
     method: _differing(

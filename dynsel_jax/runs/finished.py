@@ -42,7 +42,7 @@ class Run(NamedTuple):
   """
 
   path: pathlib.Path
-  config: dict[str, Any]  # as `configs/base.py` makes it
+  config: dict[str, Any]  # as `recipes.get_config` makes it
   made: dict[str, Any]  # the rest of `config.json`: versions, device, fingerprints, task
   task: str  # the task's name, for example "classification"
   metric: Metric

@@ -6,6 +6,7 @@ event files. `training.checkpoint` writes the folder `checkpoints`; `.lock` name
 
 import contextlib
 import functools
+import hashlib
 import importlib.metadata
 import json
 import math
@@ -22,7 +23,7 @@ from tensorboardX import SummaryWriter
 from dynsel_jax import cache, options
 from dynsel_jax.runs.lock import Lock
 
-__all__ = ["Workdir", "check_writable", "provenance"]
+__all__ = ["Workdir", "check_writable", "identity", "provenance"]
 
 IDENTITY = ("config", "data_fingerprint", "columns_fingerprint")  # a run continues only if these are the same
 FIRINGS = ("latents", "frequency", "common")  # arrays of `firings.npz`
@@ -31,7 +32,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-da
 
 def check_writable(workdir: str) -> None:
   """Raises `UserError`, and makes nothing, if `workdir` cannot be made or written."""
-  path = pathlib.Path(workdir).absolute()
+  path = pathlib.Path(options.expand_home("workdir", workdir)).absolute()
   try:
     existing = next(p for p in (path, *path.parents) if os.path.lexists(p))
     is_folder = existing.is_dir()
@@ -68,6 +69,11 @@ def provenance(config: dict[str, Any], data: str, columns: str, device: Any, num
   }
 
 
+def identity(made: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the parts of `provenance` that must be the same for a run to continue, as JSON gives them back."""
+  return json.loads(json.dumps({name: made[name] for name in made if name in IDENTITY}))
+
+
 @contextlib.contextmanager
 def _replacing(path: pathlib.Path) -> Iterator[BinaryIO]:
   """Yields a file that replaces `path` in one move, so that a reader or a kill never meets half of it."""
@@ -94,6 +100,10 @@ def _if_writing(method: Callable[..., Any]) -> Callable[..., Any]:
   return guarded
 
 
+def _sha256(text: str) -> str:
+  return hashlib.sha256(text.encode()).hexdigest()
+
+
 def _finite(value: Any) -> Any:
   """Replaces what JSON has no number for by None."""
   if isinstance(value, dict):
@@ -106,7 +116,7 @@ class Workdir:
 
   def __init__(self, path: str, *, writes: bool = True):
     """Names the folder; only the methods read or make anything. Of several processes one `writes`."""
-    self.path, self.writes = pathlib.Path(path).absolute(), writes
+    self.path, self.writes = pathlib.Path(options.expand_home("workdir", path)).absolute(), writes
     self._events: SummaryWriter | None = None
     self._lock = Lock(self.path)
 
@@ -114,6 +124,10 @@ class Workdir:
   def checkpoints(self) -> str:
     """The folder of the checkpoints."""
     return str(self.path / "checkpoints")
+
+  def exists(self) -> bool:
+    """Whether the folder still holds the run: `config.json` is written first and stays."""
+    return (self.path / "config.json").exists()
 
   def lock(self, *, make: bool) -> bool:
     """Keeps other processes from writing the folder until `close`; returns False if another one is writing it.
@@ -131,21 +145,31 @@ class Workdir:
     """Names the process that is writing the folder, after `lock` returned False."""
     return self._lock.holder()
 
-  def check_same_run(self, made: dict[str, Any]) -> None:
+  def check_same_run(self, made: dict[str, Any], saved: Mapping[str, Any] | None = None) -> None:
     """Raises `UserError`, naming the differing fields, if the folder holds a run of another config or other data.
 
     Args:
       made: parts of `provenance`, of which those of `IDENTITY` are compared.
+      saved: the same as the checkpoints have it. With it a `config.json` that cannot be read is written again.
     """
+    new = identity(made)
+    if saved is not None:
+      self._compare(saved, new)
     try:
       held = json.loads((self.path / "config.json").read_text())
-      old = options.flatten({name: held[name] for name in made if name in IDENTITY})
+      old = {name: held[name] for name in new}
     except FileNotFoundError:
       return
     except (ValueError, KeyError, TypeError):
-      raise options.UserError(f"workdir={self.path} contains a config.json that dynsel_jax did not write") from None
-    # Through JSON, since a tuple comes back as a list.
-    new = options.flatten(json.loads(json.dumps({name: made[name] for name in made if name in IDENTITY})))
+      if saved is None:
+        raise options.UserError(f"workdir={self.path} contains a config.json that dynsel_jax did not write") from None
+      logging.warning("%s/config.json is damaged and is written again", self.path)
+      (self.path / "config.json").unlink()
+      return
+    self._compare(old, new)
+
+  def _compare(self, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    old, new = options.flatten({name: old[name] for name in new if name in old}), options.flatten(new)
     differing = [
       f"{name.removeprefix('config.')} ({old.get(name, 'absent')!r} there, {new.get(name, 'absent')!r} here)"
       for name in sorted(old.keys() | new.keys())
@@ -169,48 +193,91 @@ class Workdir:
     self.path.mkdir(parents=True, exist_ok=True)
     if (self.path / "config.json").exists():
       return json.loads((self.path / "config.json").read_text()).get("seconds")
-    for name, held in arrays.items():
-      if held:
-        self._write_arrays(name, held)
-    _write(self.path / "config.json", json.dumps(made, indent=2) + "\n")
+    written = sorted(name for name, held in arrays.items() if held)
+    for name in written:
+      if self._read_arrays(name) is None:
+        self._write_arrays(name, arrays[name])
+    _write(self.path / "config.json", json.dumps({**made, "arrays": written}, indent=2) + "\n")
     return None
 
   def read_columns(self) -> cache.Arrays | None:
     """Returns the columns that the run began with, or None if there are none or they are damaged."""
+    columns, held = self._read_arrays("columns"), self._read_config()
+    if columns is None or held is None:
+      return None
+    return columns if cache.checksum(columns) == held.get("columns_fingerprint") else None
+
+  def read_firings(self) -> cache.Arrays | None:
+    """Returns the firings of factors that the run began with, {} if it has none; None if they are lost or damaged."""
+    held = self._read_config()
+    if held is None or "firings" not in held.get("arrays", ()):
+      return {}
+    firings = self._read_arrays("firings")
+    return firings if firings is not None and firings.keys() == set(FIRINGS) else None
+
+  def _read_config(self) -> dict[str, Any] | None:
     try:
       held = json.loads((self.path / "config.json").read_text())
-      # Opened here, since numpy leaves a damaged file open.
-      with (self.path / "columns.npz").open("rb") as raw, np.load(raw) as file:
-        columns = dict(file)
-    except cache.UNREADABLE:
+    except (OSError, ValueError):
       return None
-    return columns if cache.checksum(columns) == held["columns_fingerprint"] else None
+    return held if isinstance(held, dict) else None
 
-  def read_firings(self) -> cache.Arrays:
-    """Returns the firings of factors that the run began with; {} without them, or in a process that does not write."""
-    path = self.path / "firings.npz"
-    if not self.writes or not path.exists():
-      return {}
+  def _read_arrays(self, name: str) -> cache.Arrays | None:
+    """Returns the arrays of `NAME.npz`, or None if it is absent or damaged."""
     try:
-      with path.open("rb") as raw, np.load(raw) as file:
-        return {name: file[name] for name in FIRINGS}
-    except (*cache.UNREADABLE, KeyError, TypeError) as error:
-      logging.warning("%s is damaged (%s): the coverage of factors is not logged from here on", path, error)
-      return {}
+      # Opened here, since numpy leaves a damaged file open.
+      with (self.path / f"{name}.npz").open("rb") as raw, np.load(raw) as file:
+        return dict(file)
+    except (*cache.UNREADABLE, TypeError):  # TypeError: a single array
+      return None
 
   @_if_writing
-  def rewind(self, epoch: int) -> None:
-    """Drops the lines of `metrics.jsonl` from `epoch` (counted from 0) on: the run will write them again."""
-    path = self.path / "metrics.jsonl"
-    if path.exists():
-      # One line an epoch: a torn last line lies beyond the checkpoint.
-      _write(path, "".join(path.read_text().splitlines(keepends=True)[:epoch]))
+  def rewind(self, epoch: int, digest: str = "") -> None:
+    """Drops the lines of `metrics.jsonl` from `epoch` (counted from 0) on: the run will write them again.
+
+    Lines before it that are lost or damaged cannot be restored: they are named in a warning.
+
+    Args:
+      epoch: number of finished epochs.
+      digest: of their lines when the run was saved, from `metrics_digest`; empty if it is not known.
+    """
+    kept = self._metrics_lines(epoch)
+    lost = [number for number in range(1, epoch + 1) if number not in kept]
+    text = "".join(kept.values())
+    if lost:
+      missing = ", ".join(map(str, lost))
+      logging.warning("%s/metrics.jsonl lost the lines of epochs %s, which cannot be restored", self.path, missing)
+    elif digest and _sha256(text) != digest:
+      logging.warning("%s/metrics.jsonl was changed after the run had written it", self.path)
+    if epoch or (self.path / "metrics.jsonl").exists():
+      _write(self.path / "metrics.jsonl", text)
     self._events = SummaryWriter(str(self.path), purge_step=epoch + 1)
+
+  def metrics_digest(self, epoch: int) -> str:
+    """Returns 64 hexadecimal digits that change with the lines of the first `epoch` epochs."""
+    return _sha256("".join(self._metrics_lines(epoch).values()))
+
+  def _metrics_lines(self, epoch: int) -> dict[int, str]:
+    """Returns the readable lines of the first `epoch` epochs by their number, counted from 1, in order."""
+    try:
+      raw = (self.path / "metrics.jsonl").read_bytes()
+    except OSError:
+      return {}
+    found: dict[int, str] = {}
+    for line in raw.split(b"\n"):
+      with contextlib.suppress(ValueError, KeyError, TypeError):  # a torn line, or one that is not UTF-8
+        text = line.decode()
+        number = json.loads(text)["epoch"]
+        if isinstance(number, int) and 1 <= number <= epoch:
+          found.setdefault(number, text + "\n")
+    return dict(sorted(found.items()))
 
   @_if_writing
   def write_epoch(self, metrics: dict[str, Any], visits: np.ndarray) -> None:
     """Adds a line to `metrics.jsonl`, and the same scalars and the histogram of `visits` to TensorBoard's events."""
     assert self._events is not None
+    if not self.exists():
+      raise FileNotFoundError(f"{self.path}/config.json is gone")
     with (self.path / "metrics.jsonl").open("a") as file:
       file.write(json.dumps(_finite(metrics)) + "\n")
       file.flush()

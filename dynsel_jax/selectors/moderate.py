@@ -6,8 +6,7 @@ Xia et al., "Moderate Coreset: A Universal Method of Data Selection for Real-wor
 `N` is the number of training samples.
 """
 
-from dynsel_jax.coresets import subsets
-from dynsel_jax.selectors import static
+from dynsel_jax.selectors import static, subsets
 from dynsel_jax.types import SampleTable, Selector
 
 __all__ = ["moderate"]

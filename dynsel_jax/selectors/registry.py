@@ -111,7 +111,7 @@ def create(
   options.check_positive("epochs", epochs)
   _check_table(table)
   try:
-    selector = factory(table, epochs, **settings)
+    selector = options.called("selector.name", name, factory, table, epochs, **settings)
     _check_selector(name, selector)
     selector = wrappers.wrap(selector, table, epochs, wrapped_in)
   except UserError as error:

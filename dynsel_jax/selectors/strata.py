@@ -7,8 +7,7 @@ the choice and lists its differences from the published code.
 """
 
 from dynsel_jax import options
-from dynsel_jax.coresets import subsets
-from dynsel_jax.selectors import ranking, static
+from dynsel_jax.selectors import ranking, static, subsets
 from dynsel_jax.types import SampleTable, Selector
 
 __all__ = ["strata"]

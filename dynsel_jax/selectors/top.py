@@ -7,8 +7,7 @@ picks (`herding`, `k_center`, `d2`) is a column too, highest for the first pick.
 `N` is the number of training samples.
 """
 
-from dynsel_jax.coresets import subsets
-from dynsel_jax.selectors import static
+from dynsel_jax.selectors import static, subsets
 from dynsel_jax.types import SampleTable, Selector
 
 __all__ = ["top"]

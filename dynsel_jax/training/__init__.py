@@ -1,1 +1,9 @@
-"""Training on a changing subset: state, steps, devices, checkpoints, and `loop.train_and_evaluate(config, workdir)`."""
+"""Training on a changing subset: state, steps, devices, checkpoints, and the loop over them.
+
+`train_and_evaluate(config, workdir)` makes a whole run, with a config from `dynsel_jax.recipes.get_config`. A method
+that reads columns, such as rrd, is trained by the function of the same name in `dynsel_jax.offline`, which makes them.
+"""
+
+from dynsel_jax.training.loop import Result, train_and_evaluate
+
+__all__ = ["Result", "train_and_evaluate"]

@@ -2,20 +2,30 @@
 
 A checkpoint holds the whole `RunState` and the host's position in the run; it is named by the number of optimizer
 steps. Saving copies the arrays to the host and then writes in the background; an incomplete write is never read.
+
+Beside them lies a seal: digests of both, and the identity of the run. The arrays on disk carry no checksum of their
+own, so without it a flipped byte would be trained on. A checkpoint that cannot be read, or does not match its seal, is
+set aside in the folder `damaged_checkpoints`, and the one before it is restored.
 """
 
+import contextlib
 import dataclasses
-import os
+import json
+import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from absl import logging
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from dynsel_jax import cache
+from dynsel_jax.options import UserError
 from dynsel_jax.training import parallel
 from dynsel_jax.training.state import RunState
 
-__all__ = ["Checkpoints", "Position", "latest_step", "read_model"]
+__all__ = ["Checkpoints", "Position", "latest_step", "read_model", "saved_identity"]
 
 KEPT = 2  # the newest, and one before it
 
@@ -36,17 +46,20 @@ class Position:
   resumed_from: list[int] = dataclasses.field(default_factory=list)  # optimizer steps
   info: dict[str, float | None] = dataclasses.field(default_factory=dict)  # of the selector, for the running epoch
   seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+  metrics_digest: str = ""  # of the lines of `metrics.jsonl` so far
 
 
 class Checkpoints:
   """The checkpoints of one run."""
 
-  def __init__(self, directory: str):
-    """Opens `directory`, and makes it if need be."""
+  def __init__(self, directory: str, identity: Mapping[str, Any]):
+    """Opens `directory`, and makes it if need be; `identity` of the run, which JSON can hold, goes into every seal."""
+    self._directory = pathlib.Path(directory).absolute()
+    self._identity = identity
     self._manager = ocp.CheckpointManager(
-      os.path.abspath(directory),
+      self._directory,
       options=ocp.CheckpointManagerOptions(preservation_policy=preservation_policy.LatestN(KEPT)),
-      item_names=("state", "position"),
+      item_names=("state", "position", "seal"),
     )
 
   def latest_step(self) -> int | None:
@@ -57,21 +70,71 @@ class Checkpoints:
     """Begins to save; `state` may be donated as soon as this returns. A saved step is not saved again."""
     if position.steps in self._manager.all_steps():
       return
+    stood = dataclasses.asdict(position)
+    seal = {"state": _digest(state), "position": cache.digest(stood), "identity": self._identity}
+    seal["seal"] = cache.digest(seal)
     self._manager.save(
       position.steps,
       args=ocp.args.Composite(
-        state=ocp.args.StandardSave(parallel.to_global(state)), position=ocp.args.JsonSave(dataclasses.asdict(position))
+        state=ocp.args.StandardSave(parallel.to_global(state)),
+        position=ocp.args.JsonSave(stood),
+        seal=ocp.args.JsonSave(seal),
       ),
     )
 
   def restore(self, template: RunState, devices: parallel.Devices) -> tuple[RunState, Position]:
-    """Returns the newest checkpoint, placed on `devices` like `template`, and the position saved with it."""
+    """Returns the newest intact checkpoint, placed on `devices` like `template`, and the position saved with it.
+
+    Raises:
+      UserError: every checkpoint is damaged.
+    """
+    steps = sorted(self._manager.all_steps(), reverse=True)
+    for step in steps:
+      found, reason = None, ""
+      try:
+        found = self._read(step, template, devices)
+      except Exception as error:  # Orbax and TensorStore raise many kinds for a damaged checkpoint
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+      if not parallel.any_process(found is None):
+        assert found is not None
+        return found
+      self._set_aside(step, reason or "another process cannot read it")
+    raise UserError(
+      f"all checkpoints in {self._directory} are damaged (steps {', '.join(map(str, sorted(steps)))}); they lie in"
+      f" {self._aside} now, and the same command begins the run anew"
+    )
+
+  def _read(self, step: int, template: RunState, devices: parallel.Devices) -> tuple[RunState, Position]:
+    """Restores one checkpoint; raises some exception if it is damaged."""
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, parallel.to_global(template))
     restored = self._manager.restore(
-      self._manager.latest_step(),
-      args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract), position=ocp.args.JsonRestore()),
+      step,
+      args=ocp.args.Composite(
+        state=ocp.args.StandardRestore(abstract), position=ocp.args.JsonRestore(), seal=ocp.args.JsonRestore()
+      ),
     )
-    return parallel.to_local(restored["state"], devices), Position(**restored["position"])
+    state, seal = parallel.to_local(restored["state"], devices), _checked(restored["seal"])
+    if seal["position"] != cache.digest(restored["position"]) or seal["state"] != _digest(state):
+      raise ValueError("its content does not match its digest")
+    return state, Position(**restored["position"])
+
+  @property
+  def _aside(self) -> pathlib.Path:
+    return self._directory.with_name("damaged_checkpoints")
+
+  def _set_aside(self, step: int, reason: str) -> None:
+    """Moves a damaged checkpoint out of the way, where a person can look at it."""
+    if parallel.is_first_process():
+      self._aside.mkdir(exist_ok=True)
+      moved = self._aside / str(step)
+      number = 1
+      while moved.exists():
+        number += 1
+        moved = self._aside / f"{step}.{number}"
+      (self._directory / str(step)).rename(moved)
+      logging.warning("the checkpoint of step %d is damaged (%s) and lies in %s now", step, reason, moved)
+    parallel.any_process(False)  # no process goes on before it is moved
+    self._manager.reload()
 
   def close(self) -> None:
     """Waits until everything is on disk and releases the files."""
@@ -79,8 +142,33 @@ class Checkpoints:
     self._manager.close()
 
 
+def _checked(seal: dict[str, Any]) -> dict[str, Any]:
+  """Returns a seal; raises `ValueError` if it does not match its own digest."""
+  if seal.get("seal") != cache.digest({name: value for name, value in seal.items() if name != "seal"}):
+    raise ValueError("its seal does not match its digest")
+  return seal
+
+
+def _digest(state: RunState) -> str:
+  leaves = jax.tree_util.tree_leaves_with_path(parallel.fetch(state))
+  return cache.checksum({jax.tree_util.keystr(path): leaf for path, leaf in leaves})
+
+
 def _reader(directory: str) -> ocp.CheckpointManager:
-  return ocp.CheckpointManager(os.path.abspath(directory), item_handlers={"state": ocp.PyTreeCheckpointHandler()})
+  return ocp.CheckpointManager(
+    pathlib.Path(directory).absolute(), item_handlers={"state": ocp.PyTreeCheckpointHandler()}
+  )
+
+
+def saved_identity(directory: str) -> dict[str, Any] | None:
+  """Returns the identity of the run that the checkpoints in `directory` belong to; None if no seal is readable.
+
+  Every process reads the file itself: nothing is opened by Orbax, which would make the folder.
+  """
+  for path in sorted(pathlib.Path(directory).glob("*/seal/metadata"), key=lambda p: p.parent.parent.name, reverse=True):
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+      return dict(_checked(json.loads(path.read_text()))["identity"])
+  return None
 
 
 def latest_step(directory: str) -> int | None:

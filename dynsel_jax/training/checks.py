@@ -3,25 +3,30 @@
 Host-side; functions are evaluated by shape alone. `B` is the global batch size.
 """
 
+import functools
+import traceback
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 from flax import linen as nn
 from jax import Array
 
 from dynsel_jax import batching, data, models, selectors, tasks
-from dynsel_jax.options import UserError, check_choice, check_fraction, check_positive
+from dynsel_jax.options import UserError, check_choice, check_fraction, check_positive, check_seed
 from dynsel_jax.tasks import Task
+from dynsel_jax.training import parallel
 from dynsel_jax.types import LOSS_NORMALIZATIONS, SampleTable, Selection, Selector, Signals
 
-__all__ = ["check_model_and_data", "check_numbers", "check_reads", "check_selector", "check_task"]
+__all__ = ["check_model_and_data", "check_numbers", "check_padding", "check_reads", "check_selector", "check_task"]
 
 
 def check_numbers(config: ml_collections.ConfigDict, num_replicas: int, num_samples: int) -> None:
   """Raises `UserError` if a number at the top of the config lies outside its range."""
   check_positive("epochs", config.epochs)
+  check_seed("seed", config.seed)
   for field in ("batch_size", "eval_batch_size"):
     value = config[field]
     if value < 1 or value % num_replicas:
@@ -116,12 +121,13 @@ def check_selector(name: str, selector: Selector, num_samples: int, signals: Sig
   signals = signals._replace(extras={k: v for k, v in signals.extras.items() if k in selector.reads})
   epoch = jax.ShapeDtypeStruct((), jnp.int32)
   key = jax.eval_shape(jax.random.key, epoch)
-  state = jax.eval_shape(selector.init, key)
+  traced = functools.partial(_traced, f"selector={name}")
+  state = traced("init", selector.init, key)
   if any(leaf.size == 0 for leaf in jax.tree.leaves(state)):
     raise UserError(f"selector={name}: init returns an array of size 0, which a checkpoint cannot hold")
-  if _shapes(jax.eval_shape(selector.observe, state, signals)) != _shapes(state):
+  if _shapes(traced("observe", selector.observe, state, signals)) != _shapes(state):
     raise UserError(f"selector={name}: observe returns a state of other structure, shapes or types than init")
-  selected = jax.eval_shape(selector.select, key, state, epoch)
+  selected = traced("select", selector.select, key, state, epoch)
   if not (isinstance(selected, tuple) and len(selected) == 2 and isinstance(selected[0], Selection)):
     raise UserError(f"selector={name}: select must return a Selection and a dict of scalars")
   selection, info = selected
@@ -133,14 +139,61 @@ def check_selector(name: str, selector: Selector, num_samples: int, signals: Sig
     if jnp.shape(value):
       raise UserError(f"selector={name}: {field!r} has shape {jnp.shape(value)}; it must be a scalar")
   if selector.refresh is not None:
-    _check_mask(name, "refresh", "a mask", jax.eval_shape(selector.refresh, state, epoch), num_samples)
+    _check_mask(name, "refresh", "a mask", traced("refresh", selector.refresh, state, epoch), num_samples)
   if selector.thin is not None:
-    positions, _ = jax.eval_shape(selector.thin, key, state, signals)
+    positions, _ = traced("thin", selector.thin, key, state, signals)
     if positions.shape[0] % num_replicas:
       raise UserError(
         f"batch_size={batch_size}: {name} trains on {positions.shape[0]} of a batch,"
         f" which must be a multiple of the {num_replicas} device(s)"
       )
+
+
+def check_padding(name: str, selector: Selector, signals: Signals) -> None:
+  """Raises `UserError` if `observe` changes the state on a batch of padding alone, for a user's own selector."""
+  shapes = signals._replace(extras={k: v for k, v in signals.extras.items() if k in selector.reads})
+
+  def worst(leaf: Any) -> Array:
+    floating = jnp.issubdtype(leaf.dtype, jnp.floating)
+    return jnp.full(leaf.shape, jnp.nan, leaf.dtype) if floating else jnp.ones(leaf.shape, leaf.dtype)
+
+  padding = jax.tree.map(worst, shapes)._replace(index=jnp.full(shapes.index.shape, -1, jnp.int32))
+  before = jax.jit(selector.init)(jax.random.key(0))
+  after = jax.jit(selector.observe)(before, padding)
+  pairs = zip(*(jax.tree.leaves(parallel.fetch(state)) for state in (before, after)), strict=True)
+  if not all(np.array_equal(old, new, equal_nan=old.dtype.kind == "f") for old, new in pairs):
+    raise UserError(
+      f"selector={name}: observe changes the state on rows with index -1, which are padding: write with memory.scatter,"
+      " or to index N with mode='drop'"
+    )
+
+
+def _traced(what: str, name: str, function: Any, *arguments: Any) -> Any:
+  """Returns the shapes of a function's results; one line that names the user's line if it cannot be traced."""
+  try:
+    return jax.eval_shape(function, *arguments)
+  except UserError:
+    raise
+  except (
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerBoolConversionError,
+    jax.errors.TracerIntegerConversionError,
+    jax.errors.ConcretizationTypeError,
+  ) as error:
+    raise UserError(
+      f"{what}: {name} uses the value of a traced array ({_line_of(error)}), as NumPy functions, `if` and int() do: use"
+      " jax.numpy, jnp.where or jax.lax.cond"
+    ) from error
+  except Exception as error:
+    first = (str(error).strip().splitlines() or ["no message"])[0]
+    raise UserError(f"{what}: {name} fails ({_line_of(error)}): {type(error).__name__}: {first}") from error
+
+
+def _line_of(error: BaseException) -> str:
+  """Returns file and line of the innermost frame that belongs to neither JAX nor this package's checks."""
+  found = traceback.extract_tb(error.__traceback__)
+  frames = [frame for frame in found if "/jax/" not in frame.filename and frame.filename != __file__]
+  return f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else "no line known"
 
 
 def _check_mask(name: str, function: str, what: str, mask: Any, num_samples: int) -> None:

@@ -1,6 +1,7 @@
-"""The task's metrics over a set: one batch as a pure function for a mapped axis, and the values at the end.
+"""Evaluates the task's metrics over a data set, one batch at a time.
 
-`n` is the number of samples of the evaluated set.
+`evaluate` is a pure function for the mapped axis "batch"; the others run on the host.
+`n` is the number of samples of the evaluated data set.
 """
 
 from typing import Any, NamedTuple
@@ -17,45 +18,48 @@ from dynsel_jax.training import buckets, steps
 from dynsel_jax.training.state import TrainState
 from dynsel_jax.training.steps import Arrays, Recipe
 
-__all__ = ["Evaluation", "empty", "evaluate", "values"]
+__all__ = ["Evaluation", "empty", "evaluate", "shapes", "values"]
 
 
 class Evaluation(NamedTuple):
-  """The samples evaluated so far."""
+  """Sums over the samples that have been evaluated so far."""
 
-  sums: dict[str, tuple[Array, Array]]  # of each metric the sum and the count, both []
-  rows: dict[str, Array]  # {name: [n] float32}, of the task's `rows`; {} where it has none
-  seen: Array  # [n] bool, which samples of `rows` are filled
+  sums: dict[str, tuple[Array, Array]]  # the sum and the count of each metric, both []
+  rows: dict[str, Array]  # {name: [n] float32}, the task's `rows`; {} if it has none
+  seen: Array  # [n] bool, True for the samples whose `rows` are filled in
 
 
 def _measured(task: Task, outputs: Any, batch: Batch, valid: Array) -> tuple[Any, dict[str, Array]]:
   return task.metrics(outputs, batch, valid), {} if task.rows is None else task.rows(outputs, batch)
 
 
-def empty(recipe: Recipe, state: TrainState, arrays: Arrays, num_samples: int) -> Evaluation:
-  """Returns the evaluation of nothing, for a set of n = `num_samples` samples."""
+def shapes(recipe: Recipe, state: TrainState, arrays: Arrays, num_samples: int) -> Evaluation:
+  """Returns the shapes and types of an `Evaluation` of n = `num_samples` samples; traces the model once."""
 
-  def one_batch(state: TrainState, arrays: Arrays) -> Any:
+  def one_batch(state: TrainState, arrays: Arrays) -> Evaluation:
     index = jnp.zeros(1, jnp.int32)
     test = arrays.test
-    batch = jax.tree.map(lambda x: x[:1], test.batch if isinstance(test, Rows) else test)
+    # The rows of a streamed set come with an axis of devices in front: nothing is mapped here.
+    dataset = jax.tree.map(lambda x: x[0], test.batch) if isinstance(test, Rows) else test
+    batch = jax.tree.map(lambda x: x[:1], dataset)
     batch, valid = recipe.task.inputs(None, index, batch), jnp.ones(1, bool)
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     outputs, _ = recipe.module.apply(variables, batch["inputs"], valid, train=False)
-    return _measured(recipe.task, outputs, batch, valid)
+    sums, rows = _measured(recipe.task, outputs, batch, valid)
+    return Evaluation(sums, {name: jnp.zeros(num_samples) for name in rows}, jnp.zeros(num_samples, bool))
 
-  sums, rows = jax.eval_shape(one_batch, state, arrays)
-  return Evaluation(
-    sums=jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), sums),
-    rows={name: jnp.zeros(num_samples, jnp.float32) for name in rows},
-    seen=jnp.zeros(num_samples, bool),
-  )
+  return jax.eval_shape(one_batch, state, arrays)
+
+
+def empty(like: Evaluation) -> Evaluation:
+  """Returns the evaluation before the first batch, as numpy arrays of the shapes and types `like`."""
+  return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
 
 
 def evaluate(
   recipe: Recipe, done: Evaluation, state: TrainState, arrays: Arrays, step: Array, replica: Array
 ) -> Evaluation:
-  """Adds one batch of test samples; arguments as in `steps.plan`."""
+  """Adds one batch of `arrays.test`; arguments as in `steps.plan`."""
   num_samples = done.seen.shape[0]
 
   def slots_of(replica: Array, num_replicas: int) -> Array:
@@ -68,7 +72,7 @@ def evaluate(
   batch = recipe.task.inputs(None, index, gather.gather(test, index))
   valid = index >= 0
   if isinstance(test, Rows):
-    valid &= test.readable  # an image that cannot be read counts nowhere
+    valid &= test.readable  # a damaged image counts nowhere
   cut = buckets.cutting(recipe.buckets, test, slots_of(jnp.int32(0), 1))
   outputs = steps.outputs_of(recipe, state, batch, valid, cut, running=True)
   sums, rows = _measured(recipe.task, outputs, batch, valid)
@@ -84,7 +88,7 @@ def evaluate(
 
 
 def values(task: Task, done: Evaluation) -> dict[str, float]:
-  """Returns the metrics of a set by name, from an `Evaluation` of numpy arrays."""
+  """Computes the metrics of the data set by name, from an `Evaluation` of numpy arrays."""
   found = {name: float(total) / float(count) for name, (total, count) in done.sums.items()}
   if task.summarize is not None:
     seen = np.asarray(done.seen)

@@ -1,9 +1,8 @@
 """`train_and_evaluate(config, workdir)`: a whole run, from a config to the files that it leaves behind. Host-side."""
 
 import contextlib
-import math
+import errno
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -11,16 +10,19 @@ import jax
 import ml_collections
 import numpy as np
 
-from dynsel_jax import batching, cache, data, options
+from dynsel_jax import cache, data, options
 from dynsel_jax.runs.console import Console
-from dynsel_jax.runs.interruption import Interrupted, NonFiniteError, stop_requests
+from dynsel_jax.runs.interruption import Interrupted, NonFiniteError, RunFailedError, ends_at_once, stop_requests
 from dynsel_jax.runs.timing import Timers
-from dynsel_jax.runs.workdir import Workdir, check_writable, provenance
-from dynsel_jax.training import evaluation, monitors, parallel, setup
-from dynsel_jax.training.checkpoint import Checkpoints, Position
+from dynsel_jax.runs.workdir import Workdir, check_writable, identity, provenance
+from dynsel_jax.training import parallel, setup
+from dynsel_jax.training.checkpoint import Checkpoints, saved_identity
 from dynsel_jax.training.state import RunState
+from dynsel_jax.training.trainer import Trainer
 
 __all__ = ["AfterEpoch", "MakeColumns", "Result", "train_and_evaluate"]
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 AfterEpoch = Callable[[setup.Run, RunState, int], RunState]
 
@@ -34,231 +36,6 @@ class Result(NamedTuple):
   summary: dict[str, Any]  # as `summary.json`
   state: RunState
   run: setup.Run
-
-
-class _Trainer:
-  """The host's side of a run: its position, its clock, and when it writes its files."""
-
-  def __init__(self, run: setup.Run, config: ml_collections.ConfigDict, workdir: Workdir, timers: Timers):
-    self.run, self.config, self.workdir, self.timers = run, config, workdir, timers
-    self.metric = run.recipe.task.metric
-    self.state: RunState = run.initial
-    self.position = Position()
-    self.checkpoints = Checkpoints(workdir.checkpoints)
-    self.saved = 0  # optimizer steps at the last checkpoint
-    streamed = run.feed.corrupt() is not None
-    self.monitors = monitors.create(run.source, self.metric, streamed=streamed, firings=workdir.read_firings())
-    self.position.monitors = {monitor.name: monitor.init() for monitor in self.monitors}
-
-  def restore(self, begun: dict[str, float] | None) -> None:
-    """Continues from the newest checkpoint, if there is one.
-
-    Args:
-      begun: seconds of an earlier part before its first step; without a checkpoint only these are known.
-    """
-    if self.checkpoints.latest_step() is None:
-      if begun is not None:
-        self.timers.add(begun)
-      return
-    begin = self.position.monitors
-    self.state, self.position = self.checkpoints.restore(self.state, self.run.devices)
-    self.position.monitors = {**begin, **self.position.monitors}
-    self.run.feed.restore(self.position.corrupt)
-    self.timers.add(self.position.seconds)
-    self.saved = self.position.steps
-    if self.position.epoch < self.config.epochs:
-      self.position.resumed_from.append(self.position.steps)
-
-  def save(self) -> None:
-    """Saves the run in the background."""
-    with self.timers.phase("checkpointing"):
-      self.position.corrupt = self.run.feed.corrupt() or {}
-      self.position.seconds = self.timers.seconds()
-      self.checkpoints.save(self.state, self.position)
-    self.saved = self.position.steps
-
-  def save_if_due(self) -> None:
-    """Saves the run when another `checkpoint_every_steps` steps are done."""
-    every = self.config.checkpoint_every_steps
-    if every and self.position.steps // every > self.saved // every:
-      self.save()
-
-  def compile(self) -> None:
-    """Compiles every program by a call on a copy that does nothing, so that no other phase pays for it."""
-    run, programs, arrays = self.run, self.run.programs, self.run.arrays
-    selector = run.recipe.selector
-    with self.timers.phase("compiling"):
-      state, _ = programs.plan(run.devices.copy(self.state), arrays, 0)
-      nothing = run.devices.place(batching.empty_plan(state.usage.visits.shape[0]))
-      state = programs.train(state._replace(plan=nothing), arrays, 0, 0, 1)
-      if selector.thin is not None:
-        state = programs.train_thinned(state, arrays, 0, 0, 1)
-      if selector.refresh is not None:
-        state = programs.refresh(programs.score(state, arrays, 0, 0, 1), arrays, 0)
-      for split in run.feed.evaluated:
-        with contextlib.closing(run.feed.evaluating(split)) as fed:
-          beyond = self._num_evaluations(split)
-          jax.block_until_ready(programs.evaluate(self._no_evaluation(split), self.state.train, next(fed), beyond, 1))
-
-  def plan_epoch(self) -> None:
-    """Selects the running epoch's samples."""
-    with self.timers.phase("selecting"):
-      self.state, info = self.run.programs.plan(self.state, self.run.arrays, self.position.epoch)
-      values = {name: float(value) for name, value in parallel.fetch(info).items()}
-      # JSON has no number for NaN and infinity.
-      self.position.info = {name: value if math.isfinite(value) else None for name, value in values.items()}
-    self.position.non_finite_scores += int(values.get("non_finite", 0))
-    if parallel.fetch(self.state.plan.size) < 1:
-      name, epoch = self.config.selector.name, self.position.epoch + 1
-      raise options.UserError(f"selector={name} selects no sample in epoch {epoch}")
-
-  def train_epoch(self, console: Console, stop: Callable[[], str]) -> None:
-    """Takes the rest of the running epoch's steps.
-
-    Raises:
-      Interrupted: a signal asked to stop.
-      NonFiniteError: a loss or a gradient was not finite.
-    """
-    programs, position = self.run.programs, self.position
-    size, thin = parallel.fetch((self.state.plan.size, self.state.thin))
-    num_steps = -(-int(size) // self.config.batch_size)
-    thinned = bool(thin) and self.run.recipe.selector.thin is not None
-    train = programs.train_thinned if thinned else programs.train
-    every = self.config.checkpoint_every_steps or sys.maxsize
-    with contextlib.closing(self.run.feed.training(self.state.plan, position.epoch, position.step)) as fed:
-      while position.step < num_steps:
-        count = min(programs.steps_per_call, num_steps - position.step, every - position.steps % every)
-        with self.timers.phase("training"):
-          self.state = train(self.state, next(fed), position.epoch, position.step, count)
-          bad = int(parallel.fetch(self.state.meters.non_finite_step))
-        if bad >= 0:
-          raise NonFiniteError(f"step {bad}: the loss or a gradient is not finite; {self._last_good()}")
-        position.step += count
-        position.steps += count
-        if console.due():
-          console.step(position.epoch + position.step / num_steps, self._running_loss())
-        # The last step of an epoch is saved with the epoch's end: a checkpoint is named by its step.
-        if position.step < num_steps:
-          self.stop_if_asked(stop)
-          self.save_if_due()
-
-  def stop_if_asked(self, stop: Callable[[], str]) -> None:
-    """Saves the run and raises `Interrupted` if a signal asked any of the processes to stop."""
-    asked = stop()
-    if parallel.any_process(bool(asked)):
-      asked = asked or "a signal to another process"
-      if not self.position.steps:
-        raise Interrupted(f"stopped by {asked} before the first step")
-      self.save()
-      self.checkpoints.close()
-      raise Interrupted(f"stopped by {asked} after step {self.position.steps}, and saved")
-
-  def refresh_scores(self) -> None:
-    """Scores the samples that the selector's `refresh` names after the epoch."""
-    if self.run.recipe.selector.refresh is None:
-      return
-    programs, epoch = self.run.programs, self.position.epoch
-    with self.timers.phase("scoring"):
-      self.state = programs.refresh(self.state, self.run.arrays, epoch)
-      num_steps = -(-int(parallel.fetch(self.state.plan.size)) // self.config.batch_size)
-      with contextlib.closing(self.run.feed.scoring(self.state.plan)) as fed:
-        for step in range(0, num_steps, programs.steps_per_call):
-          count = min(programs.steps_per_call, num_steps - step)
-          self.state = programs.score(self.state, next(fed), epoch, step, count)
-      jax.block_until_ready(self.state.usage)
-
-  def evaluate(self, split: str = "test") -> dict[str, float]:
-    """Returns the task's metrics by name over one of the sets of `feed.evaluated`."""
-    programs, num_steps = self.run.programs, self._num_evaluations(split)
-    with self.timers.phase("evaluating"):
-      done = self._no_evaluation(split)
-      with contextlib.closing(self.run.feed.evaluating(split)) as fed:
-        for step in range(0, num_steps, programs.steps_per_call):
-          count = min(programs.steps_per_call, num_steps - step)
-          done = programs.evaluate(done, self.state.train, next(fed), step, count)
-      done = parallel.fetch(done)
-    return evaluation.values(self.run.recipe.task, done)
-
-  def end_epoch(self, size: int) -> dict[str, Any]:
-    """Moves the position to the next epoch, writes the finished one's line, and returns it."""
-    position, metrics = self.position, self.evaluate()
-    metric = metrics[self.metric.name]
-    meters, visits = parallel.fetch((self.state.meters, self.state.usage.visits))
-    trained = int(meters.backward_visits)
-    corrupt = self.run.feed.corrupt()
-    position.corrupt = corrupt or {}
-    end = monitors.EpochEnd(visits, trained, metric, self.evaluate, corrupt)
-    position.monitors |= {m.name: m.update(position.monitors[m.name], end) for m in self.monitors}
-    position.epoch += 1
-    position.step = 0
-    position.forward_visits += int(meters.forward_visits)
-    position.backward_visits += trained
-    if position.best_metric is None or self.metric.better(metric, position.best_metric):
-      position.best_metric = metric
-    line = {
-      "epoch": position.epoch,
-      "step": position.steps,
-      "progress": position.epoch / self.config.epochs,
-      "train_loss": float(meters.loss_sum) / max(trained, 1),
-      **{f"test_{name}": value for name, value in metrics.items()},
-      "metric": metric,
-      "learning_rate": float(meters.learning_rate),
-      "size": size,
-      "realised_keep_fraction": trained / visits.shape[0],
-      "unique_seen": int(np.count_nonzero(visits)),
-      "weight_sum": float(meters.weight_sum),
-      "forward_visits": position.forward_visits,
-      "backward_visits": position.backward_visits,
-      "selector": position.info,
-    }
-    for monitor in self.monitors:
-      line |= monitor.metrics(position.monitors[monitor.name])
-    line["seconds"] = self.timers.seconds()
-    self.workdir.write_epoch(line, visits)
-    return line
-
-  def finish(self, metric: float) -> dict[str, Any]:
-    """Saves the run, writes its last files, and returns the summary; `metric` is the final one."""
-    self.save()
-    with self.timers.phase("checkpointing"):
-      self.checkpoints.close()
-    usage, position, name = parallel.fetch(self.state.usage), self.position, self.metric.name
-    self.workdir.write_usage(usage.visits, usage.last_loss)
-    summary = {
-      "final_metric": metric,
-      "best_metric": position.best_metric,
-      f"final_test_{name}": metric,
-      f"best_test_{name}": position.best_metric,
-      "epochs": position.epoch,
-      "steps": position.steps,
-      "forward_visits": position.forward_visits,
-      "backward_visits": position.backward_visits,
-      "realised_keep_fraction": position.backward_visits / (usage.visits.shape[0] * position.epoch),
-      "seconds": self.timers.seconds(),
-      "non_finite": {"scores": position.non_finite_scores, "steps": 0},
-      "resumed_from": position.resumed_from,
-    }
-    for monitor in self.monitors:
-      summary |= monitor.summary(position.monitors[monitor.name], position.backward_visits)
-    self.workdir.write_summary(summary)
-    return summary
-
-  def _num_evaluations(self, split: str) -> int:
-    return -(-self.run.feed.evaluated[split] // self.config.eval_batch_size)
-
-  def _no_evaluation(self, split: str) -> evaluation.Evaluation:
-    # Separate buffers: `evaluate` donates its first argument.
-    recipe, num_samples = self.run.recipe, self.run.feed.evaluated[split]
-    return self.run.devices.place(evaluation.empty(recipe, self.state.train, self.run.arrays, num_samples))
-
-  def _running_loss(self) -> float:
-    loss_sum, visits = parallel.fetch((self.state.meters.loss_sum, self.state.meters.backward_visits))
-    return float(loss_sum) / max(int(visits), 1)
-
-  def _last_good(self) -> str:
-    self.checkpoints.close()
-    step = self.checkpoints.latest_step()
-    return "no checkpoint had been saved" if step is None else f"the checkpoint of step {step} is kept"
 
 
 def no_columns(config: ml_collections.ConfigDict, source: data.Source, timers: Timers) -> tuple[dict[str, Any], Any]:
@@ -280,7 +57,7 @@ def train_and_evaluate(
   """Trains as `config` says, or continues the run in `workdir`; a finished run is returned as it is.
 
   Args:
-    config: as `configs/base.py` makes it.
+    config: as `recipes.get_config` makes it.
     workdir: the run's folder; `runs.workdir` lists its files.
     devices: the devices to train on, by default all of this process.
     columns: makes the columns of the sample table, for example `offline.columns`. Called only once a new run is known
@@ -294,37 +71,77 @@ def train_and_evaluate(
     UserError: a value is wrong, or `workdir` belongs to another run or is being written; nothing has been written.
     Interrupted: SIGTERM or SIGINT came; the same call continues the run.
     NonFiniteError: a loss or a gradient was not finite.
+    RunFailedError: something outside failed, such as a full disk; the message says which checkpoint is kept.
   """
   check_writable(os.fspath(workdir))
+  config = ml_collections.ConfigDict(options.expand_homes(config.to_dict()))
   timers, folder = Timers(), Workdir(os.fspath(workdir), writes=parallel.is_first_process())
   with contextlib.closing(folder), contextlib.nullcontext(stop) if stop else stop_requests() as stop:
-    with timers.phase("loading"), parallel.first_process_first():
-      source = prepare(config.dataset.to_dict(), config.cache_dir)
-    given = config.to_dict()
-    identity = {"config": given, "data_fingerprint": source.fingerprint}
-    parallel.check_same_on_every_process(cache.digest(identity), "config or data")
-    folder.check_same_run(identity)
-    _lock(folder, make=False)  # before anything that takes long
-    parts = setup.parts(config, source, devices)
-    with parallel.first_process_first():
-      held = folder.read_columns()
-      made, firings = columns(config, source, timers) if held is None else (held, {})
-    run = setup.build(parts, setup.table_of(source, made))
-    arrays = {"columns": {name: np.asarray(column) for name, column in run.table.columns.items()}, "firings": firings}
-    device, count = run.devices.local[0], run.devices.num_replicas
-    about = provenance(given, source.fingerprint, cache.checksum(arrays["columns"]), device, count)
-    _lock(folder, make=True)
-    folder.check_same_run(about)  # under the lock, since a run may have begun there in the meantime
-    begun = folder.begin(about | _use(run) | {"seconds": timers.seconds()}, arrays)
-    if source.true_labels is not None:
-      folder.write_noise(source.labels, source.true_labels)
-    trainer = _Trainer(run, parts.config, folder, timers)
-    trainer.restore(begun)
+    with ends_at_once("before the first step"):
+      trainer = _begun(config, folder, devices, timers, columns, prepare)
     summary = folder.read_summary()
-    if summary is not None and trainer.position.epoch == parts.config.epochs:
+    if summary is not None and trainer.position.epoch == trainer.config.epochs:
       trainer.checkpoints.close()
       return Result(summary, trainer.state, trainer.run)
-    return _train(trainer, stop, after_epoch)
+    try:
+      return _train(trainer, stop, after_epoch)
+    except (options.UserError, Interrupted, NonFiniteError):
+      raise
+    except Exception as error:  # a full disk, a folder that was deleted: Orbax and TensorStore raise many kinds
+      raise RunFailedError(_failure(error, folder, trainer.last_good())) from error
+
+
+def _begun(
+  config: ml_collections.ConfigDict,
+  folder: Workdir,
+  devices: Sequence[Any] | None,
+  timers: Timers,
+  columns: MakeColumns,
+  prepare: Callable[..., data.Source],
+) -> Trainer:
+  """Builds the run, writes the first files of its folder or checks those that it has, and restores its position."""
+  with timers.phase("loading"), parallel.first_process_first():
+    source = prepare(config.dataset.to_dict(), config.cache_dir)
+  given = config.to_dict()
+  known = {"config": given, "data_fingerprint": source.fingerprint}
+  parallel.check_same_on_every_process(cache.digest(known), "config or data")
+  folder.check_same_run(known, _saved_identity(folder))
+  _lock(folder, make=False)  # before anything that takes long
+  parts = setup.parts(config, source, devices)
+  with parallel.first_process_first():
+    held, firings = folder.read_columns(), folder.read_firings()
+    if held is None or firings is None:  # a new run, or one with a damaged file
+      made, firings = columns(config, source, timers)
+  run = setup.build(parts, setup.table_of(source, made if held is None else held))
+  arrays = {"columns": {name: np.asarray(column) for name, column in run.table.columns.items()}, "firings": firings}
+  device, count = run.devices.local[0], run.devices.num_replicas
+  about = provenance(given, source.fingerprint, cache.checksum(arrays["columns"]), device, count)
+  _lock(folder, make=True)
+  # Under the lock, since a run may have begun there in the meantime.
+  folder.check_same_run(about, _saved_identity(folder))
+  begun = folder.begin(about | _use(run) | {"seconds": timers.seconds()}, arrays)
+  if source.true_labels is not None:
+    folder.write_noise(source.train["labels"], source.true_labels)
+  trainer = Trainer(run, parts.config, folder, timers, Checkpoints(folder.checkpoints, identity(about)))
+  trainer.restore(begun)
+  return trainer
+
+
+def _failure(error: Exception, folder: Workdir, kept: str) -> str:
+  """Returns one line on a failure outside the program: what failed, what is kept, and what to do."""
+  text = " ".join(str(error).split()) or "no message"
+  if "No space left" in text or "RESOURCE_EXHAUSTED" in text or getattr(error, "errno", 0) in _NO_SPACE:
+    return f"no space left for workdir={folder.path}; {kept}; once there is space the same command continues the run"
+  if not folder.exists():
+    return f"workdir={folder.path} was deleted or moved while the run was writing it ({type(error).__name__})"
+  if jax.process_count() > 1:  # when one has ended, the others fail at their next exchange with it
+    text = f"process {jax.process_index()} failed, perhaps because another one had ended: {text}"
+  return f"{type(error).__name__}: {text[:240]}; {kept}; the same command continues the run"
+
+
+def _saved_identity(folder: Workdir) -> dict[str, Any] | None:
+  """Returns the identity of the run that the folder's checkpoints belong to; None without a readable one."""
+  return saved_identity(folder.checkpoints) if os.path.isdir(folder.checkpoints) else None
 
 
 def _use(run: setup.Run) -> dict[str, Any]:
@@ -344,14 +161,15 @@ def _lock(folder: Workdir, *, make: bool) -> None:
     raise options.UserError(f"workdir={folder.path} is being written by {folder.holder()}")
 
 
-def _train(trainer: _Trainer, stop: Callable[[], str], after_epoch: AfterEpoch | None) -> Result:
+def _train(trainer: Trainer, stop: Callable[[], str], after_epoch: AfterEpoch | None) -> Result:
   """Takes the run from its position to its end."""
   epochs, position, metric = trainer.config.epochs, trainer.position, trainer.metric
   quiet = not parallel.is_first_process()
   if not quiet:
     print(setup.description(trainer.run, trainer.config, position.steps), flush=True)
-  trainer.workdir.rewind(position.epoch)
-  trainer.compile()
+  trainer.workdir.rewind(position.epoch, position.metrics_digest)
+  with ends_at_once(f"before step {position.steps + 1}"):
+    trainer.compile()
   with contextlib.closing(Console(metric, epochs, position.epoch, quiet=quiet)) as console:
     final = None
     while position.epoch < epochs:

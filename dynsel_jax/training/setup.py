@@ -79,7 +79,7 @@ def parts(config: ml_collections.ConfigDict, source: data.Source, devices: Seque
   """Builds and checks the parts of a run that need no sample table.
 
   Args:
-    config: as `configs/base.py` makes it.
+    config: as `recipes.get_config` makes it.
     source: the data, as `data.prepare` gives it for `config.dataset`.
     devices: the devices to train on, by default all of this process.
 
@@ -135,6 +135,8 @@ def build(made: Parts, table: SampleTable) -> Run:
   checks.check_reads(whole_name, selector, table, task)
   signals = checks.check_task(config.task.name, task, module, source, config.batch_size)
   checks.check_selector(whole_name, selector, source.num_samples, signals, devices.num_replicas)
+  if ":" in whole_name:  # a user's own
+    checks.check_padding(whole_name, selector, signals)
   recipe = steps.Recipe(
     module=module,
     task=task,

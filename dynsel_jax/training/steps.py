@@ -8,7 +8,6 @@ folds in step and row of the global batch in place of the sample, and the order 
 `N` is the number of training samples, `B` the global batch size, `b` the part of it that a thinned step trains on.
 """
 
-import enum
 import functools
 from typing import Any, NamedTuple
 
@@ -18,6 +17,7 @@ from flax import linen as nn
 from jax import Array
 
 from dynsel_jax import batching
+from dynsel_jax.batching import Purpose
 from dynsel_jax.data import gather
 from dynsel_jax.data.gather import Batch, Rows
 from dynsel_jax.tasks import Task
@@ -30,7 +30,6 @@ from dynsel_jax.types import Plan, Selection, Selector, Signals
 __all__ = [
   "AXIS",
   "Arrays",
-  "Purpose",
   "Recipe",
   "outputs_of",
   "plan",
@@ -42,16 +41,6 @@ __all__ = [
 ]
 
 AXIS = "batch"
-
-
-class Purpose(enum.IntEnum):
-  """Folded into a key, so that two uses never share random bits."""
-
-  SELECT = 0
-  AUGMENT = 1
-  THIN = 2
-  DROPOUT = 3
-  BATCHES = 4
 
 
 class Recipe(NamedTuple):
@@ -209,12 +198,12 @@ def plan(
   device's number over all processes.
   """
   del replica  # every device plans the same epoch
-  epoch_key = jax.random.fold_in(arrays.key, epoch)
-  select_key, order_key = jax.random.split(jax.random.fold_in(epoch_key, Purpose.SELECT))
+  select_key, order_key = batching.epoch_keys(arrays.key, epoch)
   selection, info = recipe.selector.select(select_key, run.selector, epoch)
   plan = _grouped(recipe, batching.order(order_key, selection), arrays)
   if recipe.buckets is not None:  # or each epoch would go from the short texts to the long ones
-    plan = buckets_lib.shuffle_batches(jax.random.fold_in(epoch_key, Purpose.BATCHES), plan, recipe.batch_size)
+    batches_key = jax.random.fold_in(jax.random.fold_in(arrays.key, epoch), Purpose.BATCHES)
+    plan = buckets_lib.shuffle_batches(batches_key, plan, recipe.batch_size)
   multiplier = jnp.asarray(selection.learning_rate_multiplier, jnp.float32)
   thin = jnp.asarray(selection.thin, bool)
   return run._replace(plan=plan, learning_rate_multiplier=multiplier, thin=thin, meters=empty_meters()), info

@@ -1,4 +1,4 @@
-"""What `python -m experiments.benchmark` measures, by subject; here the clock that they share."""
+"""The benchmarks of `python -m experiments.benchmark`, a file per subject, and the clock that they share."""
 
 import statistics
 import time
@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-__all__ = ["in_turn", "seconds_of"]
+__all__ = ["alternate", "seconds_of"]
 
 
 def seconds_of(call: Callable[[], Any]) -> float:
@@ -17,8 +17,8 @@ def seconds_of(call: Callable[[], Any]) -> float:
   return time.perf_counter() - start
 
 
-def in_turn(ours: Callable[[], Any], reference: Callable[[], Any], pairs: int) -> tuple[float, float, float]:
-  """Calls both in turn; returns the median seconds of each and the median ratio ours / reference over the pairs."""
+def alternate(ours: Callable[[], Any], reference: Callable[[], Any], pairs: int) -> tuple[float, float, float]:
+  """Calls both alternately; returns the median seconds of each, and the median over the pairs of ours / reference."""
   ours(), reference()
   taken = [(seconds_of(ours), seconds_of(reference)) for _ in range(pairs)]
   first, second = (statistics.median(column) for column in zip(*taken, strict=True))

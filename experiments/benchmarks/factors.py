@@ -1,4 +1,4 @@
-"""The speed of the factors: a training step of the sparse autoencoder, and scoring from stored codes."""
+"""Benchmarks of the factors: a training step of the sparse autoencoder, and scoring from stored codes."""
 
 import functools
 import resource
@@ -12,19 +12,19 @@ import numpy as np
 
 from dynsel_jax import factors
 from dynsel_jax.factors import fit, sae
-from experiments.benchmarks import in_turn, seconds_of
+from experiments.benchmarks import alternate, seconds_of
 
 __all__ = ["benchmark_sae", "benchmark_scoring"]
 
-D_IN, NUM_LATENTS, K, BATCH_SIZE = 768, 6144, 32, 4096  # CLIP ViT-L/14 features, 8 latents a dimension
+D_IN, NUM_LATENTS, K, BATCH_SIZE = 768, 6144, 32, 4096  # features of CLIP's ViT-L/14, 8 latents per dimension
 STEPS = 3
-# Of a plain step over the batch: pre-activations, reconstruction, and for the gradients of the tied matrix by way of
-# the decoder, of the latents, and of the matrix by way of the encoder.
+# Matrix products of a step on dense codes: pre-activations, reconstruction, and in the backward pass the gradient of
+# the tied matrix as the decoder, that of the latents, and that of the matrix as the encoder.
 DENSE_PRODUCTS = 5
 
 
 def benchmark_sae() -> None:
-  """Prints an autoencoder step against the machine's matrix product, and against PyTorch if that is installed."""
+  """Prints the speed of an autoencoder step against a matrix product, and against PyTorch if it is installed."""
   rng = np.random.default_rng(0)
   features = rng.standard_normal((STEPS * BATCH_SIZE, D_IN), np.float32)
   plan = fit.make_fit(len(features), D_IN, num_latents=NUM_LATENTS, k=K, batch_size=BATCH_SIZE)
@@ -35,27 +35,27 @@ def benchmark_sae() -> None:
 
   product = jax.jit(lambda x, weights: x @ weights.T)
   dense = functools.partial(product, placed[:BATCH_SIZE], state.params.W_enc)
-  step, matmul, ratio = in_turn(ours, dense, 9)
+  step, matmul, ratio = alternate(ours, dense, 9)
   rate = 2 * BATCH_SIZE * D_IN * NUM_LATENTS / matmul / 1e9
   print(
     f"SAE step, batch {BATCH_SIZE}, {D_IN} -> {NUM_LATENTS}, k = {K}: {step / STEPS * 1e3:.0f} ms;"
     f" the matrix product alone {matmul * 1e3:.0f} ms, {rate:.0f} GFLOP/s"
   )
   print(
-    f"  rate over a plain step's {DENSE_PRODUCTS} dense products: {DENSE_PRODUCTS * STEPS / ratio:.2f} of the matrix"
-    f" product's; over the one that is taken here: {STEPS / ratio:.2f}"
+    f"  rate relative to the matrix product's: {DENSE_PRODUCTS * STEPS / ratio:.2f} if the {DENSE_PRODUCTS} products of"
+    f" a step on dense codes are counted, {STEPS / ratio:.2f} if the one that is computed here is"
   )
   try:
     plain = _torch_steps(sae.normalize(normalizer, placed), state)
   except ModuleNotFoundError:
-    print("  PyTorch is not installed: pip install --editable '.[benchmark]'")
+    print("  PyTorch is not installed; to compare with it: pip install --editable '.[benchmark]'")
     return
-  step, plain_step, ratio = in_turn(ours, plain, 5)
+  step, plain_step, ratio = alternate(ours, plain, 5)
   print(f"  PyTorch {plain_step / STEPS * 1e3:.0f} ms a step: {1 / ratio:.2f} times its samples a second")
 
 
 def _torch_steps(x: jax.Array, state: fit.FitState) -> Callable[[], Any]:
-  """The same steps as one writes them in PyTorch: dense codes, automatic gradients, Adam."""
+  """Returns the same steps as one writes them in PyTorch: dense codes, automatic gradients, Adam."""
   import torch
 
   batches = torch.tensor(np.asarray(x)).split(BATCH_SIZE)
@@ -89,7 +89,7 @@ def _torch_steps(x: jax.Array, state: fit.FitState) -> Callable[[], Any]:
 
 
 def benchmark_scoring() -> None:
-  """Prints the seconds and the memory of both scores from stored codes, at ImageNet's number of samples."""
+  """Prints the seconds and the memory that both scores take, from stored codes of ImageNet's number of samples."""
   num_samples, num_classes = 1_281_167, 1000
   rng = np.random.default_rng(0)
   indices = jnp.asarray(rng.integers(0, NUM_LATENTS, (num_samples, K), np.int32))
@@ -105,6 +105,6 @@ def benchmark_scoring() -> None:
   seconds = statistics.median(seconds_of(scores) for _ in range(5))
   codes = (indices.nbytes + values.nbytes) / 2**20
   print(
-    f"scoring {num_samples:,} samples of {K} codes: {seconds:.2f} s; {codes:.0f} MiB of codes and at most"
-    f" {(after - before) / 1024:.0f} MiB beside them, compilation included"
+    f"scoring {num_samples:,} samples with {K} active latents each: {seconds:.2f} s; {codes:.0f} MiB of codes, and at"
+    f" most {(after - before) / 1024:.0f} MiB more, compilation included"
   )

@@ -1,4 +1,4 @@
-"""The speed of a streamed set's loader, against what the machine's cores decode when nothing else is asked of them."""
+"""Benchmark of a streamed set's loader, against processes that do nothing but decode, one per core."""
 
 import concurrent.futures
 import multiprocessing
@@ -10,20 +10,24 @@ from collections.abc import Sequence
 import numpy as np
 import PIL.Image
 
-from dynsel_jax.data import stream, stream_sets, views
+from dynsel_jax.data import image_ops, stream, stream_sets
 from dynsel_jax.options import UserError
-from experiments.benchmarks import in_turn
+from experiments.benchmarks import alternate
 
 __all__ = ["benchmark_stream"]
 
-WIDTH, HEIGHT, QUALITY = 500, 375, 92  # as most of ImageNet, about 110 kB a file
+WIDTH, HEIGHT, QUALITY = 500, 375, 92  # a typical size in ImageNet, about 110 kB per file
 IMAGE_SIZE, BATCH_SIZE, PAIRS = 224, 64, 5
 
 
 def benchmark_stream(num_images: str = "4096") -> None:
-  """Prints the loader's images a second and its share of the limit: a process a core that reads, decodes and crops."""
+  """Prints the images per second of the loader, and of one process per core that reads, decodes and crops.
+
+  Args:
+    num_images: how many JPEG files to write and read.
+  """
   if not num_images.isdecimal() or int(num_images) < 2:
-    raise UserError(f"images={num_images} must be a whole number, at least 2: one of each class")
+    raise UserError(f"num_images={num_images} must be an integer, at least 2: one for each class")
   count = int(num_images)
   with tempfile.TemporaryDirectory() as folder:
     _write(pathlib.Path(folder), count)
@@ -31,7 +35,7 @@ def benchmark_stream(num_images: str = "4096") -> None:
     plan = np.random.default_rng(0).permutation(count).astype(np.int32)
     slots = np.arange(-(-count // BATCH_SIZE) * BATCH_SIZE).reshape(-1, BATCH_SIZE)
     paths, cores = sorted(map(str, pathlib.Path(folder, "train").rglob("*.jpeg"))), os.cpu_count() or 1
-    shares = [paths[core::cores] for core in range(cores)]
+    parts = [paths[core::cores] for core in range(cores)]
     spawned = multiprocessing.get_context("spawn")  # a process with threads must not be forked
     with concurrent.futures.ProcessPoolExecutor(cores, mp_context=spawned) as pool:
 
@@ -40,22 +44,22 @@ def benchmark_stream(num_images: str = "4096") -> None:
           pass
 
       def limit() -> None:
-        list(pool.map(_decode, shares))
+        list(pool.map(_decode, parts))
 
-      first, second, ratio = in_turn(ours, limit, PAIRS)
+      first, second, ratio = alternate(ours, limit, PAIRS)
   print(f"stream: {count / first:.0f} images/s, limit of {cores} cores {count / second:.0f}, ratio {1 / ratio:.3f}")
 
 
 def _decode(paths: Sequence[str]) -> None:
-  """Does what a sample needs, one after another."""
+  """Decodes and crops images, one after another."""
   generator = np.random.default_rng(0)
   for path in paths:
-    image = views.decode(pathlib.Path(path).read_bytes(), "RGB")
-    views.pixels(views.random_resized_crop(generator, image, IMAGE_SIZE))
+    image = image_ops.decode(pathlib.Path(path).read_bytes(), "RGB")
+    image_ops.pixels(image_ops.random_resized_crop(generator, image, IMAGE_SIZE))
 
 
 def _write(folder: pathlib.Path, count: int) -> None:
-  """Writes JPEG files whose detail is like that of photographs: noise at every scale."""
+  """Writes JPEG files that take as long to decode as photographs: noise at every scale."""
   generator = np.random.default_rng(0)
   for split, size in (("train", count), ("test", 2)):
     for index in range(size):

@@ -1,1 +1,1 @@
-"""Studies of a paper's claims beside training: `python -m experiments.studies.NAME`."""
+"""Studies that do not train: `python -m experiments.studies.NAME`."""

@@ -1,13 +1,14 @@
-"""How well subsets stand for the whole, by the maximum mean discrepancy: RRD's Fig. 3 (arXiv 2603.04981, App. B.2).
+"""Measures how well subsets represent the whole set by the maximum mean discrepancy: RRD, Fig. 3 and App. B.2.
 
     python -m experiments.studies.mmd --config=configs/cifar10.py:features=file --workdir=runs/mmd \
         --config.features.path=clip_vit_l14.npz
 
-Three subsets at six sizes: in each class the samples of highest representativeness, greedy k-center on the same
-features without balance, and uniform draws. The discrepancy is the unbiased one, with an RBF kernel of gamma 1 / D on
-unit features, between at most 5,000 random points of the subset and as many of all; each seed draws the points, the
-order of ties, and the uniform subset anew, while k-center is picked once. Lower is better. The workdir gets `mmd.csv`,
-every measurement, and `mmd.md` with `mmd.png`, mean and deviation over the seeds.
+RRD is arXiv 2603.04981. Three methods at six sizes: the samples with the highest representativeness in each class,
+greedy k-center on the same features without class balance, and uniform draws. The discrepancy is the unbiased estimate
+with an RBF kernel of gamma 1 / D on unit features, between at most 5,000 random points of the subset and as many of the
+whole set. Each seed draws the points, the order of ties and the uniform subset anew; k-center is computed once. Lower
+is better. The workdir receives `mmd.csv`, every measurement, and `mmd.md` with `mmd.png`, mean and standard deviation
+over the seeds.
 """
 
 import csv
@@ -25,17 +26,19 @@ from dynsel_jax.coresets import greedy
 from dynsel_jax.factors import mmd
 from dynsel_jax.report import mmd_page
 from dynsel_jax.selectors import ranking
+from dynsel_jax.training import setup
+from dynsel_jax.types import SampleTable
 from experiments import cli, fit_factors
 
 FRACTIONS = (0.01, 0.05, 0.1, 0.3, 0.5, 0.7)
 SEEDS = 5
-POINTS = 5000  # at most, on each side
+POINTS = 5000  # at most, of the subset and of the whole set
 
-Subset = Callable[[Array, float], np.ndarray]  # from a key and a share kept to indices
+Subset = Callable[[Array, float], np.ndarray]  # (key, keep fraction) -> indices of the samples
 
 
 def measure(config: ml_collections.ConfigDict, folder: pathlib.Path) -> Iterator[mmd_page.Row]:
-  """Yields every measurement, one method after another, and for each the sizes from small to large.
+  """Yields every measurement, method by method, each from the smallest to the largest subset.
 
   Raises:
     UserError: a value of the config is wrong.
@@ -43,8 +46,7 @@ def measure(config: ml_collections.ConfigDict, folder: pathlib.Path) -> Iterator
   source, stage = fit_factors.prepare(config, folder)
   features = np.asarray(stage.features, np.float32)
   unit = jnp.asarray(features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12))
-  labels = jnp.asarray(source.labels)
-  for method, subset in _subsets(unit, labels, source.num_classes, stage.columns["representativeness"]).items():
+  for method, subset in _subsets(unit, setup.table_of(source, stage.columns)).items():
     for fraction in FRACTIONS:
       for seed in range(SEEDS):
         tie_key, *point_keys = jax.random.split(jax.random.key(seed), 3)
@@ -55,15 +57,16 @@ def measure(config: ml_collections.ConfigDict, folder: pathlib.Path) -> Iterator
         yield mmd_page.Row(method, fraction, seed, chosen.size, float(mmd.mmd_squared(*sides)))
 
 
-def _subsets(unit: Array, labels: Array, num_classes: int, representativeness: Array) -> dict[str, Subset]:
-  num_samples = len(unit)
-  layout = ranking.class_layout(labels, num_classes)
+def _subsets(unit: Array, table: SampleTable) -> dict[str, Subset]:
+  """Returns the three methods by name, given unit features `[N, D]` and a table with representativeness."""
+  num_samples = table.num_samples
+  layout = ranking.class_layout(table)
   most = ranking.budget(max(FRACTIONS), num_samples)
-  picked: list[np.ndarray] = []  # once for all sizes: the first of an order of picks are those of a smaller one
+  picked: list[np.ndarray] = []  # computed once: a smaller subset is the start of the same order of picks
 
   def representative(key: Array, fraction: float) -> np.ndarray:
     counts = ranking.class_budgets(fraction, layout)
-    return np.flatnonzero(ranking.top_by_class(key, representativeness, layout, counts))
+    return np.flatnonzero(ranking.top_by_class(key, table.columns["representativeness"], layout, counts))
 
   def k_center(key: Array, fraction: float) -> np.ndarray:
     del key
@@ -79,14 +82,14 @@ def _subsets(unit: Array, labels: Array, num_classes: int, representativeness: A
 
 
 def _points(key: Array, unit: Array, among: np.ndarray) -> Array:
-  """Returns the features of at most `POINTS` of the samples `among`, drawn without replacement."""
+  """Returns the features of the samples `among`, or of `POINTS` of them drawn without replacement."""
   return unit[jax.random.permutation(key, jnp.asarray(among))[:POINTS]]
 
 
 def study(config: ml_collections.ConfigDict, folder: pathlib.Path) -> None:
-  """Writes `mmd.csv`, a line as soon as it is measured, then the page on it."""
+  """Writes `mmd.csv`, line by line while it measures, and the page about it."""
   rows = measure(config, folder)
-  first = next(rows)  # what can be wrong is found before anything is written
+  first = next(rows)  # an error in the config is raised before anything is written
   folder.mkdir(parents=True, exist_ok=True)
   with (folder / "mmd.csv").open("w", newline="") as file:
     writer = csv.writer(file)
@@ -98,7 +101,7 @@ def study(config: ml_collections.ConfigDict, folder: pathlib.Path) -> None:
 
 
 def main(config: ml_collections.ConfigDict, workdir: str) -> None:
-  """Runs, and prints the table."""
+  """Runs the study, and prints its table."""
   study(config, pathlib.Path(workdir))
   print(pathlib.Path(workdir, "mmd.md").read_text())
 

@@ -2,9 +2,9 @@
 
     python -m experiments.studies.same_bits --before=runs/old --after=runs/new
 
-Each folder holds runs in folders of the same names. Every field of `metrics.jsonl` and `summary.json` that both have,
-but seconds, and every array of `usage.npz` must be equal. Prints a line for each run; the exit status is 1 if any
-differs.
+Runs are matched by the names of their folders. Every array of `usage.npz` must be equal, and every field of
+`metrics.jsonl` and `summary.json` that both runs have, except seconds. Prints a line for each run; the exit status is 1
+if any run differs.
 """
 
 import json
@@ -18,49 +18,56 @@ from absl import flags
 from dynsel_jax import options
 from experiments import cli
 
-_UNCOMPARED = ("seconds", "resumed_from")
+__all__ = ["differences"]
+
+_UNCOMPARED = ("seconds", "resumed_from")  # depend on the machine, and on where the run was stopped
 
 
 def differences(before: pathlib.Path, after: pathlib.Path) -> Iterator[str]:
-  """Yields, for two run folders, each field with a different value."""
+  """Describes each field and array that differs between two folders of finished runs."""
   for name, old, new in _values(before, after):
     if old != new:
       yield f"{name}: {old!r} before, {new!r} after"
   with np.load(before / "usage.npz") as old_usage, np.load(after / "usage.npz") as new_usage:
     for name in old_usage:
-      if not np.array_equal(old_usage[name], new_usage[name], equal_nan=old_usage[name].dtype.kind == "f"):
-        yield f"usage.npz {name}: {np.count_nonzero(old_usage[name] != new_usage[name])} samples differ"
+      old, new = old_usage[name], new_usage[name]
+      if old.shape != new.shape:
+        yield f"usage.npz {name}: {len(old)} samples before, {len(new)} after"
+      elif count := np.count_nonzero((old != new) & ~(np.isnan(old) & np.isnan(new))):
+        yield f"usage.npz {name}: {count} samples differ"
 
 
 def _values(before: pathlib.Path, after: pathlib.Path) -> Iterator[tuple[str, Any, Any]]:
   """Yields the name and the two values of each field that both runs have."""
   old_lines, new_lines = ((path / "metrics.jsonl").read_text().splitlines() for path in (before, after))
   yield "epochs", len(old_lines), len(new_lines)
-  summaries = [(path / "summary.json").read_text() for path in (before, after)]
-  pairs = [*zip(old_lines, new_lines, strict=False), tuple(summaries)]
-  for number, pair in enumerate(pairs, start=1):
-    old, new = map(json.loads, pair)
-    where = f"epoch {number}" if number < len(pairs) else "summary"
-    for name in old.keys() & new.keys() - set(_UNCOMPARED):
+  pairs = [(f"epoch {epoch}", *pair) for epoch, pair in enumerate(zip(old_lines, new_lines, strict=False), start=1)]
+  pairs.append(("summary", *((path / "summary.json").read_text() for path in (before, after))))
+  for where, *texts in pairs:
+    old, new = map(json.loads, texts)
+    for name in sorted((old.keys() & new.keys()) - set(_UNCOMPARED)):
       yield f"{where} {name}", old[name], new[name]
 
 
 def main() -> int:
   """Prints a line for each run."""
-  before, after = (pathlib.Path(folder) for folder in (flags.FLAGS.before, flags.FLAGS.after))
-  names = sorted(path.parent.name for path in before.glob("*/summary.json") if (after / path.parent.name).is_dir())
-  if not names:
-    raise options.UserError(f"before={before} and after={after} have no finished run of the same name")
+  before, after = (pathlib.Path(options.expand_home(name, flags.FLAGS[name].value)) for name in ("before", "after"))
+  names, others = ({path.parent.name for path in folder.glob("*/summary.json")} for folder in (before, after))
+  if not names & others:
+    raise options.UserError(f"before={before} and after={after} contain no finished runs of the same name")
   differing = 0
-  for name in names:
+  for name in sorted(names & others):
     found = list(differences(before / name, after / name))
     differing += bool(found)
     print(f"{name}: {f'{len(found)} fields differ, first {found[0]}' if found else 'the same bits'}")
-  print(f"{len(names) - differing} of {len(names)} runs are the same")
+  for folder, lacking in ((after, names - others), (before, others - names)):
+    if lacking:
+      print(f"not compared, since {folder} lacks them: {', '.join(sorted(lacking))}")
+  print(f"{len(names & others) - differing} of {len(names & others)} runs are the same")
   return int(differing > 0)
 
 
 if __name__ == "__main__":
   flags.DEFINE_string("before", None, "A folder of runs.", required=True)
-  flags.DEFINE_string("after", None, "A folder of runs of the same names.", required=True)
+  flags.DEFINE_string("after", None, "A folder of runs with the same names.", required=True)
   cli.run(main)

@@ -1,4 +1,4 @@
-"""What is known of each cell of a sweep: a table on the terminal and in a file, and a line when something changes."""
+"""The table of a sweep's cells, on the terminal and in `sweep.txt`, and a line whenever a cell begins or ends."""
 
 import collections
 import contextlib
@@ -7,8 +7,9 @@ import sys
 from collections.abc import Sequence
 
 from configs.sweeps import base
-from dynsel_jax.runs.workdir import Workdir
-from experiments.sweeps.run_cell import Outcome, final_metric
+from dynsel_jax.metric import Metric
+from experiments.sweeps import run_cell
+from experiments.sweeps.run_cell import Outcome
 
 __all__ = ["ProgressTable"]
 
@@ -19,33 +20,42 @@ def _command(cell: base.Cell, workdir: pathlib.Path) -> str:
   return f"python -m experiments.train --config={cell.config}{fields} --workdir={workdir}"
 
 
+def _described(metric: Metric) -> str:
+  return f"test {metric.words}, {'larger' if metric.larger_is_better else 'smaller'} is better"
+
+
 class ProgressTable:
-  """What is known of each cell, as a table: a row for each combination of the axes but the last."""
+  """The state of each cell: its final metric, or "running", "begun", "failed" or "-".
+
+  The table has a row for each combination of the axes but the last, and a column for each point of the last.
+  """
 
   def __init__(self, cells: Sequence[base.Cell], workdir: pathlib.Path):
     """Finds the runs that are finished already."""
     self.cells, self.workdir = cells, workdir
+    self.metrics: dict[str, Metric] = {}  # of the finished cells
     self.words = {cell.name: self._found(cell) for cell in cells}
     self.failures: dict[str, str] = {}
 
   def _found(self, cell: base.Cell) -> str:
     folder = self.workdir / cell.name
-    if (summary := Workdir(str(folder)).read_summary()) is not None:
-      return final_metric(summary, folder)
+    if run := run_cell.finished_run(folder):
+      self.metrics[cell.name] = run.metric
+      return run_cell.final_metric(run)
     return "begun" if (folder / "metrics.jsonl").exists() else "-"
 
   def begin(self, cell: base.Cell) -> None:
-    """Notes and says that a cell is being made."""
+    """Notes and prints that a cell is running."""
     self.words[cell.name] = "running"
     self.show(in_place=sys.stdout.isatty())
     print(f"{cell.name}, {self.counts()}", flush=True)
 
   def end(self, cell: base.Cell, outcome: Outcome) -> None:
-    """Notes and says what became of a cell. One that was stopped is left to the caller to speak of."""
+    """Notes and prints the outcome of a cell; the caller reports one that was stopped."""
     if outcome.state == "failed":
       self.failed(cell, outcome)
     else:
-      self.words[cell.name] = outcome.text if outcome.state == "done" else "begun"
+      self.words[cell.name] = self._found(cell) if outcome.state == "done" else "begun"
     self.show(in_place=sys.stdout.isatty())
     if outcome.state == "failed":
       alone = _command(cell, self.workdir / cell.name)
@@ -62,17 +72,19 @@ class ProgressTable:
       (folder / "error.txt").write_text(outcome.details)
 
   def left(self) -> None:
-    """Notes that whatever was running no longer is."""
+    """Notes that the cells which were running no longer are."""
     self.words = {name: "begun" if word == "running" else word for name, word in self.words.items()}
 
   def table(self) -> str:
-    """Returns the table, the counts beneath it, and the errors."""
+    """Returns the metric in words, the table, the counts, and the errors."""
     columns = list(dict.fromkeys(cell.column for cell in self.cells))
     rows: dict[str, dict[str, str]] = collections.defaultdict(dict)
     for cell in self.cells:
       rows[cell.row][cell.column] = self.words[cell.name]
     first = max(map(len, rows))
-    lines = [" ".join([" " * first, *(f"{column:>9}" for column in columns)])]
+    metrics = (self.metrics[cell.name] for cell in self.cells if cell.name in self.metrics)
+    lines = list(dict.fromkeys(map(_described, metrics)))
+    lines.append(" ".join([" " * first, *(f"{column:>9}" for column in columns)]))
     lines += [
       " ".join([f"{row:{first}}", *(f"{words.get(column, ''):>{max(9, len(column))}}" for column in columns)])
       for row, words in rows.items()
@@ -81,14 +93,14 @@ class ProgressTable:
     return "\n".join(lines)
 
   def counts(self) -> str:
-    """Returns how many cells are done, running, to do and failed."""
+    """Returns the numbers of cells that are done, running, to do and failed."""
     counts = collections.Counter(self.words.values())
     done = len(self.cells) - sum(counts[word] for word in ("failed", "running", "begun", "-"))
     to_do = counts["-"] + counts["begun"]
     return f"{done} done, {counts['running']} running, {to_do} to do, {counts['failed']} failed"
 
   def show(self, *, in_place: bool) -> None:
-    """Writes the table to `sweep.txt`, and draws it anew on a terminal if `in_place`."""
+    """Writes the table to `sweep.txt`, and redraws it on a terminal if `in_place`."""
     self.workdir.mkdir(parents=True, exist_ok=True)
     partial = self.workdir / "sweep.txt.partial"
     partial.write_text(self.table() + "\n")

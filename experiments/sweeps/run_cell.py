@@ -1,4 +1,4 @@
-"""One cell of a sweep made or continued, in whichever process, and what became of it. Host-side."""
+"""Makes or continues the run of one cell of a sweep, in whichever process. Host-side."""
 
 import json
 import pathlib
@@ -11,14 +11,23 @@ import jax
 import ml_collections
 
 from dynsel_jax import cache, data, offline, options
-from dynsel_jax.metric import ACCURACY, Metric
+from dynsel_jax.runs import finished
 from dynsel_jax.runs.interruption import Interrupted
 
-__all__ = ["Outcome", "Task", "failure", "final_metric", "keep_programs", "make", "remembering_the_last"]
+__all__ = [
+  "Outcome",
+  "Task",
+  "failure",
+  "final_metric",
+  "finished_run",
+  "keep_programs",
+  "make",
+  "prepare_once",
+]
 
 
 class Task(NamedTuple):
-  """A cell to be made."""
+  """A cell whose run is to be made."""
 
   name: str
   config: ml_collections.ConfigDict
@@ -26,21 +35,23 @@ class Task(NamedTuple):
 
 
 class Outcome(NamedTuple):
-  """What became of a cell. Text only, so that it can be sent from one process to another, whatever the error was."""
+  """The result of a cell. Text only, so that any error can be sent from one process to another."""
 
   state: Literal["done", "failed", "stopped"]
-  text: str  # the final metric, the error in one line, or why it stopped
-  details: str = ""  # of an error: the traceback
+  text: str  # the final metric, the error in one line, or why it was stopped
+  details: str = ""  # the traceback of an error
   seconds: float = 0.0  # of a cell that is done
 
 
-def final_metric(summary: Mapping[str, Any], folder: pathlib.Path) -> str:
-  """Returns the final metric of a finished run in `folder` as the table shows it."""
-  try:
-    metric = Metric(**json.loads((folder / "config.json").read_text())["task"]["metric"])
-  except (OSError, ValueError, KeyError, TypeError):
-    metric = ACCURACY  # a run of a version that had no tasks
-  return metric.show(summary.get("final_metric", summary.get("final_test_accuracy")))
+def finished_run(folder: pathlib.Path) -> finished.Run | None:
+  """Returns the run in `folder`, or None unless it is finished."""
+  run = finished.read(folder)
+  return None if run is None or run.summary is None else run
+
+
+def final_metric(run: finished.Run) -> str:
+  """Returns the final metric of a finished run with its unit, as the table shows it."""
+  return run.metric.show(finished.final(run))
 
 
 def failure(error: BaseException) -> Outcome:
@@ -51,22 +62,23 @@ def failure(error: BaseException) -> Outcome:
 
 
 def make(task: Task, **hooks: Any) -> Outcome:
-  """Makes or continues the run of a cell; `hooks` are those of `offline.train_and_evaluate`."""
+  """Makes or continues the run of a cell; `hooks` are arguments of `offline.train_and_evaluate`."""
   start = time.perf_counter()
   (task.folder / "error.txt").unlink(missing_ok=True)
   try:
-    summary = offline.train_and_evaluate(task.config, task.folder, **hooks).summary
+    result = offline.train_and_evaluate(task.config, task.folder, **hooks)
+    text = result.run.recipe.task.metric.show(result.summary["final_metric"])
   except (Interrupted, KeyboardInterrupt) as stopped:
     return Outcome("stopped", str(stopped) or "stopped")
   except Exception as error:  # whatever it is, the other cells can still be run
     return failure(error)
   finally:
-    jax.clear_caches()  # the next cell's programs are its own; those that are alike are found in the cache on disk
-  return Outcome("done", final_metric(summary, task.folder), seconds=time.perf_counter() - start)
+    jax.clear_caches()  # another cell has programs of its own; equal ones are found in the cache on disk
+  return Outcome("done", text, seconds=time.perf_counter() - start)
 
 
-def remembering_the_last(prepare: Callable[..., data.Source]) -> Callable[..., data.Source]:
-  """Returns `data.prepare` such that runs on the same data, one after another, read it once."""
+def prepare_once(prepare: Callable[..., data.Source]) -> Callable[..., data.Source]:
+  """Wraps `data.prepare` so that consecutive runs on the same data read it once."""
   held: dict[str, data.Source] = {}
 
   def remembered(section: Mapping[str, Any], cache_dir: str) -> data.Source:
@@ -80,6 +92,6 @@ def remembering_the_last(prepare: Callable[..., data.Source]) -> Callable[..., d
 
 
 def keep_programs() -> None:
-  """Has JAX keep compiled programs on disk, unless the user has said where."""
+  """Makes JAX keep compiled programs on disk, unless the user has chosen a place."""
   if jax.config.jax_compilation_cache_dir is None:
     jax.config.update("jax_compilation_cache_dir", str(cache.default_directory() / "programs"))

@@ -1,10 +1,10 @@
-"""Cells made by several processes at a time, each on cores of its own: the sweep's side, and that of a worker.
+"""Makes the cells of a sweep in several processes, each on cores of its own: the sweep's side and the worker's.
 
-    python -m experiments.sweeps.workers FD     # as the sweep starts a worker, never by hand
+    python -m experiments.sweeps.workers FD     # the command by which the sweep starts a worker; not for users
 
-The two ends of a pipe are all that they share. The sweep sends a `Task` and later, perhaps, the reason to stop, a
-string; the worker answers each task with an `Outcome`. The end of the one is the end of the pipe for the other: a
-worker whose sweep is gone saves its run and ends, and a sweep whose worker is gone puts another in its place.
+The two sides share only a pipe. The sweep sends a `Task`, and may later send the reason to stop, a string; the worker
+answers each task with an `Outcome`. When one side ends, the other finds the pipe closed: a worker then saves its run
+and ends, and a sweep starts another worker.
 """
 
 import contextlib
@@ -25,11 +25,11 @@ from configs.sweeps import base
 from dynsel_jax import data, options
 from dynsel_jax.runs.interruption import Interrupted, stop_requests
 from experiments.sweeps.progress_table import ProgressTable
-from experiments.sweeps.run_cell import Outcome, Task, keep_programs, make, remembering_the_last
+from experiments.sweeps.run_cell import Outcome, Task, keep_programs, make, prepare_once
 
 __all__ = ["check", "run"]
 
-_SECONDS = 0.2  # between two looks at whether a signal came
+_SECONDS = 0.2  # between two checks for a signal
 
 
 def _cores() -> list[int]:
@@ -38,7 +38,7 @@ def _cores() -> list[int]:
 
 
 def check(processes: int) -> None:
-  """Raises `UserError` unless the machine has what so many processes need."""
+  """Raises `UserError` unless this machine can make runs in so many processes."""
   if processes < 1:
     raise options.UserError(f"processes={processes} must be at least 1")
   if processes > 1:
@@ -50,7 +50,7 @@ def check(processes: int) -> None:
 
 @contextlib.contextmanager
 def _confined(cores: list[int]) -> Iterator[None]:
-  """Confines this thread, and so what it starts: a process that is born confined cannot count other cores first."""
+  """Confines this thread to `cores`, and every process that it starts meanwhile, from its first instruction."""
   if not hasattr(os, "sched_setaffinity"):
     yield
     return
@@ -63,9 +63,9 @@ def _confined(cores: list[int]) -> Iterator[None]:
 
 
 class _Worker:
-  """The sweep's view of one process, which makes a cell at a time."""
+  """One process, as the sweep sees it. It makes one cell at a time."""
 
-  cell: base.Cell  # the one that it was given last
+  cell: base.Cell  # the last one that it was given
 
   def __init__(self, cores: list[int]):
     """Starts the process."""
@@ -73,18 +73,19 @@ class _Worker:
     self.pipe, theirs = multiprocessing.Pipe()
     command = [sys.executable, "-m", "experiments.sweeps.workers", str(theirs.fileno())]
     with theirs, _confined(cores):
-      # In a session of its own, since Ctrl-C goes to every process of the terminal's: the sweep alone passes it on.
+      # In a session of its own: Ctrl-C would reach every process of the terminal's session, but it is the sweep that
+      # asks its workers to stop.
       self.process = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], start_new_session=True
       )
 
   def send(self, message: Task | str) -> None:
-    """Sends a task, or the reason to stop. If the process is gone, `receive` will say so."""
+    """Sends a task, or the reason to stop. If the process is gone, `receive` returns None."""
     with contextlib.suppress(OSError):
       self.pipe.send(message)
 
   def receive(self) -> Outcome | None:
-    """Returns what became of the cell, or None if the process is gone."""
+    """Returns the outcome of the cell, or None if the process is gone."""
     try:
       return self.pipe.recv()
     except (EOFError, OSError):
@@ -92,7 +93,7 @@ class _Worker:
       return None
 
   def end(self) -> str:
-    """Waits for the process to end, and returns how it did."""
+    """Waits for the process to end, and says how it ended."""
     status = self.process.wait()
     if status >= 0:
       return f"its process ended with status {status}"
@@ -100,75 +101,110 @@ class _Worker:
     return f"{how}, as when memory runs out" if status == -signal.SIGKILL else how
 
 
-def run(
-  waiting: Iterator[tuple[base.Cell, Task]], table: ProgressTable, stop: Callable[[], str], processes: int
-) -> None:
-  """Makes the cells in so many processes, a free one taking the next.
+class _Pool:
+  """The processes of a sweep, each idle or busy with one cell."""
 
-  Args:
-    waiting: what is to be made.
-    table: is told what begins and ends.
-    stop: as `stop_requests` yields it.
-    processes: how many; `check` has allowed it.
+  def __init__(self, table: ProgressTable, processes: int):
+    """Divides the cores evenly, since the number of cores may change the last bits of a run; starts no process."""
+    cores = _cores()
+    each = len(cores) // processes
+    self._table = table
+    self._free = [cores[number * each : (number + 1) * each] for number in range(processes)]  # cores of no process
+    self._idle: list[_Worker] = []
+    self._told = False  # whether the busy processes were asked to stop
+    self.busy: list[_Worker] = []
+    self.stopped: list[str] = []  # descriptions of the cells that were stopped
 
-  Raises:
-    Interrupted: a signal asked to stop, and the running cells have been saved.
-  """
-  cores = _cores()
-  each = len(cores) // processes  # as many for all: what a run computes may depend on it, in its last bits
-  shares = [cores[number * each : (number + 1) * each] for number in range(processes)]  # of no worker yet
-  idle: list[_Worker] = []
-  busy: list[_Worker] = []
-  stopped: list[str] = []
-  reason, passed_on = "", False
-  try:
-    while True:
-      reason = reason or stop()
-      if reason and not passed_on:
-        for worker in busy:
-          worker.send(reason)
-        passed_on = True
-      while not reason and (idle or shares) and (following := next(waiting, None)):
-        worker = idle.pop() if idle else _Worker(shares.pop())
-        worker.cell, task = following
-        busy.append(worker)
-        table.begin(worker.cell)
-        worker.send(task)
-      if not busy:
-        break
-      ready = connection.wait([worker.pipe for worker in busy], _SECONDS)
-      for worker in [worker for worker in busy if worker.pipe in ready]:
-        busy.remove(worker)
-        outcome = worker.receive()
-        if outcome is None:
-          shares.append(worker.cores)
-          how = worker.end()
-          outcome = Outcome("failed", how, f"{how}\n")
-        else:
-          idle.append(worker)
-        table.end(worker.cell, outcome)
-        if outcome.state == "stopped":
-          stopped.append(f"{worker.cell.name}: {outcome.text}")
-          reason = reason or "a signal to another process"
-  except KeyboardInterrupt:  # a second signal, which does not wait for anything to be saved
-    for worker in busy:
+  def has_room(self) -> bool:
+    """Whether another cell can be begun."""
+    return bool(self._idle or self._free)
+
+  def begin(self, cell: base.Cell, task: Task) -> None:
+    """Gives a cell to an idle process, or to a new one."""
+    worker = self._idle.pop() if self._idle else _Worker(self._free.pop())
+    worker.cell = cell
+    self.busy.append(worker)
+    self._table.begin(cell)
+    worker.send(task)
+
+  def collect(self) -> None:
+    """Waits a moment for outcomes, and notes those that came."""
+    ready = connection.wait([worker.pipe for worker in self.busy], _SECONDS)
+    for worker in [worker for worker in self.busy if worker.pipe in ready]:
+      self.busy.remove(worker)
+      outcome = worker.receive()
+      if outcome is None:
+        self._free.append(worker.cores)
+        how = worker.end()
+        outcome = Outcome("failed", how, f"{how}\n")
+      else:
+        self._idle.append(worker)
+      self._table.end(worker.cell, outcome)
+      if outcome.state == "stopped":
+        self.stopped.append(f"{worker.cell.name}: {outcome.text}")
+
+  def ask_to_stop(self, reason: str) -> None:
+    """Asks the busy processes, once, to save their runs and stop."""
+    if not self._told:
+      for worker in self.busy:
+        worker.send(reason)
+    self._told = True
+
+  def kill(self) -> None:
+    """Ends the busy processes without waiting for anything to be saved."""
+    for worker in self.busy:
       worker.process.kill()
-    raise Interrupted("\n".join([*stopped, "stopped"])) from None
-  finally:
-    table.left()
-    left = idle + busy
+
+  def close(self) -> None:
+    """Closes every pipe, at which the processes end, and waits for them."""
+    left = self._idle + self.busy
     for worker in left:
       worker.pipe.close()
     for worker in left:
       worker.end()
-  if stopped:
-    raise Interrupted("\n".join(stopped))
+
+
+def run(
+  waiting: Iterator[tuple[base.Cell, Task]], table: ProgressTable, stop: Callable[[], str], processes: int
+) -> None:
+  """Makes the cells in several processes; each takes the next cell when it is idle.
+
+  Args:
+    waiting: the cells to be made.
+    table: receives the beginning and the outcome of each cell.
+    stop: as `stop_requests` yields it.
+    processes: how many; checked by `check`.
+
+  Raises:
+    Interrupted: a signal asked to stop, and the running cells have been saved.
+  """
+  pool, reason = _Pool(table, processes), ""
+  try:
+    while True:
+      reason = reason or stop()
+      if reason:
+        pool.ask_to_stop(reason)
+      while not reason and pool.has_room() and (following := next(waiting, None)):
+        pool.begin(*following)
+      if not pool.busy:
+        break
+      pool.collect()
+      if pool.stopped:
+        reason = reason or "a signal to another process"
+  except KeyboardInterrupt:  # a second signal
+    pool.kill()
+    raise Interrupted("\n".join([*pool.stopped, "stopped"])) from None
+  finally:
+    table.left()
+    pool.close()
+  if pool.stopped:
+    raise Interrupted("\n".join(pool.stopped))
   if following := next(waiting, None):
     raise Interrupted(f"stopped by {reason} before {following[0].name}")
 
 
 class _Named(io.TextIOBase):
-  """Puts a cell's name before each line of `stream`, where the lines of several cells meet."""
+  """Writes lines to `stream` with a cell's name before each, since several cells write to the same terminal."""
 
   def __init__(self, name: str, stream: TextIO):
     self._name, self._stream, self._rest = name, stream, ""
@@ -176,15 +212,15 @@ class _Named(io.TextIOBase):
   def write(self, text: str) -> int:
     *lines, self._rest = (self._rest + text).split("\n")
     if lines:
-      with contextlib.suppress(OSError):  # the terminal may be gone with the sweep, and the run is still to be saved
+      with contextlib.suppress(OSError):  # the terminal may be gone with the sweep, but the run must still be saved
         self._stream.write("".join(f"{self._name}: {line}\n" for line in lines))
         self._stream.flush()
     return len(text)
 
 
 def _serve(pipe: connection.Connection) -> None:
-  """Makes what comes through the pipe, until it ends or a reason to stop comes."""
-  prepare = remembering_the_last(data.prepare)
+  """Makes the tasks that come through the pipe, until it is closed or a reason to stop comes."""
+  prepare = prepare_once(data.prepare)
   reasons: list[str] = []
 
   def receive() -> Task | None:
@@ -200,7 +236,7 @@ def _serve(pipe: connection.Connection) -> None:
   with stop_requests() as signalled:
 
     def stop() -> str:
-      if not reasons and pipe.poll():  # while a cell is made nothing comes but a reason to stop
+      if not reasons and pipe.poll():  # nothing else is sent while a cell is made
         receive()
       return reasons[0] if reasons else signalled()
 

@@ -15,10 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from dynsel_jax import data, models, selectors
+from dynsel_jax import batching, data, models, selectors
 from dynsel_jax.data import gather
 from dynsel_jax.training import schedules
-from dynsel_jax.training.steps import Purpose
 from dynsel_jax.types import SampleTable
 from tests.support import small_runs
 
@@ -33,7 +32,7 @@ def _plain_training(made):
 
   init_key, run_key = jax.random.split(jax.random.key(made.seed))
   model_key, _ = jax.random.split(init_key)
-  images, labels = np.asarray(source.train.inputs), np.asarray(source.train.labels)
+  images, labels = np.asarray(source.train["inputs"]), np.asarray(source.train["labels"])
   variables = jax.jit(lambda k: module.init(k, inputs(images[:1]), jnp.ones(1, bool), train=False))(model_key)
   params, batch_stats = variables["params"], variables["batch_stats"]
   decay = jax.tree.map(lambda p: p.ndim > 1, params)
@@ -55,12 +54,17 @@ def _plain_training(made):
     params = jax.tree.map(lambda p, u: p - schedule(progress) * u, params, updates)
     return params, batch_stats, opt_state
 
-  table = SampleTable(jnp.asarray(labels), source.num_classes)
-  order = jax.jit(selectors.create("full", table, made.epochs).select)
+  selector = selectors.create("full", SampleTable(len(labels), jnp.asarray(labels), source.num_classes), made.epochs)
+
+  @jax.jit
+  def plan_of(key, epoch):
+    select_key, order_key = jax.random.split(key)
+    return batching.order(order_key, selector.select(select_key, (), epoch)[0])
+
   size, num_steps = made.batch_size, -(-len(labels) // made.batch_size)
   for epoch in range(made.epochs):
-    key = jax.random.fold_in(jax.random.fold_in(run_key, epoch), Purpose.SELECT)
-    plan = np.asarray(order(key, (), jnp.int32(epoch))[0].indices)
+    key = jax.random.fold_in(jax.random.fold_in(run_key, epoch), batching.Purpose.SELECT)
+    plan = np.asarray(plan_of(key, jnp.int32(epoch)).indices)
     for number in range(num_steps):
       index = plan[number * size : (number + 1) * size]
       padded = np.pad(index, (0, size - len(index)))

@@ -9,9 +9,20 @@ import numpy as np
 import pytest
 
 from configs import digits
-from dynsel_jax.training import console, loop
+from dynsel_jax import data, offline
+from dynsel_jax.runs import console
+from dynsel_jax.training import setup
 
-__all__ = ["config", "devices", "interrupted_at", "lines", "planted_texts", "same_state", "train"]
+__all__ = [
+  "build",
+  "config",
+  "devices",
+  "interrupted_at",
+  "lines",
+  "planted_texts",
+  "same_state",
+  "train",
+]
 
 
 def config(selector="random", model="mlp", schedule="cosine", **changes):
@@ -33,9 +44,15 @@ def devices(count):
   return found[:count]
 
 
+def build(made, num_devices=1, source=None):
+  """Returns the run of `made` before its first step, on a table without columns."""
+  source = data.prepare(made.dataset.to_dict()) if source is None else source
+  return setup.build(setup.parts(made, source, devices(num_devices)), setup.table_of(source))
+
+
 def train(made, workdir, num_devices=1):
-  """Runs to the end; returns (summary, final state as numpy)."""
-  result = loop.train_and_evaluate(made, workdir, devices(num_devices))
+  """Runs to the end, with the offline stage; returns (summary, final state as numpy)."""
+  result = offline.train_and_evaluate(made, workdir, devices(num_devices))
   return result.summary, jax.tree.map(np.asarray, result.state)
 
 

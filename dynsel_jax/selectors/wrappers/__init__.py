@@ -72,7 +72,7 @@ def wrap(selector: Selector, table: SampleTable, epochs: int, wrappers: Mapping[
   for name, settings in wrappers.items():
     factory = _factory(name)
     options.check_settings("wrapper", name, settings, options.keyword_defaults(factory))
-    selector = factory(selector, table, epochs, **settings)
+    selector = options.called("wrap", name, factory, selector, table, epochs, **settings)
     if not isinstance(selector, Selector):
       raise UserError(f"wrap={name!r} must return a Selector, not {type(selector).__name__}")
   return selector

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dynsel_jax.coresets import subsets
+from dynsel_jax.selectors import subsets
 from tests.support import oracles
 
 KEY = jax.random.key(0)
@@ -125,7 +125,3 @@ def test_a_nan_is_kept_last(name):
   np.testing.assert_array_equal(np.flatnonzero(few), np.sort(ascending[-8:] if name == "top" else ascending[15:23]))
   np.testing.assert_array_equal(CHOICES[name](KEY, score, 39), np.arange(40) != 11)
   assert CHOICES[name](KEY, score, 40)[11]
-
-
-def test_members_ignores_picks_that_were_not_made():
-  np.testing.assert_array_equal(subsets.members(jnp.asarray([4, -1, 0]), 5), [True, False, False, False, True])

@@ -1,4 +1,4 @@
-"""Turns a score, or an order of picks, into a fixed subset. Pure and jit-able; sorting is fine, as it happens once.
+"""Turns a score into a fixed subset. Pure and jit-able; sorting is fine, as it happens once.
 
 Each choice is made within groups, commonly the classes, or in the whole set if no groups are given. Ties are broken by
 the key, never by position. A count larger than a group keeps the whole group.
@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-__all__ = ["central", "members", "strata", "top"]
+__all__ = ["central", "strata", "top"]
 
 
 @jax.jit
@@ -105,16 +105,6 @@ def strata(
   budgets = _stratum_budgets(sizes[:-1].reshape(num_groups, num_strata), counts).reshape(num_cells)
   rank = _rank(draw_key, jnp.zeros_like(score), cell, num_cells + 1)
   return left & (rank < jnp.append(budgets, 0)[cell])
-
-
-def members(order: Array, n: int) -> Array:
-  """Converts picked indices to a mask over n samples, `[n]` bool.
-
-  Args:
-    order: `[count]` int32, indices in any order; -1 is ignored.
-    n: the number of training samples, N.
-  """
-  return jnp.zeros(n, bool).at[jnp.where(order < 0, n, order)].set(True, mode="drop")
 
 
 def _grouped(score: Array, counts: Array | int, groups: Array | None) -> tuple[Array, Array]:

@@ -1,17 +1,17 @@
 """The fields of every config, and its variants: `--config=configs/NAME.py:key=value,key=value`.
 
     size=cpu|smoke       a run for two CPU cores, or one of seconds
-    selector=NAME        any registered method, or a dotted path to your own: my_lab.my_module:my_selector
+    selector=NAME        a registered method, or your own: my_lab.mistakes:mistakes
     wrap=NAME+NAME       wrappers around the selector, the first innermost: annealed+class_balanced
-    model=NAME, optimizer=NAME, schedule=NAME
-    task=NAME            classification, regression, or a dotted path to your own: my_lab.my_task:task
-    dataset=NAME         another data set than the file's, most usefully your own: my_lab.my_data:load
-    features=NAME        where the factor scores come from that a method such as rrd reads:
+    model=NAME           a registered model, or your own: my_lab.net:net
+    task=NAME            classification, regression, or your own: my_lab.task:task
+    dataset=NAME         another data set than the file's, for example your own: my_lab.data:load
+    optimizer=NAME, schedule=NAME
+    features=NAME        the feature space of the factor scores that a method such as rrd reads:
                          backbone, clip, efficientnet, file, pixels, sentence
 
-A model may also be named by the path of your own: my_lab.my_net:net. A variant chooses among things with options of
-their own; every other field, and every option, is a flag:
-`--config.selector.keep_fraction=0.3`, `--config.wrappers.annealed.last=0.1`.
+A variant replaces a section of the config, whose options depend on the name. Every other field, and every option, is a
+flag: `--config.epochs=10`, `--config.selector.keep_fraction=0.3`, `--config.wrappers.annealed.last=0.1`.
 """
 
 from collections.abc import Mapping
@@ -35,7 +35,7 @@ def parse(variants: str, sizes: tuple[str, ...]) -> dict[str, str]:
   """Splits `key=value,key=value` into a dict, with `size` "full" unless it is named.
 
   Raises:
-    UserError: a part is not `key=value`, the key is not one of a config's variants, or the size is not one of `sizes`.
+    UserError: a part is not `key=value`, a key is not a variant, or the size is neither "full" nor one of `sizes`.
   """
   chosen = {"size": "full"}
   for part in filter(None, variants.split(",")):
@@ -73,10 +73,10 @@ def get_config(
   task: str = "classification",
   of_texts: bool = False,
 ) -> ml_collections.ConfigDict:
-  """Returns RRD's CIFAR recipe (arXiv 2603.04981, App. C) on the data set `name`, as a base for the benchmark's file.
+  """Returns RRD's CIFAR recipe (arXiv 2603.04981, App. C) on the data set `name`, as the base of a benchmark's config.
 
-  The sections `features` and `factors` are present if `features` is named or the selector reads factor scores, and
-  `wrappers`, with the options of each by its name, if `wrap` names any. `dataset` replaces `name`.
+  The config has the sections `features` and `factors` if `features` is given or the selector reads factor scores, and a
+  section `wrappers` if `wrap` is given. `dataset` replaces `name`; `of_texts` is for sets of texts.
   """
   name = dataset or name
   config = ml_collections.ConfigDict(
@@ -94,14 +94,14 @@ def get_config(
       "optimizer": _choice(optimizer, optimizers.defaults(optimizer)),
       "schedule": _choice(schedule, schedules.defaults(schedule)),
       "scores": score_file.defaults(),
-      "learning_rate": 0.1,  # the schedule's largest
-      "loss_normalization": "",  # divisor of the weighted loss: "weight_sum" or "batch_size"; empty is the method's own
+      "learning_rate": 0.1,  # the largest of the schedule
+      "loss_normalization": "",  # divisor of a step's loss: "weight_sum" or "batch_size"; empty is the method's own
       "batch_size": 128,  # over all devices
       "eval_batch_size": 512,  # over all devices
       "epochs": 200,
-      "match_steps": False,  # raises the epochs until the run takes as many steps as full training; see `setup.matched`
-      "checkpoint_every_steps": 1000,  # 0 saves at the end alone
-      "cache_dir": "",  # for decoded images, features and scores; by default in the user's cache folder
+      "match_steps": False,  # True raises the epochs until the run takes as many steps as full training
+      "checkpoint_every_steps": 1000,  # 0 saves only at the end
+      "cache_dir": "",  # for decoded images, features and scores; empty is $DYNSEL_CACHE or the user's cache folder
     }
   )
   if not features and set(selectors.columns(selector)) & set(factor_stage.COLUMNS):
@@ -115,15 +115,16 @@ def get_config(
 
 
 def small_images(name: str, variants: str, *, model: str = "resnet18") -> ml_collections.ConfigDict:
-  """Returns RRD's CIFAR recipe with `model`; size=cpu is `resnet_patch` for 15 epochs, size=smoke is one of them."""
+  """Returns RRD's CIFAR recipe with `model`; size=cpu is `resnet_patch` for 15 epochs, size=smoke for one."""
   chosen = parse(variants, ("cpu", "smoke"))
   size = chosen.pop("size")
-  config = get_config(name, **{"model": model if size == "full" else "resnet_patch", **chosen})
+  named: dict[str, Any] = {"model": model if size == "full" else "resnet_patch", **chosen}
+  config = get_config(name, **named)
   if config.optimizer.name == "sgd":
-    config.optimizer.nesterov = size != "full"  # the paper names momentum alone
+    config.optimizer.nesterov = size != "full"  # the paper has plain momentum
   if size != "full":
     config.epochs = 15 if size == "cpu" else 1
-    if "factors" in config:  # seconds; explains as much as the 50 epochs of batches of 4096 that suit an accelerator
+    if "factors" in config:  # takes seconds, and explains as much as the accelerator's 50 epochs with batches of 4096
       config.factors.update(epochs=2, batch_size=512, learning_rate=4e-3)
   return config
 
@@ -131,14 +132,14 @@ def small_images(name: str, variants: str, *, model: str = "resnet18") -> ml_col
 def texts(name: str, variants: str) -> ml_collections.ConfigDict:
   """Returns RRD's recipe for RSD-15K (arXiv 2603.04981, App. C): RoBERTa-base, AdamW at 2e-5, batch 16, 3 epochs.
 
-  The paper names no schedule and no decay: these are the usual ones of fine-tuning. size=cpu is MiniLM-L6 at 5e-5 and
-  batch 32; size=smoke is an epoch of a tiny BERT with random weights and words for tokens, which needs no weights.
-  Batches hold texts of similar length, unlike the paper's, which are drawn from all: `dataset.length_buckets=1`.
+  The paper states no schedule and no weight decay; these are usual ones of fine-tuning. size=cpu is MiniLM-L6 at 5e-5
+  with batch 32; size=smoke is an epoch of a tiny BERT with random weights, which reads words and needs no weights. A
+  batch has texts of similar length; `dataset.length_buckets=1` draws it from all texts, as the paper does.
   """
   chosen = parse(variants, ("cpu", "smoke"))
   size = chosen.pop("size")
   model = {"full": "roberta_base", "cpu": "minilm_l6", "smoke": "bert_tiny"}[size]
-  named = {"model": model, "optimizer": "adamw", "schedule": "linear", **chosen}
+  named: dict[str, Any] = {"model": model, "optimizer": "adamw", "schedule": "linear", **chosen}
   config = get_config(name, **named, of_texts=True)
   folders = {"roberta_base": "roberta-base", "bert_base": "bert-base-uncased", "minilm_l6": MINILM}
   pretrained = folders.get(config.model.name, "")

@@ -1,0 +1,39 @@
+"""The package as somebody installs it: its dependencies, its version, and what importing it brings in."""
+
+import importlib.metadata
+import re
+import subprocess
+import sys
+import tomllib
+
+import dynsel_jax
+from tests.support import ROOT
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+HEAVY = ("flax", "optax", "orbax", "absl", "ml_collections", "scipy", "sklearn", "matplotlib", "tqdm", "tokenizers")
+
+
+def test_requirements_are_the_dependencies_and_the_extras_of_the_experiments():
+  lines = (ROOT / "requirements.txt").read_text().splitlines()
+  required = [line for line in lines if line and not line.startswith("#")]
+  extras = PROJECT["optional-dependencies"]
+  declared = [*PROJECT["dependencies"], *extras["train"], *extras["text"], *extras["report"]]
+  assert sorted(required) == sorted(set(declared))
+
+
+def test_the_core_needs_jax_and_numpy_alone():
+  assert [re.split(r"[<>=]", line)[0] for line in PROJECT["dependencies"]] == ["jax", "numpy"]
+  program = f"import sys, dynsel_jax; print([name for name in {HEAVY!r} if name in sys.modules])"
+  found = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+  assert found.stdout.strip() == "[]"
+
+
+def test_the_version_is_told_once():
+  assert dynsel_jax.__version__ == PROJECT["version"]
+  assert set(dynsel_jax.__all__) <= set(dir(dynsel_jax))
+
+
+def test_the_licence_and_the_types_travel_with_it():
+  assert "Apache License" in (ROOT / "LICENSE").read_text()
+  assert (ROOT / "dynsel_jax" / "py.typed").exists()
+  assert importlib.metadata.metadata("dynsel_jax")["License-Expression"] in (None, "Apache-2.0")
