@@ -10,7 +10,9 @@ import pytest
 
 from dynsel_jax import data, features, models, options
 from dynsel_jax.data import gather, noise
-from dynsel_jax.training import factor_columns, spaces, timing
+from dynsel_jax.offline import factor_stage, feature_registry
+from dynsel_jax.runs import timing
+from dynsel_jax.runs.interruption import Interrupted
 from tests.support import small_runs
 
 
@@ -36,14 +38,14 @@ def finished(request, tmp_path_factory):
 
 def _config(**changes):
   made = small_runs.config("rrd", factors__epochs=2)
-  made.features = {"name": "backbone", **spaces.defaults("backbone")}
+  made.features = {"name": "backbone", **feature_registry.defaults("backbone")}
   made.update_from_flattened_dict({name.replace("__", "."): value for name, value in changes.items()})
   return made
 
 
 def test_a_runs_penultimate_activations_are_read_from_its_workdir(finished, digits, tmp_path):
   made, workdir, state = finished
-  name, space = spaces.create(_config(features__path=str(workdir), features__batch_size=500))
+  name, space = feature_registry.create(_config(features__path=str(workdir), features__batch_size=500))
   found = features.extract(name, space, digits, str(tmp_path))
   settings = made.model.to_dict()
   module = models.create(settings.pop("name"), 10, **{n: v for n, v in settings.items() if n != "dtype"})
@@ -58,14 +60,14 @@ def test_a_runs_penultimate_activations_are_read_from_its_workdir(finished, digi
 
 def test_settings_follow_the_parameters(finished, tmp_path):
   _, workdir, _ = finished
-  one, same = (spaces.create(_config(features__path=str(workdir), seed=seed))[1].settings() for seed in (0, 1))
+  one, same = (feature_registry.create(_config(features__path=str(workdir), seed=seed))[1].settings() for seed in (0, 1))
   assert one == same and len(one["parameters"]) == 64
 
 
 def test_without_a_path_a_model_is_trained_with_the_runs_recipe(digits, tmp_path):
   changes = {"features__epochs": 1, "cache_dir": str(tmp_path)}
   timers = timing.Timers()
-  stage = factor_columns.Stage(_config(**changes), digits, timers)
+  stage = factor_stage.Stage(_config(**changes), digits, timers)
   assert stage.features.shape == (1442, 128)
   assert timers.seconds()["features"] > 0
   expected = small_runs.config("full", epochs=1, checkpoint_every_steps=0)
@@ -78,7 +80,7 @@ def test_without_a_path_a_model_is_trained_with_the_runs_recipe(digits, tmp_path
 
 def test_what_the_warm_up_run_depends_on_is_its_settings():
   def settings(**changes):
-    return json.dumps(spaces.create(_config(**changes))[1].settings(), sort_keys=True)
+    return json.dumps(feature_registry.create(_config(**changes))[1].settings(), sort_keys=True)
 
   plain = settings()
   same = ({"seed": 3}, {"epochs": 9}, {"selector__keep_fraction": 0.9}, {"cache_dir": "x"}, {"features__batch_size": 7})
@@ -88,33 +90,34 @@ def test_what_the_warm_up_run_depends_on_is_its_settings():
   assert len({plain, *(settings(**change) for change in other)}) == 5
   wrapped = _config()
   wrapped.wrappers = {"names": ("annealed",), "annealed": {"last": 0.1}}
-  assert json.dumps(spaces.create(wrapped)[1].settings(), sort_keys=True) == plain
+  assert json.dumps(feature_registry.create(wrapped)[1].settings(), sort_keys=True) == plain
 
 
 def test_labels_are_part_of_the_identity_of_a_warm_up_run_and_not_of_a_runs_parameters(finished, digits):
   noisy = noise.apply(digits, {"rate": 0.4})
   for path, same in (("", False), (str(finished[1]), True)):
-    name, space = spaces.create(_config(features__path=path))
+    name, space = feature_registry.create(_config(features__path=path))
     assert (features.identity(name, space, digits) == features.identity(name, space, noisy)) == same
 
 
 def test_a_signal_during_the_warm_up_run_is_said(digits, tmp_path, monkeypatch):
   small_runs.interrupted_at(3, monkeypatch, signal.SIGTERM)
   with pytest.raises(Interrupted, match="stopped while the model of features.name=backbone") as stopped:
-    factor_columns.Stage(_config(cache_dir=str(tmp_path)), digits, timing.Timers()).features  # noqa: B018
+    factor_stage.Stage(_config(cache_dir=str(tmp_path)), digits, timing.Timers()).features  # noqa: B018
   assert stopped.value.__notes__ == ["the same command trains it anew"]  # its folder is gone
 
 
 def test_wrong_folders_and_values_are_named(finished, digits, tmp_path):
   _, workdir, _ = finished
-  with pytest.raises(options.UserError, match="features.path='nowhere' is no run's folder"):
-    spaces.create(_config(features__path="nowhere"))
+  with pytest.raises(options.UserError, match="features.path='nowhere' is not the workdir of a run: it has no config.json that dynsel_jax wrote"):
+    feature_registry.create(_config(features__path="nowhere"))
   (tmp_path / "config.json").write_text((workdir / "config.json").read_text())
   with pytest.raises(options.UserError, match=f"features.path='{tmp_path}' has no checkpoint"):
-    spaces.create(_config(features__path=str(tmp_path)))
+    feature_registry.create(_config(features__path=str(tmp_path)))
   assert not (tmp_path / "checkpoints").exists()
   with pytest.raises(options.UserError, match="features.epochs=0 must be greater than 0"):
-    spaces.create(_config(features__epochs=0))
-  colour = digits._replace(train=data.Dataset(np.zeros((3, 8, 8, 3), np.uint8), np.zeros(3, np.int32)), mean=(0.0,) * 3)
-  with pytest.raises(options.UserError, match=r"was not trained on images of shape \(8, 8, 3\)"):
-    spaces.create(_config(features__path=str(workdir)))[1].extract(colour._replace(std=(1.0,) * 3))
+    feature_registry.create(_config(features__epochs=0))
+  images = {"inputs": np.zeros((3, 8, 8, 3), np.uint8), "labels": np.zeros(3, np.int32)}
+  colour = digits._replace(train=images, mean=(0.0,) * 3, std=(1.0,) * 3)
+  with pytest.raises(options.UserError, match=r"holds a model that does not take images of shape \(8, 8, 3\)"):
+    feature_registry.create(_config(features__path=str(workdir)))[1].extract(colour)

@@ -29,8 +29,11 @@ from tests.support import ROOT, small_runs
     ({"selector__name": "no.such.module:thing"}, "no.such.module"),
     ({"optimizer__momentum": 0.5, "optimizer__name": "adam"}, "optimizer 'adam' has no option 'momentum'"),
     ({"learning_rate": -0.1}, "learning_rate=-0.1 must be greater than 0"),
-    ({"label_smoothing": 1.0}, "label_smoothing=1.0"),
-    ({"weighting": "mean"}, "weighting='mean' is not known; known: mean_one, sum_to_n"),
+    ({"task__label_smoothing": 1.0}, "task.label_smoothing=1.0 must lie in [0, 1)"),
+    ({"task__name": "clasification"}, "task.name='clasification' is not known; known: classification, regression"),
+    ({"task__smoothing": 0.1}, "task 'classification' has no option 'smoothing'; its options: label_smoothing"),
+    ({"loss_normalization": "mean"}, "loss_normalization='mean' is not known; known: batch_size, weight_sum"),
+    ({"label_smoothing": 0.1}, "config has a field 'label_smoothing' that nothing reads; its fields: batch_size, "),
     ({"checkpoint_every_steps": -1}, "checkpoint_every_steps=-1"),
     ({"model__hidden": (64.5,)}, "model.hidden=64.5 must be an integer"),
     ({"optimizer__momentum": 2.0}, "optimizer.momentum=2.0 must lie in [0, 1)"),
@@ -56,6 +59,7 @@ def test_one_line_names_the_field_and_the_value(changes, line, tmp_path):
     ("schedule", "name"),
     ("scores", "path"),
     ("selector", "name"),
+    ("task", "name"),
     ("wrappers", "names"),
   ],
 )
@@ -83,7 +87,7 @@ def test_a_workdir_below_a_file(tmp_path):
 def test_a_workdir_of_somebody_else(tmp_path):
   for content in ('{"architectures": []}', "no json", "[]"):
     (tmp_path / "config.json").write_text(content)
-    with pytest.raises(options.UserError, match="has a config.json that is no run's"):
+    with pytest.raises(options.UserError, match="contains a config.json that dynsel_jax did not write"):
       small_runs.train(small_runs.config(), tmp_path)
 
 
@@ -91,29 +95,35 @@ def test_a_workdir_that_cannot_be_made(tmp_path):
   (tmp_path / "link").symlink_to(tmp_path / "nowhere")
   with pytest.raises(options.UserError, match="link is not a folder"):
     small_runs.train(small_runs.config(), tmp_path / "link")
-  with pytest.raises(options.UserError, match="a name has at most"):
+  with pytest.raises(options.UserError, match="is longer than the 255 bytes that a name may have"):
     small_runs.train(small_runs.config(), tmp_path / ("x" * 300))
 
 
 SELECTORS = """
 import jax.numpy as jnp
-from dynsel_jax.selectors import ranking
-from dynsel_jax.types import Selector
+from dynsel_jax.types import Selection, Selector
 
-def _made(init=lambda key: jnp.zeros(3), info=0, observe=lambda state, signals: state, size=None):
+def _made(init=lambda key: jnp.zeros(3), info=0, observe=lambda state, signals: state, **selection):
   def factory(table, epochs):
-    keep = jnp.ones(size or table.labels.shape[0], bool)
-    select = lambda key, state, epoch: (ranking.visiting_order(key, keep), {"i": jnp.asarray(info)})
+    chosen = Selection(**{"keep": jnp.ones(table.num_samples, bool), **selection})
+    select = lambda key, state, epoch: (chosen, {"i": jnp.asarray(info)})
     return Selector(init, select, observe)
   return factory
 
 empty = _made(init=lambda key: jnp.zeros(0))
 grows = _made(observe=lambda state, signals: state.astype(jnp.int32))
 vector = _made(info=[1, 2])
-short = _made(size=10)
+short = _made(keep=jnp.ones(10, bool))
+indices = _made(keep=jnp.arange(1442))
+weighted = _made(weights=jnp.ones(10))
+rates = _made(learning_rate_multiplier=jnp.ones(3))
 def bare(table, epochs):
-  select = lambda key, state, epoch: ranking.everything(key, table.labels.shape[0])
+  select = lambda key, state, epoch: Selection(jnp.ones(table.num_samples, bool))
   return Selector(lambda key: (), select, lambda state, signals: state)
+def refreshing(table, epochs):
+  return empty(table, epochs)._replace(init=lambda key: (), refresh=lambda state, epoch: jnp.arange(3))
+def reading(table, epochs):
+  return empty(table, epochs)._replace(init=lambda key: (), reads=("correct", "rarity"))
 """
 
 
@@ -122,8 +132,13 @@ def bare(table, epochs):
   [
     ("empty", "init returns an array of size 0"),
     ("grows", "observe returns a state of other structure, shapes or types than init"),
-    ("vector", "info 'i' has shape (2,), not that of a scalar"),
-    ("short", "select gives indices of shape (10,), not (1442,)"),
+    ("vector", "'i' has shape (2,); it must be a scalar"),
+    ("short", "select gives keep of shape (10,) and type bool; it must be (1442,) bool"),
+    ("indices", "select gives keep of shape (1442,) and type int32; it must be (1442,) bool"),
+    ("weighted", "select gives weights of shape (10,), not (1442,)"),
+    ("rates", "'learning_rate_multiplier' has shape (3,); it must be a scalar"),
+    ("refreshing", "refresh gives a mask of shape (3,) and type int32; it must be (1442,) bool"),
+    ("reading", "reads 'rarity': the task classification and the table give confidence, correct, el2n, margin"),
     ("bare", "select must return a Selection and a dict of scalars"),
   ],
 )

@@ -13,7 +13,7 @@ import pytest
 
 from dynsel_jax import cache, data, features, options
 from dynsel_jax.factors import sae_file
-from dynsel_jax.training import score_file
+from dynsel_jax.offline import score_file
 
 
 def test_the_cache_builds_once_for_a_key_and_again_for_another(tmp_path):

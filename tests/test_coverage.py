@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from dynsel_jax.factors import coverage
-from dynsel_jax.training import factor_columns, workdir
+from dynsel_jax.offline import factor_stage
+from dynsel_jax.runs import workdir
+from dynsel_jax.runs.interruption import Interrupted
 from tests.support import small_runs
 
 FIELDS = ("factors_covered", "rare_factor_rate", "common_factor_rate")
@@ -88,7 +90,7 @@ def test_a_run_records_what_its_usage_says(tmp_path, alpha, more):
   made = _config(tmp_path, epochs=1, selector__refinement=0.0, **mixing)
   small_runs.train(made, tmp_path / "run")
   visits = np.load(tmp_path / "run" / "usage.npz")["visits"]
-  known = workdir.Workdir(str(tmp_path / "run")).read_firings()
+  known = coverage.Firings(**workdir.Workdir(str(tmp_path / "run")).read_firings())
   active = np.zeros((visits.size, known.common.size + 1), bool)
   np.put_along_axis(active, known.latents.astype(int), True, axis=1)
   (found,) = _coverage(tmp_path / "run")
@@ -109,7 +111,7 @@ def test_a_run_stopped_within_an_epoch_and_moved_records_the_same(tmp_path, monk
     with pytest.raises(Interrupted):
       small_runs.train(made, tmp_path / "run")
   shutil.rmtree(tmp_path / "cache")
-  monkeypatch.setattr(factor_columns, "Stage", None)  # nothing is fitted anew
+  monkeypatch.setattr(factor_stage, "Stage", None)  # nothing is fitted anew
   small_runs.train(made, tmp_path / "run")
   assert _coverage(tmp_path / "run") == expected
 

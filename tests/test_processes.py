@@ -143,7 +143,7 @@ def test_processes_with_different_configs_are_refused(tmp_path):
   statuses, said = ended(start(tmp_path / "run", of_one=["--config.seed=1"]))
   assert statuses == [2, 2]
   for _, errors in said:
-    assert "error: process 1 of 2 was started with another config" in errors
+    assert "error: process 1 of 2 was started with a different config or data from process 0" in errors
   assert not (tmp_path / "run").exists()
 
 

@@ -1,6 +1,6 @@
 """Learning tasks: per-sample losses, named signals and named metrics of a model's outputs.
 
-The training step knows no labels, logits or metrics: it calls the task. `task.Task` says what a task is.
+The training step knows nothing of labels, logits or metrics: it calls the task. `task.Task` describes a task.
 """
 
 from collections.abc import Callable
@@ -37,19 +37,34 @@ def create(name: str, source: Source, view: View, /, **settings: Any) -> Task:
     **settings: the task's options, see `defaults`.
 
   Raises:
-    UserError: the name, an option or a value is wrong, or the set lacks what the task needs.
+    UserError: the name, an option or a value is wrong, the data set lacks an array that the task reads, or the factory
+      does not return a task.
   """
   factory = _factory(name)
   options.check_settings("task", name, settings, options.keyword_defaults(factory))
   task = options.called("task.name", name, factory, source, view, **settings)
-  if not isinstance(task, Task):
-    raise options.UserError(f"task.name={name!r} must return a Task, not {type(task).__name__}")
+  _check(name, task)
   return task
 
 
 def giving(signal: str) -> list[str]:
   """Returns the names of the registered tasks that give the extra `signal`."""
   return sorted(name for name, signals in _SIGNALS.items() if signal in signals)
+
+
+def _check(name: str, task: Any) -> None:
+  """Raises `UserError` unless a factory's result is a task whose fields have the right types."""
+  if not isinstance(task, Task):
+    raise options.UserError(f"task.name={name!r} must return a dynsel_jax.tasks.Task, not {type(task).__name__}")
+  if not isinstance(task.metric, Metric):
+    raise options.UserError(f"task.name={name!r}: metric={task.metric!r} must be a dynsel_jax.tasks.Metric")
+  if not isinstance(task.signals, tuple) or not all(isinstance(signal, str) for signal in task.signals):
+    raise options.UserError(f"task.name={name!r}: signals={task.signals!r} must be a tuple of names")
+  if not isinstance(task.num_outputs, int) or task.num_outputs < 1:
+    raise options.UserError(f"task.name={name!r}: num_outputs={task.num_outputs!r} must be an integer of at least 1")
+  if (task.rows is None) != (task.summarize is None):
+    given, lacking = ("summarize", "rows") if task.rows is None else ("rows", "summarize")
+    raise options.UserError(f"task.name={name!r} has {given} and no {lacking}: give both, or neither")
 
 
 def _factory(name: str) -> Callable[..., Task]:

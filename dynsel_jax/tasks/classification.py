@@ -9,7 +9,7 @@ from jax import Array
 
 from dynsel_jax.data.gather import View
 from dynsel_jax.data.source import Source
-from dynsel_jax.options import UserError
+from dynsel_jax.options import UserError, check_fraction
 from dynsel_jax.tasks.task import Batch, Metric, Task
 
 __all__ = ["SIGNALS", "classification", "cross_entropy", "signals"]
@@ -18,7 +18,7 @@ SIGNALS = ("confidence", "margin", "el2n", "correct")
 
 
 def cross_entropy(logits: Array, labels: Array, label_smoothing: float = 0.0) -> Array:
-  """Returns the cross-entropy of each sample in nats, `[b]` float32.
+  """Computes the cross-entropy of each sample in nats, `[b]` float32.
 
   With label smoothing e the target is (1 - e) on the label plus e / C on every class (arXiv 1512.00567, Sec. 7).
   """
@@ -30,11 +30,11 @@ def cross_entropy(logits: Array, labels: Array, label_smoothing: float = 0.0) ->
 
 
 def signals(logits: Array, labels: Array) -> dict[str, Array]:
-  """Returns the extras of a batch, `[b]` each, from logits `[b, C]` float32 and labels `[b]` int32.
+  """Computes the extras of a batch, `[b]` each, from logits `[b, C]` float32 and labels `[b]` int32.
 
-  `confidence` is the probability of the predicted class; `margin` the probability of the label minus the largest other
-  one; `el2n` the Euclidean norm of probabilities minus one-hot label (arXiv 2107.07075); `correct` (bool) whether the
-  predicted class is the label.
+  `confidence` is the probability of the predicted class; `margin` is the probability of the label minus the largest
+  other one; `el2n` is the Euclidean norm of probabilities minus one-hot label (arXiv 2107.07075); `correct` (bool) says
+  whether the predicted class is the label.
   """
   probabilities = jax.nn.softmax(logits)
   is_label = jnp.arange(logits.shape[-1])[None, :] == labels[:, None]
@@ -49,20 +49,21 @@ def signals(logits: Array, labels: Array) -> dict[str, Array]:
 
 
 def classification(source: Source, view: View, *, label_smoothing: float = 0.0) -> Task:
-  """Learns the "labels" of a set with softmax cross-entropy.
+  """Predicts the "labels" of a data set with softmax cross-entropy.
 
   Args:
     source: the data set, with labels.
     view: its augmentation and normalisation.
-    label_smoothing: in [0, 1); of the loss that is trained on. Selectors observe the loss without it.
+    label_smoothing: in [0, 1), applied to the loss that is minimised. Selectors observe the loss without it.
 
   Raises:
-    UserError: the set has no labels, or the label smoothing lies outside its range.
+    UserError: the data set has no labels, or the label smoothing lies outside its range.
   """
-  if not 0 <= label_smoothing < 1:
-    raise UserError(f"task.label_smoothing={label_smoothing} must lie in [0, 1)")
+  check_fraction("task.label_smoothing", label_smoothing, zero=True, one=False)
   if source.labels is None:
-    raise UserError(f"task.name=classification needs 'labels'; dataset.name={source.name} has {sorted(source.train)}")
+    raise UserError(
+      f"task.name=classification reads the array 'labels'; dataset.name={source.name} has {', '.join(source.train)}"
+    )
 
   def losses(outputs: Array, batch: Batch) -> tuple[Array, dict[str, Array]]:
     return cross_entropy(outputs, batch["labels"]), signals(outputs, batch["labels"])

@@ -1,6 +1,6 @@
-"""Regression: squared error of one number a sample. Pure functions, except the correlations.
+"""Regression: least squares on one number per sample. Pure functions, except the correlations.
 
-`b` is the number of samples of a batch, `N` of a set.
+`b` is the number of samples of a batch, `N` that of a data set.
 """
 
 from collections.abc import Mapping
@@ -19,24 +19,27 @@ __all__ = ["regression"]
 
 
 def regression(source: Source, view: View) -> Task:
-  """Predicts the "targets" of a set, `[N]` float32, by least squares.
+  """Predicts the "targets" of a data set, `[N]` float32, by least squares.
 
-  The metrics are the mean squared error and, over the whole set, the correlations of Pearson and Spearman between
-  predictions and targets, NaN where either is constant.
+  The metrics are the mean squared error and, over the whole data set, the correlations of Pearson and Spearman between
+  predictions and targets. A correlation is NaN if the predictions or the targets are constant.
 
   Args:
-    source: the data set, with targets; scale them to a deviation around 1.
+    source: the data set, with targets; scale them to a standard deviation around 1.
     view: its augmentation and normalisation.
 
   Raises:
-    UserError: the set has no targets, or they are not one number a sample.
+    UserError: the data set has no targets, or they are not one floating-point number per sample.
   """
   targets = source.train.get("targets")
   if targets is None:
-    raise UserError(f"task.name=regression needs 'targets'; dataset.name={source.name} has {sorted(source.train)}")
+    raise UserError(
+      f"task.name=regression reads the array 'targets'; dataset.name={source.name} has {', '.join(source.train)}"
+    )
   if targets.ndim != 1 or not np.issubdtype(targets.dtype, np.floating):
     raise UserError(
-      f"task.name=regression: targets have shape {targets.shape} and type {targets.dtype}, not [N] floats"
+      f"task.name=regression: 'targets' of dataset.name={source.name} has shape {targets.shape} and type"
+      f" {targets.dtype}; it must be [N] floating-point numbers"
     )
 
   def squared_error(outputs: Array, batch: Batch) -> Array:
@@ -52,11 +55,11 @@ def regression(source: Source, view: View) -> Task:
   def rows(outputs: Array, batch: Batch) -> dict[str, Array]:
     return {"prediction": outputs[:, 0], "target": batch["targets"].astype(jnp.float32)}
 
-  def summarize(of_set: Mapping[str, np.ndarray]) -> dict[str, float]:
-    pair = of_set["prediction"], of_set["target"]
+  def summarize(rows: Mapping[str, np.ndarray]) -> dict[str, float]:
+    pair = rows["prediction"], rows["target"]
     if any(len(values) < 2 or np.ptp(values) == 0 for values in pair):
       return {"pearson": float("nan"), "spearman": float("nan")}
-    return {"pearson": float(stats.pearsonr(*pair)[0]), "spearman": float(stats.spearmanr(*pair)[0])}
+    return {"pearson": float(np.corrcoef(*pair)[0, 1]), "spearman": float(stats.spearmanr(*pair)[0])}
 
   return Task(
     name="regression",

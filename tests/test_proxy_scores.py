@@ -10,7 +10,9 @@ import pytest
 
 from configs import digits
 from dynsel_jax import data, options
-from dynsel_jax.training import loop, recording, score_file, scoring, setup
+from dynsel_jax.offline import proxy_recorder, proxy_scores, score_file
+from dynsel_jax.runs.interruption import Interrupted
+from dynsel_jax.training import loop, setup
 from experiments import score_dataset
 from tests.support import ROOT, small_runs
 
@@ -30,16 +32,16 @@ def _source():
 @pytest.fixture(scope="module")
 def scored(tmp_path_factory):
   """The folder, every column, and the probabilities of each epoch `[T, N, C]`."""
-  folder, traces, original = tmp_path_factory.mktemp("scored"), [], recording.record
+  folder, traces, original = tmp_path_factory.mktemp("scored"), [], proxy_recorder.record
 
   def spying(run, state, epoch, **settings):
-    traces.append(recording.outputs(run, state.train, ("probabilities",))["probabilities"])
+    traces.append(proxy_recorder.outputs(run, state.train, ("probabilities",))["probabilities"])
     return original(run, state, epoch, **settings)
 
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(recording, "record", spying)
-    patch.setattr(recording, "MOSO_CHECKPOINTS", 2)
-    columns = scoring.score(_config(), folder, scoring.SCORES, window=WINDOW, early_epochs=EARLY)
+    patch.setattr(proxy_recorder, "record", spying)
+    patch.setattr(proxy_recorder, "MOSO_CHECKPOINTS", 2)
+    columns = proxy_scores.score(_config(), folder, proxy_scores.SCORES, window=WINDOW, early_epochs=EARLY)
   score_file.write(folder / "scores.npz", columns, _source().fingerprint, {"seed": 0})
   return folder, columns, np.stack(traces)
 
@@ -47,7 +49,7 @@ def scored(tmp_path_factory):
 def test_every_score_is_a_finite_column(scored):
   _, columns, traces = scored
   assert traces.shape == (EPOCHS, 1442, 10)
-  assert set(columns) == set(scoring.SCORES)
+  assert set(columns) == set(proxy_scores.SCORES)
   for column in columns.values():
     assert (column.dtype, column.shape) == (np.float32, (1442,))
     assert np.isfinite(column).all()
@@ -98,7 +100,7 @@ def test_orders_of_picks_are_columns(scored):
   for name in ("d2", "herding", "k_center"):
     assert np.unique(columns[name]).size == 1442
     assert (columns[name].min(), columns[name].max()) == (np.float32(1 / 1442), 1)
-  np.testing.assert_allclose(scoring.order_column([2, 0, -1], 4), [0.75, 0, 1, 0])
+  np.testing.assert_allclose(proxy_scores.order_column([2, 0, -1], 4), [0.75, 0, 1, 0])
 
 
 def test_each_irreducible_loss_is_of_the_model_that_never_saw_the_sample(scored):
@@ -107,20 +109,20 @@ def test_each_irreducible_loss_is_of_the_model_that_never_saw_the_sample(scored)
   np.testing.assert_array_equal(seen[0], ~seen[1])
   assert seen[0].sum() == 721
   for part in (0, 1):
-    proxy = scoring.proxy_config(_config(), "dynsel_jax.training.scoring:half", part=part, seed=0)
+    proxy = proxy_scores.proxy_config(_config(), "dynsel_jax.offline.proxy_scores:half", part=part, seed=0)
     _, state, run = loop.train_and_evaluate(proxy, folder / f"half_{part}")  # finished: nothing is trained
-    loss = recording.outputs(run, state.train, ("loss",))["loss"]
+    loss = proxy_recorder.outputs(run, state.train, ("loss",))["loss"]
     np.testing.assert_allclose(columns["irreducible_loss"][seen[1 - part]], loss[seen[1 - part]], rtol=1e-5)
 
 
 def test_an_interrupted_proxy_run_gives_the_same_columns(scored, tmp_path, monkeypatch):
   names, settings = ("el2n", "forgetting", "tdds"), {"window": WINDOW, "early_epochs": EARLY}
-  want = scoring.score(_config(), tmp_path / "whole", names, **settings)
+  want = proxy_scores.score(_config(), tmp_path / "whole", names, **settings)
   with monkeypatch.context() as patch:
     small_runs.interrupted_at(30, patch)  # in the third epoch of 12 steps
     with pytest.raises(Interrupted):
-      scoring.score(_config(), tmp_path / "part", names, **settings)
-  found = scoring.score(_config(), tmp_path / "part", names, **settings)
+      proxy_scores.score(_config(), tmp_path / "part", names, **settings)
+  found = proxy_scores.score(_config(), tmp_path / "part", names, **settings)
   assert small_runs.lines(tmp_path / "part" / "proxy")[-1]["epoch"] == EPOCHS
   for name in names:
     np.testing.assert_array_equal(found[name], want[name])
@@ -198,14 +200,14 @@ def test_wrong_files_are_named(scored, tmp_path):
   score_file.write(tmp_path / "aum.npz", {"aum": column}, fingerprint, {})
   for name, line in {
     "none.npz": "none.npz' is not a file",
-    "text.npz": "is no score file, or a damaged one",
-    "other.npz": "is no score file, or a damaged one",
-    "array.npy": "is no score file, or a damaged one",
-    "cut.npz": "is no score file, or a damaged one",
-    "short.npz": "column 'el2n' has shape (1441,), not a value for each of 1442 samples",
+    "text.npz": "is damaged, or not a score file",
+    "other.npz": "is damaged, or not a score file",
+    "array.npy": "is damaged, or not a score file",
+    "cut.npz": "is damaged, or not a score file",
+    "short.npz": "column 'el2n' has shape (1441,), not one value for each of 1442 samples",
     "noise.npz": "belongs to other data: fingerprint 000000000000 there",
-    "aum.npz": "selector.column='el2n' is no column of the training set; the columns there are: aum",
-    "": "selector.column='el2n' is no column of the training set; the columns there are: none",
+    "aum.npz": "selector.column='el2n' is not a column of the table; it has: aum",
+    "": "selector.column='el2n' is not a column of the table; it has: none",
   }.items():
     with pytest.raises(options.UserError) as error:
       small_runs.train(_config("top", scores__path=str(tmp_path / name) if name else ""), tmp_path / "run")
@@ -218,21 +220,21 @@ def test_wrong_files_are_named(scored, tmp_path):
   ("scores", "window", "line"),
   [
     (("el2m",), 3, "scores='el2m' is not known"),
-    ((), 3, "scores= names none; known: aum, "),
+    ((), 3, "scores= is empty; known: aum, "),
     (("tdds",), 2, "window=2"),
     (("dual",), 6, "epochs=5"),
   ],
 )
 def test_wrong_settings_are_named(scores, window, line, tmp_path):
   with pytest.raises(options.UserError, match=line):
-    scoring.score(_config(), tmp_path / "run", scores, window=window)
+    proxy_scores.score(_config(), tmp_path / "run", scores, window=window)
   assert not (tmp_path / "run").exists()
 
 
 def test_what_is_wrong_is_said_before_the_data_are_read(tmp_path, monkeypatch):
   monkeypatch.setattr(data, "prepare", None)
   for scores, window, stream, line in (
-    ([], 3, False, "scores= names none"),
+    ([], 3, False, "scores= is empty"),
     (["el2m"], 3, False, "scores='el2m' is not known"),
     (["tdds"], 2, False, "window=2"),
     (["el2n"], 3, True, "dataset.stream=True"),
@@ -246,7 +248,7 @@ def test_what_is_wrong_is_said_before_the_data_are_read(tmp_path, monkeypatch):
 
 
 def test_a_proxy_run_has_the_epochs_of_its_config():
-  proxy = scoring.proxy_config(_config(match_steps=True), "full")
+  proxy = proxy_scores.proxy_config(_config(match_steps=True), "full")
   assert not proxy.match_steps and setup.matched(proxy).epochs == EPOCHS
 
 

@@ -9,7 +9,9 @@ import pytest
 from configs import digits
 from dynsel_jax import data, factors, features, options
 from dynsel_jax.data import noise
-from dynsel_jax.training import factor_columns, timing, workdir
+from dynsel_jax.offline import factor_stage
+from dynsel_jax.runs import timing, workdir
+from dynsel_jax.runs.interruption import Interrupted
 from tests.support import small_runs
 
 
@@ -48,7 +50,7 @@ def test_a_run_goes_on_with_the_columns_that_it_began_with(tmp_path, monkeypatch
     raise AssertionError("the columns are made again, and on another machine come out with other bits")
 
   with monkeypatch.context() as patched:
-    patched.setattr(factor_columns, "Stage", elsewhere)
+    patched.setattr(factor_stage, "Stage", elsewhere)
     _, continued = small_runs.train(made, tmp_path / "run")
   small_runs.same_state(continued, expected)
 
@@ -61,11 +63,11 @@ def test_a_run_goes_on_with_the_columns_that_it_began_with(tmp_path, monkeypatch
 def test_columns_depend_on_settings_and_lie_between_0_and_1(tmp_path):
   source = data.load("digits")
   columns = [
-    factor_columns.Stage(_config(tmp_path, **changes), source, timing.Timers()).columns
+    factor_stage.Stage(_config(tmp_path, **changes), source, timing.Timers()).columns
     for changes in ({}, {"factors__k": 4}, {"features__components": 8})
   ]
   for found in columns:
-    assert set(found) == set(factor_columns.COLUMNS)
+    assert set(found) == set(factor_stage.COLUMNS)
     for column in found.values():
       assert column.shape == (1442,)
       assert float(column.min()) == 0
@@ -76,12 +78,12 @@ def test_columns_depend_on_settings_and_lie_between_0_and_1(tmp_path):
 
 def test_other_labels_score_anew_without_another_fit(tmp_path, monkeypatch):
   source = data.load("digits")
-  clean = factor_columns.Stage(_config(tmp_path), source, timing.Timers()).columns
+  clean = factor_stage.Stage(_config(tmp_path), source, timing.Timers()).columns
   monkeypatch.setattr(factors, "fit_sae", None)  # a fit would fail
   noisy = noise.apply(source, {"rate": 0.4})
-  found = factor_columns.Stage(_config(tmp_path), noisy, timing.Timers()).columns
+  found = factor_stage.Stage(_config(tmp_path), noisy, timing.Timers()).columns
   assert not np.array_equal(clean["representativeness"], found["representativeness"])
-  again = factor_columns.Stage(_config(tmp_path), source, timing.Timers()).columns
+  again = factor_stage.Stage(_config(tmp_path), source, timing.Timers()).columns
   for name, column in clean.items():
     np.testing.assert_array_equal(again[name], column)
 
@@ -103,7 +105,7 @@ def test_the_sections_are_there_for_the_methods_that_read_them():
     ({"factors__epochs": 0}, "factors.epochs=0 must be greater than 0"),
     ({"factors__batch_size": -1}, "factors.batch_size=-1 must be greater than 0"),
     ({"factors__learning_rate": 0.0}, "factors.learning_rate=0.0 must be greater than 0"),
-    ({"factors__sae": "sae.npz", "factors__orient": True}, "factors.orient=True is of a fit, and factors.sae=sae.npz"),
+    ({"factors__sae": "sae.npz", "factors__orient": True}, "factors.orient=True applies to a fit, and factors.sae=sae.npz"),
     ({"features__name": "file", "features__components": 3}, "features 'file' has no option 'components'"),
   ],
 )
