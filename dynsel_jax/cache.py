@@ -17,7 +17,18 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-__all__ = ["UNREADABLE", "Arrays", "cached", "checksum", "content_digest", "default_directory", "digest"]
+from dynsel_jax import options
+
+__all__ = [
+  "UNREADABLE",
+  "Arrays",
+  "cached",
+  "checksum",
+  "content_digest",
+  "default_directory",
+  "digest",
+  "sampled_digest",
+]
 
 Arrays = dict[str, np.ndarray]
 
@@ -25,6 +36,7 @@ Arrays = dict[str, np.ndarray]
 UNREADABLE = (ValueError, OSError, EOFError, RuntimeError, tokenize.TokenError, zipfile.BadZipFile, zlib.error)
 
 _CHECKSUM = "checksum"
+_BLOCK = 2**16  # bytes that are read at a time
 
 
 def default_directory() -> pathlib.Path:
@@ -43,7 +55,21 @@ def content_digest(*paths: pathlib.Path) -> str:
   """Returns a SHA-256 hash of the files' contents, in 64 hexadecimal digits; their paths do not matter."""
   whole = hashlib.sha256()
   for path in paths:
-    whole.update(path.read_bytes())
+    with path.open("rb") as file:
+      while block := file.read(_BLOCK):
+        whole.update(block)
+  return whole.hexdigest()
+
+
+def sampled_digest(path: str, limit: int) -> str:
+  """Returns a hash of a file's content, or of evenly spread blocks of it if it has more than `limit` bytes."""
+  whole = hashlib.sha256()
+  with open(path, "rb") as file:
+    size = os.fstat(file.fileno()).st_size
+    number = -(-size // _BLOCK) if size <= limit else max(limit // _BLOCK, 2)
+    for position in range(number):  # the last block ends with the file
+      file.seek(max(size - _BLOCK, 0) * position // max(number - 1, 1))
+      whole.update(file.read(_BLOCK))
   return whole.hexdigest()
 
 
@@ -56,7 +82,7 @@ def cached(kind: str, key: Mapping[str, Any], build: Callable[[], Arrays], direc
     build: computes the arrays.
     directory: folder of the files; `default_directory()` if empty.
   """
-  folder = pathlib.Path(directory) if directory else default_directory()
+  folder = pathlib.Path(options.expand_home("cache_dir", directory)) if directory else default_directory()
   path = folder / f"{kind}-{digest(key)[:24]}.npz"
   if (arrays := _read(path)) is not None:
     return arrays
