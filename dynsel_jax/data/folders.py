@@ -108,7 +108,7 @@ def read(
     return {"train": inputs[: len(paths["train"])], "test": inputs[len(paths["train"]) :], "changes": numbers}
 
   key = {
-    "files": [_digest(path) for split in paths.values() for path in split],
+    "files": [(_digest(path), os.path.splitext(path)[1].lower()) for split in paths.values() for path in split],
     "training": len(paths["train"]),
     "settings": [image_size, image_mode],
     "decoder": [PIL.__version__, image_decoding.RULES],  # Pillow decides the pixels of a JPEG

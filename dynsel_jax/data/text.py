@@ -124,7 +124,7 @@ def _describe(
     for split, split_rows in rows.items()
     if split_rows.separator != ","
   ]
-  summary.say(f"{name}: {'; '.join(parts)}", warn=bool(left_out))
+  summary.say(f"{summary.shown(name)}: {'; '.join(parts)}", warn=bool(left_out))
 
 
 def _source(name: str, sets: dict[str, Dataset], classes: tuple[str, ...], text: Text) -> Source:
