@@ -41,9 +41,9 @@ def _values(before: pathlib.Path, after: pathlib.Path) -> Iterator[tuple[str, An
   """Yields the name and the two values of each field that both runs have."""
   old_lines, new_lines = ((path / "metrics.jsonl").read_text().splitlines() for path in (before, after))
   yield "epochs", len(old_lines), len(new_lines)
-  pairs = [(f"epoch {epoch}", *pair) for epoch, pair in enumerate(zip(old_lines, new_lines, strict=False), start=1)]
-  pairs.append(("summary", *((path / "summary.json").read_text() for path in (before, after))))
-  for where, *texts in pairs:
+  pairs = {f"epoch {epoch}": pair for epoch, pair in enumerate(zip(old_lines, new_lines, strict=False), start=1)}
+  pairs["summary"] = ((before / "summary.json").read_text(), (after / "summary.json").read_text())
+  for where, texts in pairs.items():
     old, new = map(json.loads, texts)
     for name in sorted((old.keys() & new.keys()) - set(_UNCOMPARED)):
       yield f"{where} {name}", old[name], new[name]
@@ -51,7 +51,8 @@ def _values(before: pathlib.Path, after: pathlib.Path) -> Iterator[tuple[str, An
 
 def main() -> int:
   """Prints a line for each run."""
-  before, after = (pathlib.Path(options.expand_home(name, flags.FLAGS[name].value)) for name in ("before", "after"))
+  given = {"before": flags.FLAGS.before, "after": flags.FLAGS.after}
+  before, after = (pathlib.Path(options.expand_home(name, folder)) for name, folder in given.items())
   names, others = ({path.parent.name for path in folder.glob("*/summary.json")} for folder in (before, after))
   if not names & others:
     raise options.UserError(f"before={before} and after={after} contain no finished runs of the same name")
