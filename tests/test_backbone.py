@@ -60,7 +60,9 @@ def test_a_runs_penultimate_activations_are_read_from_its_workdir(finished, digi
 
 def test_settings_follow_the_parameters(finished, tmp_path):
   _, workdir, _ = finished
-  one, same = (feature_registry.create(_config(features__path=str(workdir), seed=seed))[1].settings() for seed in (0, 1))
+  one, same = (
+    feature_registry.create(_config(features__path=str(workdir), seed=seed))[1].settings() for seed in (0, 1)
+  )
   assert one == same and len(one["parameters"]) == 64
 
 
@@ -109,7 +111,10 @@ def test_a_signal_during_the_warm_up_run_is_said(digits, tmp_path, monkeypatch):
 
 def test_wrong_folders_and_values_are_named(finished, digits, tmp_path):
   _, workdir, _ = finished
-  with pytest.raises(options.UserError, match="features.path='nowhere' is not the workdir of a run: it has no config.json that dynsel_jax wrote"):
+  with pytest.raises(
+    options.UserError,
+    match="features.path='nowhere' is not the workdir of a run: it has no config.json that dynsel_jax wrote",
+  ):
     feature_registry.create(_config(features__path="nowhere"))
   (tmp_path / "config.json").write_text((workdir / "config.json").read_text())
   with pytest.raises(options.UserError, match=f"features.path='{tmp_path}' has no checkpoint"):

@@ -105,7 +105,10 @@ def test_the_sections_are_there_for_the_methods_that_read_them():
     ({"factors__epochs": 0}, "factors.epochs=0 must be greater than 0"),
     ({"factors__batch_size": -1}, "factors.batch_size=-1 must be greater than 0"),
     ({"factors__learning_rate": 0.0}, "factors.learning_rate=0.0 must be greater than 0"),
-    ({"factors__sae": "sae.npz", "factors__orient": True}, "factors.orient=True applies to a fit, and factors.sae=sae.npz"),
+    (
+      {"factors__sae": "sae.npz", "factors__orient": True},
+      "factors.orient=True applies to a fit, and factors.sae=sae.npz",
+    ),
     ({"features__name": "file", "features__components": 3}, "features 'file' has no option 'components'"),
   ],
 )
