@@ -1,4 +1,4 @@
-"""scikit-learn's diabetes: 354 training and 88 test patients with 10 numbers each, bundled with the library, no download.
+"""scikit-learn's diabetes: 354 training and 88 test patients of 10 numbers, bundled with the library, no download.
 
 The default example of a regression: the task predicts the progression of the disease after a year, standardised by the
 training patients, so that a constant prediction has a mean squared error of 1. It takes seconds on any machine.

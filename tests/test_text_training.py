@@ -84,7 +84,7 @@ def test_training_starts_from_the_weights_and_a_new_head(config, tmp_path, monke
     ({"dataset.train": "absent.csv"}, "dataset.train='absent.csv' is not a file"),
     (
       {"model": {"name": "mlp"}},
-      "model.name=mlp takes numbers, such as images, and dataset.name=rsd15k holds texts; name another",
+      "model.name=mlp takes numbers, such as images, and dataset.name=rsd15k holds texts",
     ),
     ({"model": {"name": "roberta_base"}}, "its padding id is 0, the model's 1"),
   ],

@@ -167,8 +167,9 @@ def _check_metrics(where: str, task: Task, outputs: Any, batch: Any, valid: Arra
   if not isinstance(metrics, dict):
     raise UserError(f"{where}: metrics must return a dict of (sum, count) by name")
   for name, pair in metrics.items():
-    if not (isinstance(pair, tuple) and [jnp.shape(part) for part in pair] == [(), ()]):
-      raise UserError(f"{where}: metrics gives {name!r} as {pair}; it must be a pair of scalars (sum, count)")
+    if not isinstance(pair, tuple) or [jnp.shape(part) for part in pair] != [(), ()]:
+      found = ", ".join(str(jnp.shape(leaf)) for leaf in jax.tree.leaves(pair))
+      raise UserError(f"{where}: metrics gives {name!r} of shape {found}; it must be a pair of scalars (sum, count)")
   if task.rows is None:  # else `summarize` may give it, which is known after the first epoch
     tasks.check_headline(where, task, metrics)
     return
