@@ -44,8 +44,8 @@ def order(key: Array, selection: Selection) -> Plan:
   """Shuffles the kept samples.
 
   Args:
-    key: consumed; methods that keep the same samples under the same key visit them in the same order.
-    selection: which samples, with `keep` `[N]` bool.
+    key: consumed; it alone decides which of two kept samples comes first.
+    selection: the samples, and their loss weights.
 
   Returns:
     The plan of the epoch, every field an array.
@@ -62,7 +62,7 @@ def order(key: Array, selection: Selection) -> Plan:
 
 
 def empty_plan(num_samples: int) -> Plan:
-  """Returns the plan that visits none of N samples."""
+  """Returns a plan that visits none of the N samples."""
   return Plan(jnp.full(num_samples, -1, jnp.int32), jnp.zeros(num_samples, jnp.float32), jnp.int32(0))
 
 
@@ -90,13 +90,13 @@ def batch_of(
 def loss_scale(
   index: Array, weights: Array, loss_normalization: str, total: Callable[[Array], Array] = lambda x: x
 ) -> Array:
-  """Returns the factor of each sample's loss in the loss of a step, which is their dot product, `[b]` float32.
+  """Returns the factors `[b]` float32 whose dot product with the losses of the samples is the loss of a step.
 
   Args:
-    index: `[b]` int32, -1 on padding, whose factor is 0.
+    index: `[b]` int32, -1 on padding; its factor is 0.
     weights: `[b]` float32, loss weights.
     loss_normalization: "weight_sum" divides by the sum of the batch's weights, "batch_size" by its number of samples.
-    total: sums a scalar over the shards of the batch; the identity where there is one shard.
+    total: sums a scalar over the shards of the batch, by default one shard.
   """
   valid = index >= 0
   weights = jnp.where(valid, weights, 0.0)
@@ -108,12 +108,12 @@ def weighted_mean(losses: Array, weights: Array, index: Array, *, loss_normaliza
   """Returns the loss of a step, `[]` float32, from the losses of its samples.
 
   Args:
-    losses: `[B]` float32, finite; rows of padding are left out.
-    weights: `[B]` float32, from `batch_of`, or from a selector's `thin`.
+    losses: `[B]` float32; rows of padding are left out, whatever they hold.
+    weights: `[B]` float32, from `batch_of`; for a thinned batch, times those of `thin`.
     index: `[B]` int32, -1 on padding.
     loss_normalization: the selector's.
   """
-  return jnp.sum(losses * loss_scale(index, weights, loss_normalization))
+  return jnp.sum(jnp.where(index >= 0, losses, 0.0) * loss_scale(index, weights, loss_normalization))
 
 
 def signals(index: Array, loss: Array, epoch: Array, *, trained: Array | None = None, **extras: Array) -> Signals:

@@ -1,6 +1,6 @@
-"""The shared vocabulary: what a selector is given, what it returns, and what it is.
+"""The shared vocabulary: sample tables, signals, selections, plans, and the functions of a selector.
 
-A selector is a NamedTuple of pure functions, as an optax transformation is. `N` is the number of training samples,
+A selector is a NamedTuple of pure functions, like an optax transformation. `N` is the number of training samples,
 `B` the global batch size, `b` the number of samples of a scored meta-batch that a step trains on.
 """
 
@@ -30,7 +30,7 @@ LOSS_NORMALIZATIONS = ("weight_sum", "batch_size")  # the divisor of a step's we
 
 
 class SampleTable(NamedTuple):
-  """The training set before training: its size, and what is known of each sample."""
+  """The training set before training: its size, its labels and its columns of per-sample numbers."""
 
   num_samples: int  # N
   labels: Array | None = None  # [N] int32 in [0, num_classes): a class, or a domain to balance over
@@ -54,7 +54,7 @@ class Selection(NamedTuple):
   keep: Array  # [N] bool
   weights: Array | None = None  # [N] float32, loss weight of each sample by its index; None stands for 1
   learning_rate_multiplier: Array | float = 1.0  # [] float32, for the whole epoch
-  thin: Array | bool = True  # [] bool, whether the epoch's meta-batches are thinned, if the selector can
+  thin: Array | bool = True  # [] bool, whether to thin the epoch's meta-batches, if the selector can
 
 
 class Plan(NamedTuple):
@@ -113,5 +113,5 @@ class Selector(NamedTuple):
   observe: ObserveFn
   thin: ThinFn | None = None
   refresh: RefreshFn | None = None
-  reads: tuple[str, ...] = ()  # names it needs beside the loss: "labels", columns of the table, extras of the task
+  reads: tuple[str, ...] = ()  # needed beside the loss: "labels", names of columns of the table and of extras
   loss_normalization: str = "weight_sum"  # divisor of a step's weighted loss: its "weight_sum" or its "batch_size"

@@ -19,6 +19,7 @@ from ml_collections import config_flags
 
 from dynsel_jax import options
 from dynsel_jax.runs import interruption
+from experiments import usage
 
 __all__ = ["run", "run_on_config"]
 
@@ -134,7 +135,25 @@ def run(main: Callable[..., Any], *, with_arguments: bool = False) -> None:
       return _fail(f"{type(error).__name__}: {lines[0][:300]} (DEBUG=1 shows where)", status=1)
 
   _set_xla_defaults()
+  if usage.asks_for_help(sys.argv[1:]):
+    print(usage.help_text(_named_config(sys.argv)))
+    sys.exit(0)
+  if len(sys.argv) == 1:  # every command needs at least a folder
+    print(usage.example(), file=sys.stderr)
+    sys.exit(_fail("no flag is given; --help lists them"))
   app.run(guarded, flags_parser=_parse)
+
+
+def _named_config(arguments: Sequence[str]) -> ml_collections.ConfigDict | None:
+  """Returns the config that the command line names, with its overrides; None without a readable one."""
+  named = [argument for argument in arguments if argument.split("=")[0].startswith("--config")]
+  if not any(argument.startswith("--config=") for argument in named):
+    return None
+  try:
+    flags.FLAGS([arguments[0], *named, *(["--workdir=."] if "workdir" in flags.FLAGS else [])])
+    return flags.FLAGS.config
+  except Exception:  # help is given to a command whose config is wrong, too
+    return None
 
 
 def run_on_config(main: Callable[..., Any], *, with_workdir: bool = True) -> None:
@@ -147,6 +166,7 @@ def run_on_config(main: Callable[..., Any], *, with_workdir: bool = True) -> Non
     "config", None, "A file in configs/, with variants after a colon.", lock_config=True
   )
   flags.mark_flag_as_required("config")
+  flags.DEFINE_bool("print_config", False, "Print every field of the config with its value, and end.")
   if with_workdir:
     flags.DEFINE_string("workdir", None, "The folder to write; a run in it is continued.", required=True)
 
@@ -154,6 +174,9 @@ def run_on_config(main: Callable[..., Any], *, with_workdir: bool = True) -> Non
     filename, _, _ = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
     if not os.path.isfile(filename):  # the error of ml_collections has many lines
       raise options.UserError(f"config={filename} is not a file")
+    if flags.FLAGS.print_config:
+      print(usage.fields_text(config.value))
+      return 0
     expanded = ml_collections.ConfigDict(options.expand_homes(config.value.to_dict())).lock()
     if not with_workdir:
       return main(expanded)

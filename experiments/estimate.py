@@ -142,7 +142,7 @@ def _evaluating(run: setup.Run, batch_size: int, state: Any) -> float:
   programs, num_samples = run.programs, run.feed.evaluated["test"]
   num_steps = math.ceil(num_samples / batch_size)
   count = min(programs.steps_per_call, num_steps)
-  sums = run.devices.copy(evaluation.empty(run.recipe, state.train, run.arrays, num_samples))
+  sums = run.devices.place(evaluation.empty(evaluation.shapes(run.recipe, state.train, run.arrays, num_samples)))
   taken = []
   for call in range(9):  # the first call compiles
     first = max(call - 1, 0) * (num_steps - count) // 7

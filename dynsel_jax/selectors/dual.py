@@ -1,4 +1,4 @@
-"""DUAL with Beta sampling: difficult and uncertain samples, and the more easy ones the fewer samples are kept.
+"""DUAL with Beta sampling: prefers difficult and uncertain samples, and easier ones as fewer samples are kept.
 
 Cho et al., "Lightweight Dataset Pruning without Full Training via Example Difficulty and Prediction Uncertainty", arXiv
 2502.06905. Reads the columns `dual` and `label_probability`, the mean of the label's probability over the epochs of the
@@ -21,7 +21,7 @@ COLUMNS = ("dual", "label_probability")
 
 _CONCENTRATION = 16.0  # a + b
 _LARGEST_B = 15.0
-_ANCHORS = 10  # the highest scores, whose mean probability the Beta distribution begins at
+_ANCHORS = 10  # number of the highest scores that mu is averaged over
 _EPSILON = 1e-6
 
 
@@ -53,8 +53,8 @@ def dual(table: SampleTable, epochs: int, *, keep_fraction: float = 0.3, difficu
     table: the training set, N samples, with the columns `COLUMNS`.
     epochs: unused.
     keep_fraction: fraction of the training set kept, in (0, 1].
-    difficulty: the paper's c_D, greater than 0: the larger, the more easy samples at small fractions. The paper uses 4
-      for CIFAR-100.
+    difficulty: the paper's c_D, greater than 0; the larger, the more easy samples are kept at small fractions. The
+      paper uses 4 for CIFAR-100.
 
   Raises:
     UserError: a column is missing, or a value lies outside its range.

@@ -1,9 +1,9 @@
 """KAKURENBO: hides the samples with the lowest loss that the model predicts correctly and confidently.
 
-Nguyen et al., "KAKURENBO: Adaptively Hiding Samples in Deep Neural Network Training", arXiv 2310.10102. Of the
-candidates, the samples with the lowest losses, those with a wrong or unconfident prediction are moved back. The hidden
-samples get a forward pass after the epoch, so that every loss is of the last epoch; the learning rate grows with the
-fraction that may be hidden.
+Nguyen et al., "KAKURENBO: Adaptively Hiding Samples in Deep Neural Network Training", arXiv 2310.10102. The
+candidates are the samples with the lowest losses; those predicted wrongly or without confidence are moved back. The
+hidden samples get a forward pass after the epoch, so that every loss is from the last epoch; the learning rate grows
+with the fraction that may be hidden.
 
 The authors' CIFAR script takes the softmax over the batch rather than over the classes; here the confidence is a
 probability over the classes. The fraction of candidates falls at the same fractions of the run as theirs does at epochs
@@ -17,7 +17,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from dynsel_jax.options import UserError
+from dynsel_jax.options import check_fraction
 from dynsel_jax.selectors import memory, ranking
 from dynsel_jax.selectors.wrappers.warmed_up import warmed_up
 from dynsel_jax.types import SampleTable, Selection, Selector, Signals
@@ -66,14 +66,13 @@ def kakurenbo(
     epochs: of the run, T.
     max_hidden_fraction: F, fraction of the samples that may be hidden at the start, in [0, 1). It is 0.8 F from 0.3 T,
       0.6 F from 0.6 T and 0.4 F from 0.8 T.
-    confidence_threshold: tau, in [0, 1]; a sample with less is not hidden.
+    confidence_threshold: tau, in [0, 1]; a sample with a lower confidence is not hidden.
 
   Raises:
     UserError: a value lies outside its range.
   """
-  if not 0 <= max_hidden_fraction < 1:
-    raise UserError(f"max_hidden_fraction={max_hidden_fraction} must lie in [0, 1)")
-  ranking.check_fraction("confidence_threshold", confidence_threshold, zero=True)
+  check_fraction("max_hidden_fraction", max_hidden_fraction, zero=True, one=False)
+  check_fraction("confidence_threshold", confidence_threshold, zero=True)
   num_samples = table.num_samples
   falls_at = jnp.asarray(
     [epochs - ranking.budget(1.0 - fraction, epochs, least=0) for fraction in _FALLS_AT], jnp.int32

@@ -1,7 +1,7 @@
 """Per-sample state, and masked scatter updates for `observe`. Pure and jit-able.
 
 A step's rows may be padding, and a batch may be observed twice, for example after a restart. `scatter` drops padding;
-`first_this_epoch` marks the rows that may be counted or averaged without doing so a second time.
+`first_this_epoch` marks the rows that have not been counted or averaged in this epoch yet.
 
 `N` is the number of training samples, `B` the global batch size.
 """

@@ -13,7 +13,7 @@ __all__ = ["moderate"]
 
 
 def moderate(table: SampleTable, epochs: int, *, keep_fraction: float = 0.3, column: str = "moderate") -> Selector:
-  """Trains in every epoch on the samples in the middle of the order by a score; non-finite scores come last.
+  """Trains in every epoch on the samples in the middle of the ascending scores; non-finite scores are kept last.
 
   Args:
     table: the training set, N samples, with the column.

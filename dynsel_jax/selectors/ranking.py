@@ -1,7 +1,7 @@
 """Exact choices by score, by weight or by chance, without a sort: the building blocks of `select`.
 
-Everything but `check_fraction`, `budget` of an int, `class_layout` and `class_budgets` is pure and jit-able. Ties are
-broken by the key, never by position; a NaN is the worst score. Scores of -inf and inf are ordered as numbers; use
+Pure and jit-able, except `check_fraction`, `keep_count`, `budget` of an int, `class_layout` and `class_budgets`. Ties
+are broken by the key, never by position; a NaN is the worst score. Scores of -inf and inf are ordered as numbers; use
 `sanitize` where they are faults.
 
 `N` is the number of training samples, `C` the number of classes.
@@ -87,7 +87,7 @@ def class_layout(table: SampleTable) -> ClassLayout:
     UserError: the table has no labels.
   """
   if table.labels is None:
-    raise UserError("table.labels is None: the training set has no classes or domains to tell samples apart by")
+    raise UserError("table.labels is None: give a class or a domain of each sample")
   sizes = np.bincount(np.asarray(table.labels), minlength=table.num_classes).astype(np.int32)
   return ClassLayout(jnp.asarray(table.labels, jnp.int32), sizes)
 

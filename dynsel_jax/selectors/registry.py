@@ -135,7 +135,7 @@ def check_reads(name: str, selector: Selector, table: SampleTable, given: Collec
     selector: built by `create`.
     table: the training set.
     given: names of the extras in the signals, for example "correct".
-    giver: for the message, who gives them and who gives others.
+    giver: for the message: what the table and the task give, and which tasks give more.
   """
   held = {*table.columns, *given, *(["labels"] if table.labels is not None else [])}
   missing = [read for read in selector.reads if read not in held]

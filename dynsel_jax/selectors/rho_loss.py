@@ -33,7 +33,7 @@ def rho_loss(table: SampleTable, epochs: int, *, batch_fraction: float = 0.125) 
 
   Raises:
     UserError: the column is missing or has no finite value, or the fraction lies outside its range; from `thin`, b is
-      no whole number.
+      not an integer.
   """
   del epochs
   options.check_fraction("batch_fraction", batch_fraction)

@@ -5,9 +5,28 @@ keeps the samples with the highest score H (Eq. 16): a mix of representativeness
 training, whose proportion shifts over the run (Eqs 13, 18), minus a penalty that grows with the sample's usage
 (Eq. 12). The authors have not published code.
 
+Representativeness (Eq. 3) and rarity (Eq. 6), which stands for diversity, are columns of the table. Ties are broken by
+the key. A non-finite score counts as the worst and is logged. The paper's ablations (Table 6) are options:
+
+    w/o Rep          representativeness=False
+    w/o Div          diversity=False
+    w/o Pen          penalty=0
+    w/o alpha        alpha_min=alpha_max=0.5
+    static           alpha_min=alpha_max=0.5, penalty=0
+    only Div         representativeness=False, penalty=0
+    only Rep         diversity=False, penalty=0
+    only Pen         representativeness=False, diversity=False
+    w/o full data    refinement=0
+
+A term that is switched off is not read from the table and leaves the other with its own weight: without
+representativeness the score is (1 - alpha) Div - Pen. The paper does not say at which value alpha is held. The penalty
+alone rotates the samples.
+
 `N` is the number of training samples, `C` the number of classes, `T` the number of epochs.
 """
 
+import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -71,27 +90,8 @@ def rrd(
 ) -> Selector:
   """Keeps in each class the samples with the highest score H; the last epochs take the full data.
 
-  Reads the table's columns "representativeness" (Eq. 3) and "rarity" (Eq. 6), each scaled to [0, 1] over the whole
-  training set. Ties are broken by the key. A non-finite score counts as the worst and is logged.
-
-  The paper's ablations (Table 6) are options:
-
-      w/o Rep          representativeness=False
-      w/o Div          diversity=False
-      w/o Pen          penalty=0
-      w/o alpha        alpha_min=alpha_max=0.5
-      static           alpha_min=alpha_max=0.5, penalty=0
-      only Div         representativeness=False, penalty=0
-      only Rep         diversity=False, penalty=0
-      only Pen         representativeness=False, diversity=False
-      w/o full data    refinement=0
-
-  A term that is switched off is not read from the table and leaves the other with its own weight: without
-  representativeness s = (1 - alpha) Div. The paper does not say at which value alpha is held. The penalty alone rotates
-  the samples.
-
   Args:
-    table: the training set, N samples.
+    table: the training set, N samples, with the columns `COLUMNS`, each scaled to [0, 1] over the whole training set.
     epochs: of the run, T.
     keep_fraction: p, fraction kept each epoch, in (0, 1]: the floor of p n_c of a class of n_c samples, at least one.
     alpha_min: weight of representativeness at the end, in [0, 1].
@@ -108,51 +108,71 @@ def rrd(
   Raises:
     UserError: a value lies outside its range, or the table lacks a column.
   """
-  num_samples = table.num_samples
-  count = ranking.keep_count(keep_fraction, num_samples)
   check_fraction("alpha_max", alpha_max, zero=True)
   check_fraction("midpoint", midpoint, zero=True)
   check_positive("slope", slope, zero=True)
   check_positive("penalty", penalty, zero=True)
+  check_fraction("refinement", refinement, zero=True)
   if not 0 <= alpha_min <= alpha_max:
     raise UserError(f"alpha_min={alpha_min} must lie in [0, alpha_max={alpha_max}]")
-  zero = jnp.zeros(num_samples, jnp.float32)
-  rep = _column(table, "representativeness") if representativeness else zero
-  div = _column(table, "rarity") if diversity else zero
-  layout = ranking.class_layout(table) if class_balanced else None
-  class_counts = None if layout is None else ranking.class_budgets(keep_fraction, layout)
-  reads = [name for name, read in zip(COLUMNS, (representativeness, diversity), strict=True) if read]
-  reads += ["labels"] * class_balanced
+  choose = _choice(table, keep_fraction, class_balanced)
+  terms = dict(zip(COLUMNS, (representativeness, diversity), strict=True))
+  rep, div = (_column(table, name, read) for name, read in terms.items())
+  reads = [name for name, read in terms.items() if read] + ["labels"] * class_balanced
+  alpha_of = functools.partial(
+    mixing, low=alpha_min, high=alpha_max, midpoint=midpoint * epochs, slope=slope or 10.0 / epochs
+  )
+  selector = _by_score(rep, div, alpha_of, penalty, choose)._replace(reads=tuple(reads))
+  return annealed(selector, table, epochs, last=refinement)
+
+
+def _choice(table: SampleTable, keep_fraction: float, class_balanced: bool) -> Callable[[Array, Array], Array]:
+  """Returns the function from a key and scores `[N]` float32 to the samples to keep, `[N]` bool."""
+  count = ranking.keep_count(keep_fraction, table.num_samples)
+  if not class_balanced:
+    return functools.partial(ranking.top, count=count)
+  layout = ranking.class_layout(table)
+  return functools.partial(ranking.top_by_class, layout=layout, counts=ranking.class_budgets(keep_fraction, layout))
+
+
+def _column(table: SampleTable, name: str, read: bool) -> Array:
+  """Returns a column of the table, `[N]` float32, or zeros for a term that is switched off."""
+  if not read:
+    return jnp.zeros(table.num_samples, jnp.float32)
+  if name not in table.columns:
+    raise UserError(
+      f"selector=rrd reads the column {name!r}, which the table does not have: name features, as in features=pixels"
+    )
+  return jnp.asarray(table.columns[name], jnp.float32)
+
+
+def _by_score(
+  representativeness: Array,
+  rarity: Array,
+  alpha_of: Callable[[Array], Array],
+  penalty: float,
+  choose: Callable[[Array, Array], Array],
+) -> Selector:
+  """Builds the selector without its last epochs on the full data."""
+  num_samples = representativeness.shape[0]
 
   def init(key: Array) -> RRDState:
     del key
     return RRDState(usage=memory.empty_usage(num_samples))
 
   def select(key: Array, state: RRDState, epoch: Array) -> tuple[Selection, dict[str, Array]]:
-    alpha = mixing(epoch, low=alpha_min, high=alpha_max, midpoint=midpoint * epochs, slope=slope or 10.0 / epochs)
+    alpha = alpha_of(epoch)
     pen = usage_penalty(state.usage.visits, penalty)
-    score, non_finite = ranking.sanitize(hybrid_score(rep, div, alpha, pen))
-    if layout is not None and class_counts is not None:
-      keep = ranking.top_by_class(key, score, layout, class_counts)
-    else:
-      keep = ranking.top(key, score, count)
+    score, non_finite = ranking.sanitize(hybrid_score(representativeness, rarity, alpha, pen))
     info = {
       "alpha": alpha,
       "mean_penalty": jnp.mean(pen),
       "never_used": jnp.sum(state.usage.visits == 0, dtype=jnp.int32),
       "non_finite": non_finite,
     }
-    return Selection(keep=keep), info
+    return Selection(keep=choose(key, score)), info
 
   def observe(state: RRDState, signals: Signals) -> RRDState:
     return RRDState(usage=memory.count_visits(state.usage, signals))
 
-  return annealed(Selector(init, select, observe, reads=tuple(reads)), table, epochs, last=refinement)
-
-
-def _column(table: SampleTable, name: str) -> Array:
-  if name not in table.columns:
-    raise UserError(
-      f"selector=rrd reads the column {name!r}, which the table does not have: name features, as in features=pixels"
-    )
-  return jnp.asarray(table.columns[name], jnp.float32)
+  return Selector(init, select, observe)

@@ -1,4 +1,4 @@
-"""Coverage-centric coreset selection (CCS): cut the hardest samples, cover the range of a score evenly.
+"""Coverage-centric coreset selection (CCS): cuts the hardest samples and covers the range of a score evenly.
 
 Zheng et al., arXiv 2210.15809, Algorithm 1, with the area under the margin, the column `aum`. `subsets.strata` makes
 the choice and lists its differences from the published code.
@@ -33,8 +33,8 @@ def strata(
     keep_fraction: fraction of the training set kept, in (0, 1].
     column: the score.
     largest_is_hardest: whether a high score means hard; for the area under the margin a low score does.
-    hard_fraction: fraction of the training set that is cut, beta, in [0, 1]; less where `keep_fraction` needs more. The
-      authors tune it for each fraction kept.
+    hard_fraction: fraction of the training set that is cut, beta, in [0, 1]; fewer are cut where `keep_fraction` needs
+      them. The authors tune it for each fraction kept.
     num_strata: number of strata of equal width.
 
   Raises:

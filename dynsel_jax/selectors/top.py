@@ -1,8 +1,8 @@
-"""The top of a static score: the subset of most coreset methods, which differ in the score.
+"""The top of a static score, the subset of most coreset methods: they differ in the score.
 
-With the column `el2n` or `grand` it is that of Paul et al., arXiv 2107.07075, with `forgetting` that of Toneva et al.,
-arXiv 1812.05159, with `moso`, class-balanced, that of Tan et al., arXiv 2310.14664, with `tdds` that of Zhang et al.,
-arXiv 2311.13613. An order of picks (`herding`, `k_center`, `d2`) is a column too, highest for the first pick.
+Columns and their papers: `el2n` and `grand` (Paul et al., arXiv 2107.07075), `forgetting` (Toneva et al., arXiv
+1812.05159), `moso`, class-balanced (Tan et al., arXiv 2310.14664), `tdds` (Zhang et al., arXiv 2311.13613). An order of
+picks (`herding`, `k_center`, `d2`) is a column too, highest for the first pick.
 
 `N` is the number of training samples.
 """
@@ -22,7 +22,7 @@ def top(
   largest: bool = True,
   class_balanced: bool = False,
 ) -> Selector:
-  """Trains in every epoch on the samples at one end of a score; non-finite scores come last.
+  """Trains in every epoch on the samples with the highest or lowest scores; non-finite scores are kept last.
 
   Args:
     table: the training set, N samples, with the column.

@@ -1,4 +1,4 @@
-"""Epochs on the full data: the building blocks of the wrappers that hold them, and of `full`. Pure and jit-able.
+"""Building blocks of the wrappers that train whole epochs on the full data, and of `full`. Pure and jit-able.
 
 `N` is the number of training samples.
 """

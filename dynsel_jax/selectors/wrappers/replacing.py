@@ -1,4 +1,4 @@
-"""A selection with some of its samples exchanged for others: what `class_balanced` and `noise_guarded` share. Pure.
+"""Replaces some samples of a selection, for `class_balanced` and `noise_guarded`. Pure and jit-able.
 
 `N` is the number of training samples.
 """

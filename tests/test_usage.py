@@ -1,0 +1,47 @@
+"""The help of the commands: what a person sees who types no flag, or asks."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.support import ROOT
+
+ON_CONFIG = ("train", "estimate", "fit_factors", "score_dataset")
+
+
+def said(*arguments):
+  found = subprocess.run([sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True)
+  return found.returncode, found.stdout, found.stderr
+
+
+def test_the_commands_are_listed_with_what_they_do():
+  status, out, _ = said("experiments")
+  assert status == 0
+  assert all(f"python -m experiments.{name} " in out for name in (*ON_CONFIG, "sweep", "report", "benchmark"))
+
+
+def test_without_a_flag_an_example_is_shown():
+  status, out, err = said("experiments.train")
+  assert status == 2 and not out
+  assert "python -m experiments.train --config=configs/digits.py" in err and err.endswith("--help lists them\n")
+
+
+@pytest.mark.parametrize("flag", ["--help", "--helpshort"])
+def test_help_names_flags_variants_and_an_example(flag):
+  status, out, _ = said("experiments.train", flag)
+  assert status == 0
+  for words in ("--config", "--workdir", "selector=NAME", "python -m experiments.train --config="):
+    assert words in out
+
+
+def test_help_on_a_config_lists_its_fields_with_the_values_given():
+  _, out, _ = said("experiments.train", "--config=configs/digits.py:selector=infobatch", "--config.epochs=7", "--help")
+  assert "  epochs = 7\n" in out and "  selector.prune_probability = 0.5\n" in out
+
+
+def test_a_config_is_printed_and_nothing_is_written(tmp_path):
+  status, out, _ = said(
+    "experiments.train", "--config=configs/digits.py", f"--workdir={tmp_path / 'run'}", "--print_config"
+  )
+  assert status == 0 and "  seed = 0\n" in out and not (tmp_path / "run").exists()
