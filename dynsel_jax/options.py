@@ -135,8 +135,8 @@ def called(field: str, name: str, factory: Callable[..., Any], *arguments: Any, 
   try:
     inspect.signature(factory).bind(*arguments, **settings)
   except TypeError as error:
-    kinds = ", ".join(type(argument).__name__ for argument in arguments)
-    raise UserError(f"{field}={name!r} must be callable with ({kinds}, *, options): {error}") from None
+    kinds = ", ".join([*(type(argument).__name__ for argument in arguments), "*", "options"])
+    raise UserError(f"{field}={name!r} must be callable with ({kinds}): {error}") from None
   return factory(*arguments, **settings)
 
 

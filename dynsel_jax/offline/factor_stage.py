@@ -77,7 +77,10 @@ class Stage:
       UserError: a value of those sections is wrong, or the set has no labels.
     """
     if source.labels is None:
-      raise options.UserError(f"features: factor scores need labels, and dataset={source.name!r} has none")
+      name = config.features.get("name")
+      raise options.UserError(
+        f"features.name={name}: factor scores need labels, and dataset.name={source.name} has none"
+      )
     self._source, self._timers, self._directory = source, timers, config.cache_dir
     self._settings = config.factors.to_dict()
     _check(self._settings)

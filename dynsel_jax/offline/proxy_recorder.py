@@ -65,13 +65,13 @@ def _label_probability(seen: Seen) -> Array:
   return jnp.take_along_axis(seen.probabilities, seen.labels[:, None], axis=1)[:, 0]
 
 
-@functools.cache
 def check_window(score: str, window: int, epochs: int) -> None:
   """Raises `UserError` if the window is too short for the score, or longer than the run."""
   if score in WINDOWED and not WINDOWED[score] <= window <= epochs:
     raise UserError(f"window={window} must lie in [{WINDOWED[score]}, epochs={epochs}] for the score {score}")
 
 
+@functools.cache
 def create(num_classes: int, epochs: int, *, scores: tuple[str, ...], window: int, early_epochs: int) -> Recording:
   """Returns the recording of the named scores; the same object for the same arguments, so that it is compiled once.
 

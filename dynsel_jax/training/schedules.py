@@ -1,6 +1,6 @@
 """Learning rate as a function of training progress. Pure functions of one scalar.
 
-Progress is in [0, 1]: the epochs done plus the share of the current epoch's realised plan, over all epochs. A step
+Progress is in [0, 1]: the epochs done plus the fraction of the current epoch's realised plan, over all epochs. A step
 count fixed beforehand would be wrong, since a dynamic method decides an epoch's length when the epoch begins.
 """
 
@@ -17,8 +17,8 @@ __all__ = ["SCHEDULES", "Schedule", "constant", "cosine", "create", "defaults", 
 Schedule = Callable[[Array], Array]  # progress [] float32 -> learning rate [] float32
 
 
-def _cosine_between(start: float, end: float, share: Array) -> Array:
-  return end + (start - end) * 0.5 * (1.0 + jnp.cos(math.pi * share))
+def _cosine_between(start: float, end: float, fraction: Array) -> Array:
+  return end + (start - end) * 0.5 * (1.0 + jnp.cos(math.pi * fraction))
 
 
 def constant(peak: float) -> Schedule:
@@ -27,23 +27,23 @@ def constant(peak: float) -> Schedule:
 
 
 def cosine(peak: float, *, end: float = 0.0, warmup: float = 0.0) -> Schedule:
-  """Falls from `peak` to `end` along half a cosine, after a linear rise from 0 over the first `warmup` share.
+  """Falls from `peak` to `end` along half a cosine, after a linear rise from 0 over the first fraction `warmup` of training.
 
   Source: Loshchilov and Hutter, arXiv 1608.03983, Eq. 5, without restarts.
   """
-  return _after_warmup(peak, end, warmup, lambda share: _cosine_between(peak, end, share))
+  return _after_warmup(peak, end, warmup, lambda fraction: _cosine_between(peak, end, fraction))
 
 
 def linear(peak: float, *, end: float = 0.0, warmup: float = 0.06) -> Schedule:
-  """Falls from `peak` to `end` along a line, after a linear rise from 0 over the first `warmup` share.
+  """Falls from `peak` to `end` along a line, after a linear rise from 0 over the first fraction `warmup` of training.
 
   The default is RoBERTa's for fine-tuning (arXiv 1907.11692, Table 10).
   """
-  return _after_warmup(peak, end, warmup, lambda share: peak + (end - peak) * share)
+  return _after_warmup(peak, end, warmup, lambda fraction: peak + (end - peak) * fraction)
 
 
 def _after_warmup(peak: float, end: float, warmup: float, falling: Callable[[Array], Array]) -> Schedule:
-  """Rises from 0 to `peak` over the first `warmup` share, then follows `falling` of the share of the rest."""
+  """Rises from 0 to `peak` over the first fraction `warmup` of training, then follows `falling`, given the fraction of the rest."""
   options.check_positive("schedule.end", end, zero=True)
   if not 0 <= warmup < 1:
     raise options.UserError(f"schedule.warmup={warmup} must lie in [0, 1)")
@@ -56,7 +56,7 @@ def _after_warmup(peak: float, end: float, warmup: float, falling: Callable[[Arr
 
 
 def one_cycle(peak: float, *, rise: float = 0.3, start_divisor: float = 25.0, end_divisor: float = 1e4) -> Schedule:
-  """Rises from `peak / start_divisor` over the first `rise` share, then falls to that start over `end_divisor`.
+  """Rises from `peak / start_divisor` over the first fraction `rise` of training, then falls to that start over `end_divisor`.
 
   Both parts are half cosines, as in PyTorch's OneCycleLR, which InfoBatch (arXiv 2303.04947) trains with.
   """
@@ -75,7 +75,7 @@ def one_cycle(peak: float, *, rise: float = 0.3, start_divisor: float = 25.0, en
 
 
 def multi_step(peak: float, *, milestones: Sequence[float] = (0.3, 0.6, 0.9), factor: float = 0.2) -> Schedule:
-  """Multiplies the learning rate by `factor` at each of `milestones`, shares of training.
+  """Multiplies the learning rate by `factor` at each of `milestones`, fractions of training.
 
   The defaults are those of RRD (arXiv 2603.04981, App. C.5): divided by 5 at epochs 60, 120 and 180 of 200.
   """

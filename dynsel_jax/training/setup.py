@@ -13,7 +13,7 @@ from dynsel_jax.data import gather, stream
 from dynsel_jax.selectors import wrappers
 from dynsel_jax.tasks import Task
 from dynsel_jax.training import buckets, checks, feed, optimizers, parallel, schedules, state, steps
-from dynsel_jax.types import SampleTable
+from dynsel_jax.types import SampleTable, Signals
 
 __all__ = ["Parts", "Run", "build", "description", "full_fraction", "matched", "parts", "table_of"]
 
@@ -32,6 +32,7 @@ class Parts(NamedTuple):
   schedule: schedules.Schedule
   wrappers: Mapping[str, Mapping[str, Any]]  # their options by name, the innermost first
   feed: feed.Feed
+  signals: Signals  # shapes and types of a step's signals
   init_key: jax.Array
 
 
@@ -84,8 +85,10 @@ def parts(config: ml_collections.ConfigDict, source: data.Source, devices: Seque
     devices: the devices to train on, by default all of this process.
 
   Raises:
-    UserError: a name, an option or a value is wrong; the message names the field and the value.
+    UserError: a name, an option or a value is wrong, or the model or the task does not return what it must; the message
+      names the field and the value.
   """
+  checks.check_fields(config)
   config = matched(config)
   placed = parallel.local_devices(devices)
   selector_name, selector_options = _named(config, "selector")
@@ -111,6 +114,7 @@ def parts(config: ml_collections.ConfigDict, source: data.Source, devices: Seque
     schedule=schedules.create(schedule_name, config.learning_rate, **schedule_options),
     wrappers=wrapped_in,
     feed=_feed(config, source, run_key, placed, streamed=streamed),
+    signals=checks.check_task(config, task, module, source, config.batch_size),
     init_key=init_key,
   )
 
@@ -123,8 +127,8 @@ def build(made: Parts, table: SampleTable) -> Run:
     table: the training set, as the selector knows it.
 
   Raises:
-    UserError: the table lacks what the selector reads, or the selector's or the task's functions return what they
-      must not.
+    UserError: the table or the task lacks what the selector reads, or a function of the selector does not return what
+      `types` says.
   """
   config, source, task, module, devices = made.config, made.source, made.task, made.module, made.devices
   name, settings = _named(config, "selector")
@@ -133,10 +137,9 @@ def build(made: Parts, table: SampleTable) -> Run:
     selector = selector._replace(loss_normalization=config.loss_normalization)
   whole_name = "+".join((name, *made.wrappers))
   checks.check_reads(whole_name, selector, table, task)
-  signals = checks.check_task(config.task.name, task, module, source, config.batch_size)
-  checks.check_selector(whole_name, selector, source.num_samples, signals, devices.num_replicas)
+  checks.check_selector(whole_name, selector, source.num_samples, made.signals, devices.num_replicas)
   if ":" in whole_name:  # a user's own
-    checks.check_padding(whole_name, selector, signals)
+    checks.check_padding(whole_name, selector, made.signals)
   recipe = steps.Recipe(
     module=module,
     task=task,

@@ -212,8 +212,8 @@ class Trainer:
     position.step = 0
     position.forward_visits += int(meters.forward_visits)
     position.backward_visits += trained
-    if position.best_metric is None or self.metric.better(metric, position.best_metric):
-      position.best_metric = metric
+    before = [] if position.best_metric is None else [position.best_metric]
+    position.best_metric = self.metric.best([*before, metric])
     line = {
       "epoch": position.epoch,
       "step": position.steps,
