@@ -27,7 +27,7 @@ def constant(peak: float) -> Schedule:
 
 
 def cosine(peak: float, *, end: float = 0.0, warmup: float = 0.0) -> Schedule:
-  """Falls from `peak` to `end` along half a cosine, after a linear rise from 0 over the first fraction `warmup` of training.
+  """Falls from `peak` to `end` along half a cosine, after a linear rise from 0 over a first fraction `warmup`.
 
   Source: Loshchilov and Hutter, arXiv 1608.03983, Eq. 5, without restarts.
   """
@@ -35,7 +35,7 @@ def cosine(peak: float, *, end: float = 0.0, warmup: float = 0.0) -> Schedule:
 
 
 def linear(peak: float, *, end: float = 0.0, warmup: float = 0.06) -> Schedule:
-  """Falls from `peak` to `end` along a line, after a linear rise from 0 over the first fraction `warmup` of training.
+  """Falls from `peak` to `end` along a line, after a linear rise from 0 over a first fraction `warmup`.
 
   The default is RoBERTa's for fine-tuning (arXiv 1907.11692, Table 10).
   """
@@ -43,7 +43,7 @@ def linear(peak: float, *, end: float = 0.0, warmup: float = 0.06) -> Schedule:
 
 
 def _after_warmup(peak: float, end: float, warmup: float, falling: Callable[[Array], Array]) -> Schedule:
-  """Rises from 0 to `peak` over the first fraction `warmup` of training, then follows `falling`, given the fraction of the rest."""
+  """Rises from 0 to `peak` over a first fraction `warmup`, then follows `falling` of the fraction of the rest."""
   options.check_positive("schedule.end", end, zero=True)
   if not 0 <= warmup < 1:
     raise options.UserError(f"schedule.warmup={warmup} must lie in [0, 1)")
@@ -56,7 +56,7 @@ def _after_warmup(peak: float, end: float, warmup: float, falling: Callable[[Arr
 
 
 def one_cycle(peak: float, *, rise: float = 0.3, start_divisor: float = 25.0, end_divisor: float = 1e4) -> Schedule:
-  """Rises from `peak / start_divisor` over the first fraction `rise` of training, then falls to that start over `end_divisor`.
+  """Rises from `peak / start_divisor` over a first fraction `rise`, then falls to that start over `end_divisor`.
 
   Both parts are half cosines, as in PyTorch's OneCycleLR, which InfoBatch (arXiv 2303.04947) trains with.
   """
