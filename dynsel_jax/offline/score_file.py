@@ -1,8 +1,8 @@
-"""Score files: `.npz` with columns of static scores of one training set, and their provenance. Host-side.
+"""Reads and writes score files: `.npz` files of static scores of a training set, with their provenance. Host-side.
 
-Beside the columns, `[N]` float32 each, a file holds `data_fingerprint`; `made_from`, the proxy run's config as JSON;
-`key`, a hash of both; and `checksum`, of the columns. `experiments.score_dataset` writes such files, and the config's
-section `scores` names the file that a selector reads.
+Beside the columns, `[N]` float32 each, a file contains `data_fingerprint`; `made_from`, the proxy run's config as JSON;
+`key`, a hash of both; and `checksum`, a hash of the columns. `experiments.score_dataset` writes such files, and the
+config's section `scores` names the file that a selector reads.
 """
 
 import json
@@ -29,7 +29,7 @@ def defaults() -> dict[str, Any]:
 
 
 def key_of(fingerprint: str, made_from: Mapping[str, Any]) -> str:
-  """Returns 64 hexadecimal digits that change with the data or with anything in `made_from`: recipe, seed, options."""
+  """Hashes the data's fingerprint and `made_from` (recipe, seed, options) to 64 hexadecimal digits."""
   return cache.digest({"data": fingerprint, "made_from": made_from})
 
 
@@ -40,7 +40,7 @@ def write(path: pathlib.Path, columns: cache.Arrays, fingerprint: str, made_from
     path: of the file.
     columns: `[N]` float32 each.
     fingerprint: of the data.
-    made_from: everything but the data that the columns depend on; JSON must be able to hold it.
+    made_from: everything that the columns depend on except the data; can be written as JSON.
   """
   about = {
     "data_fingerprint": fingerprint,

@@ -51,7 +51,7 @@ def check_writable(workdir: str) -> None:
 
 
 def provenance(config: dict[str, Any], data: str, columns: str, device: Any, num_devices: int) -> dict[str, Any]:
-  """Returns the content of `config.json` that says how the run's first part was made.
+  """Returns the fields of `config.json` that say from what the run was made.
 
   Args:
     config: the whole config.
@@ -76,12 +76,12 @@ def identity(made: Mapping[str, Any]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _replacing(path: pathlib.Path) -> Iterator[BinaryIO]:
-  """Yields a file that replaces `path` in one move, so that a reader or a kill never meets half of it."""
+  """Yields a file that replaces `path` in one move, so that no reader ever sees a part of it."""
   partial = path.with_suffix(path.suffix + ".partial")
   with partial.open("wb") as file:
     yield file
     file.flush()
-    os.fsync(file.fileno())  # else the move may reach the disk before the content, and a crash leaves an empty file
+    os.fsync(file.fileno())  # otherwise the move may reach the disk first, and a crash leave an empty file
   partial.replace(path)
 
 
@@ -91,7 +91,7 @@ def _write(path: pathlib.Path, text: str) -> None:
 
 
 def _if_writing(method: Callable[..., Any]) -> Callable[..., Any]:
-  """Makes a method a no-op that returns None in a process that does not write."""
+  """Makes a method do nothing and return None in a process that does not write."""
 
   @functools.wraps(method)
   def guarded(self: "Workdir", *arguments: Any) -> Any:
@@ -105,7 +105,7 @@ def _sha256(text: str) -> str:
 
 
 def _finite(value: Any) -> Any:
-  """Replaces what JSON has no number for by None."""
+  """Replaces NaN and infinity, which JSON does not know, by None."""
   if isinstance(value, dict):
     return {name: _finite(one) for name, one in value.items()}
   return None if isinstance(value, float) and not math.isfinite(value) else value
@@ -115,7 +115,7 @@ class Workdir:
   """The folder of one run."""
 
   def __init__(self, path: str, *, writes: bool = True):
-    """Names the folder; only the methods read or make anything. Of several processes one `writes`."""
+    """Names the folder; only the methods read or make anything. One of several processes `writes`."""
     self.path, self.writes = pathlib.Path(options.expand_home("workdir", path)).absolute(), writes
     self._events: SummaryWriter | None = None
     self._lock = Lock(self.path)
@@ -133,7 +133,7 @@ class Workdir:
     """Keeps other processes from writing the folder until `close`; returns False if another one is writing it.
 
     Args:
-      make: make the folder, if need be; otherwise a folder that no run has locked yet is left as it is.
+      make: whether to make the folder; otherwise a folder that no run has locked yet is left unchanged.
     """
     if not self.writes:
       return True
@@ -183,12 +183,12 @@ class Workdir:
     """Makes the folder and writes its first files, `config.json` last, unless an earlier part of the run did.
 
     Args:
-      made: `provenance` with the `seconds` of everything before the first step, and more that describes the run.
-      arrays: array files by name, for example "columns" of the `SampleTable`: a run continues with them anywhere. One
-        without arrays is not written.
+      made: `provenance`, the `seconds` of everything before the first step, and further fields that describe the run.
+      arrays: arrays of each file by its name, for example "columns" of the `SampleTable`; with them the run can
+        continue on any machine. A file without arrays is not written.
 
     Returns:
-      The `seconds` that the first part of the run wrote; None if this is the first, or the process does not write.
+      The `seconds` that an earlier part of the run wrote; None if there is none, or if this process does not write.
     """
     self.path.mkdir(parents=True, exist_ok=True)
     if (self.path / "config.json").exists():
@@ -201,7 +201,7 @@ class Workdir:
     return None
 
   def read_columns(self) -> cache.Arrays | None:
-    """Returns the columns that the run began with, or None if there are none or they are damaged."""
+    """Returns the columns that the run began with; None if there are none or they are damaged."""
     columns, held = self._read_arrays("columns"), self._read_config()
     if columns is None or held is None:
       return None
@@ -308,7 +308,7 @@ class Workdir:
     _write(self.path / "summary.json", json.dumps(_finite(summary), indent=2) + "\n")
 
   def read_summary(self) -> dict[str, Any] | None:
-    """Returns the summary of a finished run, or None; a torn one counts as none, since the run can write it again."""
+    """Returns the summary of a finished run; None without one, or if it is torn, since the run can write it again."""
     try:
       return json.loads((self.path / "summary.json").read_text())
     except (FileNotFoundError, ValueError):

@@ -23,7 +23,7 @@ DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 class Parts(NamedTuple):
   """The parts of a run that need no sample table, so that they are checked before one is made."""
 
-  config: ml_collections.ConfigDict  # with `match_steps` carried out
+  config: ml_collections.ConfigDict  # with `match_steps` applied
   source: data.Source
   devices: parallel.Devices
   module: nn.Module
@@ -49,12 +49,12 @@ class Run(NamedTuple):
 
   @property
   def arrays(self) -> steps.Arrays:
-    """The arrays that no step changes; of a streamed set the rows are padding."""
+    """The arrays that no step changes; the rows of a streamed data set are padding here."""
     return self.feed.arrays
 
 
 def _named(config: ml_collections.ConfigDict, section: str) -> tuple[str, dict[str, Any]]:
-  """Splits a section of the config into its name and the options beside it."""
+  """Splits a section of the config into its name and its options."""
   settings = config[section].to_dict()
   options.check_present(section, settings, ("name",))
   return settings.pop("name"), settings
@@ -70,7 +70,7 @@ def _wrappers(config: ml_collections.ConfigDict) -> dict[str, dict[str, Any]]:
 
 
 def table_of(source: data.Source, columns: Mapping[str, Any] = {}) -> SampleTable:
-  """Returns the sample table of a data set, with columns `[N]` float32 if there are any."""
+  """Builds the sample table of a data set, with columns `[N]` float32 if there are any."""
   labels = None if source.labels is None else jnp.asarray(source.labels)
   placed = {name: jnp.asarray(column) for name, column in columns.items()}
   return SampleTable(source.num_samples, labels, source.num_classes, placed)
@@ -167,9 +167,10 @@ def build(made: Parts, table: SampleTable) -> Run:
 
 
 def full_fraction(config: ml_collections.ConfigDict) -> float:
-  """Returns the fraction of the epochs that a config gives to the full data: annealing, and RRD's last epochs.
+  """Returns the fraction of the epochs that train on all data: those of annealing, and the last ones of RRD.
 
-  At either end the longer of the selector's own and the wrapper's counts: they are the same epochs.
+  The selector's own epochs and those of the wrapper `annealed` are the same epochs, so that at either end the longer
+  ones count.
   """
   selector, annealed = config.selector, config.get("wrappers", {}).get("annealed", {})
   first = max(selector.get("anneal_first", 0.0), annealed.get("first", 0.0))
@@ -178,13 +179,13 @@ def full_fraction(config: ml_collections.ConfigDict) -> float:
 
 
 def matched(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-  """Carries out a config's `match_steps`: raises the epochs until the run takes as many steps as full training.
+  """Applies a config's `match_steps`: raises the number of epochs until a run takes as many steps as full training.
 
-  Nominally: `keep_fraction` of the samples in all epochs but those of `full_fraction`. As in RRD (arXiv 2603.04981),
-  Table 2, epochs grow in proportion as less is kept.
+  The number assumes that `keep_fraction` of the samples is kept in all epochs except those of `full_fraction`, as in
+  RRD (arXiv 2603.04981), Table 2.
 
   Raises:
-    UserError: the selector's `keep_fraction` lies outside (0, 1], or there is none.
+    UserError: the selector has no `keep_fraction`, or it lies outside (0, 1].
   """
   if not config.match_steps or (name := _named(config, "selector")[0]) == "full":
     return config
@@ -194,7 +195,7 @@ def matched(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   full = full_fraction(config)
   raised = config.copy_and_resolve_references()
   raised.epochs = round(config.epochs / (full + (1 - full) * config.selector.keep_fraction))
-  raised.match_steps = False  # it is carried out
+  raised.match_steps = False  # done
   return raised
 
 
@@ -206,7 +207,7 @@ def _task(config: ml_collections.ConfigDict, source: data.Source, *, streamed: b
 
 
 def _buckets(source: data.Source) -> buckets.Buckets | None:
-  """Returns the lengths that texts are cut to, where there is more than one."""
+  """Returns the lengths to which texts are truncated; None if there is only one."""
   text = source.text
   return buckets.Buckets(text.lengths, text.pad_id) if text is not None and len(text.lengths) > 1 else None
 
@@ -220,7 +221,7 @@ def _feed(
   sizes = {name: config[name] for name in ("batch_size", "eval_batch_size")}
   cropped = bool(set(config.dataset.augmentations) & set(stream.AUGMENTATIONS))
   if cropped and not config.dataset.image_size:
-    raise options.UserError("dataset.augmentations: resized_crop needs dataset.image_size")
+    raise options.UserError("dataset.augmentations: resized_crop needs a dataset.image_size greater than 0")
   return feed.Streamed(source, key, devices, cropped=cropped, **sizes)
 
 
@@ -233,7 +234,7 @@ def _model(config: ml_collections.ConfigDict, num_outputs: int, num_replicas: in
 
 
 def description(run: Run, config: ml_collections.ConfigDict, steps_done: int) -> str:
-  """Returns the run in one line for people."""
+  """Describes the run in one line for people."""
   train, test = data.num_samples(run.source.train), data.num_samples(run.source.test)
   parameters = sum(leaf.size for leaf in jax.tree.leaves(run.initial.train.params))
   devices = f"{run.devices.num_replicas} x {run.devices.local[0].device_kind}"
