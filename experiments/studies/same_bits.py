@@ -15,12 +15,14 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from dynsel_jax import options
+from dynsel_jax import cache, options
+from dynsel_jax.runs import files
 from experiments import cli
 
 __all__ = ["differences"]
 
-_UNCOMPARED = ("seconds", "resumed_from")  # depend on the machine, and on where the run was stopped
+# Fields that depend on the machine, on where the run was stopped, or on those.
+_UNCOMPARED = ("seconds", "resumed_from", files.DIGEST)
 
 
 def differences(before: pathlib.Path, after: pathlib.Path) -> Iterator[str]:
@@ -28,13 +30,15 @@ def differences(before: pathlib.Path, after: pathlib.Path) -> Iterator[str]:
   for name, old, new in _values(before, after):
     if old != new:
       yield f"{name}: {old!r} before, {new!r} after"
-  with np.load(before / "usage.npz") as old_usage, np.load(after / "usage.npz") as new_usage:
-    for name in old_usage:
-      old, new = old_usage[name], new_usage[name]
-      if old.shape != new.shape:
-        yield f"usage.npz {name}: {len(old)} samples before, {len(new)} after"
-      elif count := np.count_nonzero((old != new) & ~(np.isnan(old) & np.isnan(new))):
-        yield f"usage.npz {name}: {count} samples differ"
+  old_usage, new_usage = (
+    cache.read_arrays(name, path / "usage.npz") for name, path in (("before", before), ("after", after))
+  )
+  for name, old in old_usage.items():
+    new = new_usage[name]
+    if old.shape != new.shape:
+      yield f"usage.npz {name}: {len(old)} samples before, {len(new)} after"
+    elif count := np.count_nonzero((old != new) & ~(np.isnan(old) & np.isnan(new))):
+      yield f"usage.npz {name}: {count} samples differ"
 
 
 def _values(before: pathlib.Path, after: pathlib.Path) -> Iterator[tuple[str, Any, Any]]:
