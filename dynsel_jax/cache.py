@@ -17,9 +17,18 @@ from typing import IO, Any
 import numpy as np
 from absl import logging
 
-from dynsel_jax.options import UserError, printable
+from dynsel_jax.options import UserError, expand_home, printable
 
-__all__ = ["Arrays", "cached", "checksum", "content_digest", "default_directory", "digest", "read_arrays"]
+__all__ = [
+  "Arrays",
+  "cached",
+  "checksum",
+  "content_digest",
+  "default_directory",
+  "digest",
+  "read_arrays",
+  "sampled_digest",
+]
 
 Arrays = dict[str, np.ndarray]
 
@@ -29,6 +38,7 @@ _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.r
 _MOST_DEFLATED = 1032  # the largest ratio by which deflate can make a file smaller
 _CHUNK = 1 << 20  # bytes of a file that are read at a time
 _NUMBERS, _TEXTS = "biuf", "U"  # kinds of NumPy's types
+_BLOCK = 2**16  # bytes that are read at a time
 
 
 def default_directory() -> pathlib.Path:
@@ -48,8 +58,20 @@ def content_digest(*paths: pathlib.Path) -> str:
   whole = hashlib.sha256()
   for path in paths:
     with path.open("rb") as file:
-      while part := file.read(_CHUNK):
-        whole.update(part)
+      while block := file.read(_BLOCK):
+        whole.update(block)
+  return whole.hexdigest()
+
+
+def sampled_digest(path: str, limit: int) -> str:
+  """Returns a hash of a file's content, or of evenly spread blocks of it if it has more than `limit` bytes."""
+  whole = hashlib.sha256()
+  with open(path, "rb") as file:
+    size = os.fstat(file.fileno()).st_size
+    number = -(-size // _BLOCK) if size <= limit else max(limit // _BLOCK, 2)
+    for position in range(number):  # the last block ends with the file
+      file.seek(max(size - _BLOCK, 0) * position // max(number - 1, 1))
+      whole.update(file.read(_BLOCK))
   return whole.hexdigest()
 
 
@@ -62,7 +84,7 @@ def cached(kind: str, key: Mapping[str, Any], build: Callable[[], Arrays], direc
     build: computes the arrays, of real numbers.
     directory: folder of the files; `default_directory()` if empty.
   """
-  folder = pathlib.Path(directory) if directory else default_directory()
+  folder = pathlib.Path(expand_home("cache_dir", directory)) if directory else default_directory()
   path = folder / f"{kind}-{digest(key)[:24]}.npz"
   if (arrays := _read(path)) is not None:
     return arrays
