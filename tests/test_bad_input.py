@@ -163,10 +163,10 @@ def test_a_workdir_without_permission(tmp_path):
   [
     ([], "benchmark='' is not known; known: sae, "),
     (["spet"], "benchmark='spet' is not known; known: sae, "),
-    (["sae", "x"], "unexpected argument 'x' of the benchmark sae"),
+    (["sae", "x"], "benchmark sae: unexpected argument 'x'; it takes at most 0"),
     (["step", "nomodel"], "'nomodel' is not known"),
-    (["stream", "abc"], "images=abc must be a whole number"),
-    (["stream", "0"], "images=0 must be a whole number, at least 2"),
+    (["stream", "abc"], "num_images=abc must be an integer, at least 2"),
+    (["stream", "0"], "num_images=0 must be an integer, at least 2"),
     (["subset", "cifar100"], "data set='cifar100' is not known; known: cifar10, digits"),
   ],
 )

@@ -82,7 +82,10 @@ def test_training_starts_from_the_weights_and_a_new_head(config, tmp_path, monke
     ),
     ({"dataset.augmentations": ("flip",)}, "dataset.augmentations=('flip',) are for images, not for texts"),
     ({"dataset.train": "absent.csv"}, "dataset.train='absent.csv' is not a file"),
-    ({"model": {"name": "mlp"}}, "model.name=mlp takes images, and dataset.name=rsd15k holds texts"),
+    (
+      {"model": {"name": "mlp"}},
+      "model.name=mlp takes numbers, such as images, and dataset.name=rsd15k holds texts",
+    ),
     ({"model": {"name": "roberta_base"}}, "its padding id is 0, the model's 1"),
   ],
 )
@@ -99,7 +102,9 @@ def test_what_does_not_fit_together_is_named(config, tmp_path, changes, line):
 
 
 def test_images_are_not_for_text_models_and_texts_not_for_pixels(config, tmp_path):
-  with pytest.raises(UserError, match="model.name=bert_tiny takes texts, and dataset.name=digits holds images"):
+  with pytest.raises(
+    UserError, match="model.name=bert_tiny takes token ids of texts, and dataset.name=digits holds no texts"
+  ):
     small_runs.train(small_runs.config(model="bert_tiny"), tmp_path / "run")
   config.features = {"name": "pixels", "components": 4}
   config.factors = rsd15k.get_config("selector=rrd").factors

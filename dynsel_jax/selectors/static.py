@@ -45,7 +45,7 @@ def column_of(table: SampleTable, name: str, field: str) -> Array:
 def counts_and_groups(
   table: SampleTable, keep_fraction: float, class_balanced: bool
 ) -> tuple[Array | int, Array | None]:
-  """Returns the number of samples to keep and their groups, as the functions of `coresets.subsets` take them.
+  """Returns the number of samples to keep and their groups, as the functions of `selectors.subsets` take them.
 
   Args:
     table: the training set, N samples.
