@@ -1,7 +1,7 @@
 """The learning rate as a function of training progress. Pure functions of one scalar.
 
-Progress lies in [0, 1]: the epochs done, with the done fraction of the current epoch's plan, divided by all epochs. Steps
-cannot be counted beforehand, because a method decides an epoch's length only when the epoch begins.
+Progress lies in [0, 1]: the epochs done, with the done fraction of the current epoch's plan, divided by all epochs.
+Steps cannot be counted beforehand, because a method decides an epoch's length only when the epoch begins.
 """
 
 import math
