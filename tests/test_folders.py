@@ -10,6 +10,7 @@ import pytest
 
 from configs import folder, tiny_imagenet
 from dynsel_jax import data
+from dynsel_jax.data import stream_sets
 from dynsel_jax.options import UserError
 from tests.support import small_runs
 
@@ -43,15 +44,19 @@ def _load(root, **settings):
   return data.load("folder", data_dir=str(root), **settings)
 
 
+def _stream(root, **settings):
+  return stream_sets.load("folder", data_dir=str(root), **{"image_size": 0, "resize": 0} | settings)
+
+
+READ_LATER = ("size", "mode", "first mode", "alpha", "no image", "cut", "empty file")  # a stream may lack some images
+
+
 def _pixels(path):
   with PIL.Image.open(path) as image:
     return np.asarray(image)
 
 
 def test_every_image_is_read_with_its_class(root):
-  (root / "train" / "cat" / "notes.txt").write_text("passed over")
-  (root / "train" / "cat" / ".hidden.png").write_text("passed over")
-  (root / "train" / "readme.png").write_text("in no class")
   source = _load(root)
   assert source.name == "pets"
   assert source.class_names == ("cat", "dog")
@@ -74,7 +79,7 @@ def test_grey_images_have_one_channel_and_val_stands_in_for_test(tmp_path):
 def test_images_are_read_once_and_again_when_one_changes(root, monkeypatch):
   before = _load(root)
   opened, original = [], PIL.Image.open
-  monkeypatch.setattr(PIL.Image, "open", lambda path: opened.append(path) or original(path))
+  monkeypatch.setattr(PIL.Image, "open", lambda file, **options: opened.append(file) or original(file, **options))
   same = _load(root)
   assert opened == []
   assert same.fingerprint == before.fingerprint
@@ -103,6 +108,33 @@ def _break(root, what):
   if what == "empty class":
     shutil.rmtree(root / "train" / "dog")
     (root / "train" / "dog").mkdir()
+  elif what == "other files":
+    for path in (root / "train" / "dog").iterdir():
+      path.rename(path.with_suffix("" if path.name == "2.png" else ".TXT"))
+  elif what == "one class":
+    shutil.rmtree(root / "train" / "dog")
+  elif what == "one class of folders":
+    (root / "train").rename(root / "images")
+    (root / "train").mkdir()
+    (root / "images").rename(root / "train" / "images")
+  elif what == "one folder too high":
+    (root / "pets").mkdir()
+    for split in ("train", "test"):
+      (root / split).rename(root / "pets" / split)
+  elif what == "same folder":
+    (root / "train" / "twin").symlink_to(root / "train" / "dog")
+  elif what == "empty file":
+    path.write_bytes(b"")
+  elif what == "file for a folder":
+    shutil.rmtree(root / "train")
+    (root / "train").write_text("")
+  elif what == "file for all":
+    shutil.rmtree(root)
+    root.write_text("")
+  elif what == "other case":
+    (root / "test" / "dog").rename(root / "test" / "Dog")
+  elif what == "alpha":
+    _save(root / "train" / "cat" / "0.png", (4, 5, 4))
   elif what == "class of the test alone":
     _save(root / "test" / "bird" / "0.png")
   elif what == "size":
@@ -127,7 +159,8 @@ def _break(root, what):
 @pytest.mark.parametrize(
   ("what", "line"),
   [
-    ("empty class", r"train/dog contains no image file \(.jpeg, .jpg, .png\)"),
+    ("empty class", r"train/dog contains no image file \(.png, .jpg or another suffix that Pillow reads\)$"),
+    ("other files", r"train/dog contains no image file .*; it contains .txt 2, without a suffix 1"),
     ("class of the test alone", "test/bird is a class without training images: there is no folder train/bird"),
     ("size", r"train/dog/1.png has 4x5 pixels and \S*train/cat/0.png 5x4; set dataset.image_size"),
     ("mode", r"train/dog/1.png has mode L and \S*train/cat/0.png RGB; set dataset.image_mode=RGB"),
@@ -135,15 +168,27 @@ def _break(root, what):
     ("no image", "train/dog/1.png cannot be read as an image"),
     ("cut", "train/dog/1.png cannot be read as an image"),
     ("no test", r"dataset.data_dir='\S*pets' must be a folder that contains test/CLASS/\*.png or val/CLASS"),
+    ("one class", r"train holds one class, cat; a classifier needs two$"),
+    ("one class of folders", r"train holds one class, images; .*; images/ holds the folders cat, dog: if these are"),
+    ("one folder too high", r"must be a folder that contains train/CLASS/\*.png; \S*pets/pets contains train/: name"),
+    ("same folder", r"train/dog and \S*train/twin are the same folder; a class must have images of its own"),
+    ("empty file", "train/dog/1.png cannot be read as an image: the file is empty"),
+    ("file for a folder", r"must be a folder that contains train/CLASS/\*.png"),
+    ("file for all", r"must be a folder that contains train/CLASS/\*.png; it is a file"),
+    ("other case", "test/Dog is a class without training images: there is no folder train/Dog, only train/dog"),
+    ("alpha", "train/cat/0.png has mode RGBA; set dataset.image_mode=RGB"),
     ("no class", "train contains no class: it must contain a folder of images for each class"),
     ("nothing", r"dataset.data_dir='\S*pets' must be a folder that contains train/CLASS/\*.png"),
   ],
 )
 def test_what_cannot_be_read_is_named_in_one_line(root, what, line):
   _break(root, what)
-  with pytest.raises(UserError, match=line) as caught:
-    _load(root)
-  assert "\n" not in str(caught.value)
+  for load in (_load, _stream):
+    if load is _stream and what in READ_LATER:
+      continue
+    with pytest.raises(UserError, match=line) as caught:
+      load(root)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

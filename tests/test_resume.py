@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from dynsel_jax import options
+from dynsel_jax.runs import files
 from dynsel_jax.runs.interruption import Interrupted, NonFiniteError, RunFailedError
 from dynsel_jax.training import loop, trainer
 from tests.support import ROOT, small_runs
@@ -117,7 +118,7 @@ def test_a_torn_summary_is_written_anew(alone, tmp_path, torn):
   again, same = small_runs.train(made, workdir)
   small_runs.same_state(state, same)
   assert small_runs.lines(workdir) == small_runs.lines(finished)
-  assert json.loads((workdir / "summary.json").read_text()) == again
+  assert files.read_json(workdir / "summary.json") == again
   assert again | {"seconds": None} == summary | {"seconds": None}
 
 

@@ -4,31 +4,65 @@ Host-side. Decoded images are cached on disk; see `dynsel_jax/cache.py`.
 `N` is the number of samples, `H`, `W`, `C` are height, width and channels of an image.
 """
 
+import collections
 import os
 import pathlib
+import unicodedata
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
 
 from dynsel_jax import cache, options
+from dynsel_jax.data import image_decoding, image_files, summary
+from dynsel_jax.data.summary import shown
 from dynsel_jax.options import UserError
 
-__all__ = ["Files", "listing", "read"]
+__all__ = ["Files", "Listing", "describe", "listing", "read", "set_name"]
 
-_SUFFIXES = (".jpeg", ".jpg", ".png")
 _CHANNELS = {"L": 1, "RGB": 3}  # number of channels of a Pillow mode
 _TEST = ("test", "val", "validation")
 
-Files = list[tuple[pathlib.Path, int]]  # the path and the label of each file
+Files = list[tuple[str, int]]  # the path and the label of each file
 
 
-def listing(data_dir: str | None, test_folder: str = "") -> tuple[dict[str, Files], tuple[str, ...]]:
-  """Lists the files of the splits "train" and "test", and the class names; arguments and errors as in `read`."""
-  train = _folder(data_dir, "train")
-  test = _folder(data_dir, *([test_folder] if test_folder else _TEST))
-  class_names = _classes(train)
-  return {"train": _files(train, class_names), "test": _files(test, class_names)}, class_names
+class Listing(NamedTuple):
+  """The files of an image folder; nothing of their content."""
+
+  root: pathlib.Path
+  splits: dict[str, Files]  # of "train" and "test"
+  class_names: tuple[str, ...]
+  passed_over: collections.Counter[str]  # number of files that are no images, by reason
+
+  def labels(self, split: str) -> np.ndarray:
+    """Returns the labels of a split, `[N]` int32."""
+    return np.array([label for _, label in self.splits[split]], np.int32)
+
+
+def listing(data_dir: str | None, test_folder: str = "") -> Listing:
+  """Lists the files of the splits "train" and "test"; arguments and errors as in `read`."""
+  root = _root(data_dir or "")
+  train = _folder(root, "train")
+  test = _folder(root, *([test_folder] if test_folder else _TEST))
+  found = image_files.subfolders(train)
+  folders = {os.path.basename(path): label for label, path in enumerate(found.paths)}
+  passed_over = found.passed_over
+  splits = {"train": _files(found.paths, folders, passed_over)}
+  if not folders:
+    raise UserError(f"{shown(train)} contains no class: it must contain a folder of images for each class")
+  if len(folders) == 1:
+    raise UserError(_one_class(found.paths[0]))
+  class_names = tuple(map(shown, folders))
+  if len(set(class_names)) < len(folders):
+    raise UserError(f"{shown(train)} holds folders whose names are shown alike: {summary.named(_alike(class_names))}")
+  others = image_files.subfolders(test)
+  passed_over.update(others.passed_over)
+  splits["test"] = _files(others.paths, folders, passed_over)
+  if not splits["test"]:
+    raise UserError(f"{shown(test)} contains no class: it must contain a folder of images for each class")
+  return Listing(root, splits, class_names, passed_over)
 
 
 def read(
@@ -39,10 +73,12 @@ def read(
   image_mode: str = "",
   test_folder: str = "",
 ) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], tuple[str, ...]]:
-  """Reads and decodes the images of a folder.
+  """Reads and decodes the images of a folder, and says in one line what it read and what it passed over.
 
-  The classes are the subfolders of train/, sorted by name. Every file below a class that ends in .jpeg, .jpg or .png
-  is an image of it; other files are ignored.
+  The classes are the subfolders of train/, sorted by name; there must be at least two. Every file below a class, also
+  through links, is an image of it if Pillow can decode its format and its name has the suffix of one. Hidden files and
+  all others are passed over. `image_decoding` describes how a file is decoded: upright, the first of several frames,
+  16 bits scaled to 8, transparency on white.
 
   Args:
     data_dir: the folder that contains train/ and test/.
@@ -57,93 +93,152 @@ def read(
     For each of "train" and "test" the images `[N, H, W, C]` uint8 and labels `[N]` int32; and the class names.
 
   Raises:
-    UserError: a folder is missing or empty, a class has test images only, a file cannot be read as an image, or images
-      differ in size or mode. The message names the folder or file.
+    UserError: a folder is missing, empty or cannot be listed, there is one class alone, a class has test images only, a
+      file cannot be read as an image, or images differ in size or mode. The message names the folder or file.
   """
   options.check_positive("dataset.image_size", image_size, zero=True)
   if image_mode:
     options.check_choice("dataset.image_mode", image_mode, _CHANNELS)
-  files, class_names = listing(data_dir, test_folder)
+  listed = listing(data_dir, test_folder)
+  paths = {split: [path for path, _ in files] for split, files in listed.splits.items()}
 
   def build() -> cache.Arrays:
-    decoded = _decode(files["train"] + files["test"], image_size, image_mode)
-    return {"train": decoded[: len(files["train"])], "test": decoded[len(files["train"]) :]}
+    inputs, changes = _decode(paths["train"] + paths["test"], image_size, image_mode)
+    numbers = np.array([changes[name] for name in image_decoding.CHANGES])
+    return {"train": inputs[: len(paths["train"])], "test": inputs[len(paths["train"]) :], "changes": numbers}
 
   key = {
-    "files": [(str(path), label, *_stamp(path)) for split in files.values() for path, label in split],
-    "training": len(files["train"]),
+    "files": [_digest(path) for split in paths.values() for path in split],
+    "training": len(paths["train"]),
     "settings": [image_size, image_mode],
-    "pillow": PIL.__version__,  # its decoder decides the pixels of a JPEG
+    "decoder": [PIL.__version__, image_decoding.RULES],  # Pillow decides the pixels of a JPEG
   }
   arrays = cache.cached("images", key, build, cache_dir)
-  labels = {split: np.array([label for _, label in listed], np.int32) for split, listed in files.items()}
-  return {split: (arrays[split], labels[split]) for split in files}, class_names
+  changes = dict(zip(image_decoding.CHANGES, arrays["changes"].tolist(), strict=True))
+  describe(listed, changes)
+  return {split: (arrays[split], listed.labels(split)) for split in paths}, listed.class_names
 
 
-def _stamp(path: pathlib.Path) -> tuple[int, int]:
-  """Returns size and modification time of a file; one of them changes whenever it is written."""
-  status = os.stat(path)
-  return status.st_size, status.st_mtime_ns
+def describe(listed: Listing, changes: dict[str, int]) -> None:
+  """Says what was read; `changes` are the numbers of images that `image_decoding.decode` had to change."""
+  labels = {split: listed.labels(split) for split in listed.splits}
+  parts = summary.splits("images", labels, listed.class_names)
+  if alike := _alike(listed.class_names):
+    parts.append(f"classes that look alike: {summary.named(alike)}")
+  parts += [f"{number:,} {image_decoding.CHANGES[name]}" for name, number in changes.items() if number]
+  if listed.passed_over:
+    parts.append(f"passed over: {summary.counted(listed.passed_over)}")
+  warn = bool(alike or changes.get("frames") or set(listed.passed_over) - set(image_files.HARMLESS))
+  summary.say(f"{set_name(listed.root)}: {'; '.join(parts)}", warn=warn)
 
 
-def _folder(data_dir: str | None, *names: str) -> pathlib.Path:
-  """Returns the first of the folders `names` that exists in `data_dir`."""
+def set_name(root: pathlib.Path) -> str:
+  """Returns the name of the data set in a folder."""
+  return shown((root.resolve() if ".." in root.parts else root).name)
+
+
+def _root(data_dir: str) -> pathlib.Path:
+  path = options.expand_home("dataset.data_dir", os.fspath(data_dir))
+  if not path or not os.path.isdir(path):
+    is_file = "; it is a file" if path and os.path.exists(path) else ""
+    raise UserError(f"dataset.data_dir={path!r} must be a folder that contains train/CLASS/*.png{is_file}")
+  return pathlib.Path(path).absolute()
+
+
+def _folder(root: pathlib.Path, *names: str) -> str:
+  """Returns the first of the folders `names` that exists in `root`."""
   for name in names:
-    folder = pathlib.Path(data_dir or "").absolute() / name
-    if data_dir and folder.is_dir():
-      return folder
+    if os.path.isdir(root / name):
+      return str(root / name)
   wanted = " or ".join(f"{name}/CLASS/*.png" for name in names)
-  raise UserError(f"dataset.data_dir={data_dir or ''!r} must be a folder that contains {wanted}")
+  inside = [path for path in image_files.subfolders(str(root)).paths if os.path.isdir(os.path.join(path, names[0]))]
+  hint = f"; {shown(inside[0])} contains {names[0]}/: name that folder" if inside else ""
+  raise UserError(f"dataset.data_dir={str(root)!r} must be a folder that contains {wanted}{hint}")
 
 
-def _classes(folder: pathlib.Path) -> tuple[str, ...]:
-  return tuple(sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")))
-
-
-def _files(folder: pathlib.Path, class_names: tuple[str, ...]) -> Files:
-  """Lists the image files of one split with their labels, class by class."""
-  found: Files = []
-  labels = {name: label for label, name in enumerate(class_names)}
-  for name in _classes(folder):
+def _files(folders: Sequence[str], labels: dict[str, int], passed_over: collections.Counter[str]) -> Files:
+  """Lists the images of one split with their labels, class by class; adds up in `passed_over` what is left out."""
+  files: Files = []
+  identities = {path: image_files.identity(path) for path in folders}
+  closed = {*identities.values(), *_above(folders)}
+  same: dict[image_files.Identity, str] = {}
+  for path in folders:
+    name = os.path.basename(path)
     if name not in labels:
-      raise UserError(f"{folder / name} is a class without training images: there is no folder train/{name}")
-    of_class = sorted(path for path in (folder / name).rglob("*") if path.suffix.lower() in _SUFFIXES)
-    of_class = [path for path in of_class if not path.name.startswith(".")]
-    if not of_class:
-      raise UserError(f"{folder / name} contains no image file ({', '.join(_SUFFIXES)})")
-    found += [(path, labels[name]) for path in of_class]
-  if not found:
-    raise UserError(f"{folder} contains no class: it must contain a folder of images for each class")
-  return found
+      near = [known for known in labels if _plain(known) == _plain(name)]
+      hint = f", only train/{shown(near[0])}" if near else ""
+      raise UserError(f"{shown(path)} is a class without training images: there is no folder train/{shown(name)}{hint}")
+    if (other := same.setdefault(identities[path], path)) != path:
+      raise UserError(f"{shown(other)} and {shown(path)} are the same folder; a class must have images of its own")
+    found = image_files.images_below(path, closed)
+    if not found.paths:
+      others = f"; it contains {summary.counted(found.passed_over)}" if found.passed_over else ""
+      raise UserError(f"{shown(path)} contains no image file (.png, .jpg or another suffix that Pillow reads){others}")
+    passed_over.update(found.passed_over)
+    files += [(image, labels[name]) for image in found.paths]
+  return files
 
 
-def _decode(files: Files, image_size: int, image_mode: str) -> np.ndarray:
-  """Decodes `files` to images `[N, H, W, C]` uint8; all must have the size and the mode of the first."""
-  first, _ = files[0]
-  example = _image(first, image_size, image_mode)
+def _above(folders: Sequence[str]) -> set[image_files.Identity]:
+  """Returns the identities of all folders above the classes' folders: a link to one of them would go in circles."""
+  return {image_files.identity(str(parent)) for path in folders[:1] for parent in pathlib.Path(path).parents}
+
+
+def _one_class(folder: str) -> str:
+  inside = [os.path.basename(path) for path in image_files.subfolders(folder).paths]
+  name = shown(os.path.basename(folder))
+  hint = f"; {name}/ holds the folders {summary.named(inside)}: if these are the classes, they belong into train/"
+  return f"{shown(os.path.dirname(folder))} holds one class, {name}; a classifier needs two{hint if inside else ''}"
+
+
+def _plain(name: str) -> str:
+  """Returns a name without what one easily overlooks in it."""
+  return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+
+
+def _alike(names: Sequence[str]) -> list[str]:
+  """Returns the names that differ from another one only by case, spaces or the encoding of an accent."""
+  plain = collections.Counter(map(_plain, names))
+  return [name for name in names if plain[_plain(name)] > 1]
+
+
+def _digest(path: str) -> str:
+  try:
+    return image_files.digest(path)
+  except image_decoding.DAMAGED as error:
+    raise UserError(f"{shown(path)} cannot be read as an image: {image_files.words_of(error)}") from None
+
+
+def _decode(paths: Sequence[str], image_size: int, image_mode: str) -> tuple[np.ndarray, collections.Counter[str]]:
+  """Decodes files to images `[N, H, W, C]` uint8, all of the size and mode of the first, and counts the changes."""
+  first, changes = shown(paths[0]), collections.Counter[str]()
+  example, _ = _image(paths[0], image_size, image_mode)
   if example.mode not in _CHANNELS:
     raise UserError(f"{first} has mode {example.mode}; set dataset.image_mode=RGB to convert all images")
   shape = (example.height, example.width, _CHANNELS[example.mode])
-  inputs = np.empty((len(files), *shape), np.uint8)
-  for position, (path, _) in enumerate(files):
-    image = _image(path, image_size, image_mode)
+  inputs = np.empty((len(paths), *shape), np.uint8)
+  for position, path in enumerate(paths):
+    image, changed = _image(path, image_size, image_mode)
+    changes.update(changed)
     if image.mode != example.mode:
       raise UserError(
-        f"{path} has mode {image.mode} and {first} {example.mode}; set dataset.image_mode=RGB to convert all images"
+        f"{shown(path)} has mode {image.mode} and {first} {example.mode}; set dataset.image_mode=RGB to convert all"
+        " images"
       )
     if image.size != example.size:
       raise UserError(
-        f"{path} has {image.width}x{image.height} pixels and {first} {example.width}x{example.height}; set"
+        f"{shown(path)} has {image.width}x{image.height} pixels and {first} {example.width}x{example.height}; set"
         " dataset.image_size to bring all images to one size"
       )
     inputs[position] = np.asarray(image).reshape(shape)
-  return inputs
+  return inputs, changes
 
 
-def _image(path: pathlib.Path, image_size: int, image_mode: str) -> PIL.Image.Image:
+def _image(path: str, image_size: int, image_mode: str) -> image_decoding.Decoded:
   try:
-    with PIL.Image.open(path) as opened:
-      image = opened.convert(image_mode) if image_mode else opened.copy()
-  except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:  # Pillow raises all of these
-    raise UserError(f"{path} cannot be read as an image: {' '.join(str(error).split())}") from None
-  return PIL.ImageOps.fit(image, (image_size, image_size)) if image_size else image
+    decoded = image_decoding.decode(image_files.content(path), image_mode, os.path.splitext(path)[1])
+  except image_decoding.DAMAGED as error:
+    raise UserError(f"{shown(path)} cannot be read as an image: {image_files.words_of(error)}") from None
+  if not image_size:
+    return decoded
+  return decoded._replace(image=PIL.ImageOps.fit(decoded.image, (image_size, image_size)))

@@ -1,5 +1,6 @@
 """Loads data sets by name: `digits`, `diabetes`, folders of images, TensorFlow Datasets, or a user's own. Host-side."""
 
+import os
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -46,6 +47,7 @@ def load(name: str, *, data_dir: str | None = None, cache_dir: str = "", **setti
       option is wrong.
   """
   options.check_settings("dataset", name, settings, defaults(name))
+  data_dir = options.expand_home("dataset.data_dir", os.fspath(data_dir)) if data_dir else None
   if is_path(name):
     known = options.keyword_defaults(_own(name))
     given = {k: v for k, v in (("data_dir", data_dir), ("cache_dir", cache_dir)) if v and k in known}
@@ -62,7 +64,7 @@ def load(name: str, *, data_dir: str | None = None, cache_dir: str = "", **setti
     splits, class_names = _digits()
   elif name == "folder":
     splits, class_names = folders.read(data_dir, cache_dir, **settings)
-    name = pathlib.Path(data_dir or "").absolute().name
+    name = folders.set_name(pathlib.Path(data_dir or "").absolute())
   else:
     splits, class_names = tfds_images.read(name, data_dir, cache_dir)
   train, test = ({"inputs": inputs, "labels": labels} for inputs, labels in splits.values())

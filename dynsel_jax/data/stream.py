@@ -10,14 +10,14 @@ data set in memory.
 import itertools
 import os
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from concurrent import futures
 from typing import Any
 
 import numpy as np
 from absl import logging
 
-from dynsel_jax.data import image_ops
+from dynsel_jax.data import image_decoding, image_files, image_ops, summary
 from dynsel_jax.data.gather import Rows
 from dynsel_jax.data.source import Dataset
 from dynsel_jax.options import UserError
@@ -65,10 +65,12 @@ class Images:
     self.threads = threads or os.cpu_count() or 1
     self._read, self._name, self._view, self._limit = read, name, view, corrupt_limit
     self._lock = threading.Lock()
+    self._changes: set[str] = set()  # those of `image_decoding.CHANGES` that have been said
     self._shape: tuple[int, ...] = ()
     first = next((image for index in range(size) if (image := self.load(index)) is not None), None)
     if first is None:
-      raise UserError(f"none of the {size} images from {name(0)} to {name(size - 1)} can be decoded")
+      ends = " to ".join(summary.shown(name(index)) for index in (0, size - 1))
+      raise UserError(f"none of the {size} images from {ends} can be decoded")
     self._shape = first.shape
 
   @property
@@ -112,10 +114,13 @@ class Images:
     if self.corrupt[index]:
       return None
     try:
-      image = image_ops.decode(self._read(index), self._view.mode)
-    except image_ops.DAMAGED as error:
-      self._note(index, " ".join(str(error).split()))
+      suffix = os.path.splitext(self._name(index))[1]
+      image, changes = image_decoding.decode(self._read(index), self._view.mode, suffix)
+    except image_decoding.DAMAGED as error:
+      self._note(index, image_files.words_of(error))
       return None
+    if not self._changes.issuperset(changes):
+      self._say(index, changes)
     if generator is None:
       image = image_ops.centre(image, self._view)
     else:
@@ -123,16 +128,25 @@ class Images:
     found = image_ops.pixels(image)
     if self._shape and found.shape != self._shape:
       raise UserError(
-        f"{self._name(index)} has {found.shape[1]}x{found.shape[0]} pixels and the first image"
+        f"{summary.shown(self._name(index))} has {found.shape[1]}x{found.shape[0]} pixels and the first image"
         f" {self._shape[1]}x{self._shape[0]}; set dataset.image_size to bring all images to one size"
       )
     return found
+
+  def _say(self, index: int, changes: Sequence[str]) -> None:
+    """Says once of each kind of change that images are subject to it."""
+    with self._lock:
+      new = [change for change in changes if change not in self._changes]
+      self._changes.update(new)
+    for change in new:
+      name = summary.shown(self._name(index))
+      summary.say(f"{name} is the first of the images {image_decoding.CHANGES[change]}", warn=change == "frames")
 
   def _note(self, index: int, reason: str) -> None:
     with self._lock:
       self.corrupt[index] = True
       number = int(np.count_nonzero(self.corrupt))
-    damage = f"{self._name(index)} cannot be decoded ({reason})"
+    damage = f"{summary.shown(self._name(index))} cannot be decoded ({reason})"
     if number > self._limit:
       raise UserError(f"{damage}; it is damaged image {number}, more than dataset.corrupt_limit={self._limit} allows")
     logging.warning("%s and is left out", damage)

@@ -5,7 +5,6 @@ Host-side. The result is a `Source` whose `inputs` are `stream.Images`; labels a
 
 import functools
 import os
-import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -13,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from dynsel_jax import cache, options
-from dynsel_jax.data import folders, image_ops, tfds_images
+from dynsel_jax.data import folders, image_decoding, image_files, image_ops, tfds_images
 from dynsel_jax.data import source as source_lib
 from dynsel_jax.data.stream import Images, read_ahead
 
@@ -22,13 +21,16 @@ __all__ = ["defaults", "load"]
 _MEASURED = 4096  # largest number of images from which the channels' mean and deviation are computed
 _CHUNK = 1000  # records fetched at a time
 _ROWS = 64  # images decoded at a time for mean and deviation
+_HASHED = 1024  # largest number of a split's files whose content is part of the set's identity
+_HASHED_BYTES = 2**28  # likewise of bytes of the files that TensorFlow Datasets has prepared
 
 
 class _Opened(NamedTuple):
   """A data set before its images are read; the mappings are by split."""
 
   name: str
-  files: str  # a digest of the files' names and sizes
+  files: str  # a digest of the files' names and sizes, and of the content of some
+  times: str  # a digest of the times at which they were written, on which caches depend too
   labels: Mapping[str, np.ndarray]
   read: Mapping[str, Callable[[int], bytes]]
   file_name: Mapping[str, Callable[[int], str]]
@@ -65,11 +67,15 @@ def load(
 
   Returns:
     The data set. Its mean and deviation are those of at most 4,096 training images, evenly spread and cropped at their
-    centre. Its fingerprint covers labels, names and sizes of the files, and the size of the images, but not the pixels.
+    centre. Its fingerprint covers the labels, the names and sizes of all files, the size of the images, and some of the
+    content: 1,024 evenly spread files of each split, or 256 MiB of what TensorFlow Datasets has prepared. To read all
+    of it would take hours from some disks. What is cached depends on the files' times as well; the fingerprint does
+    not, since a copy has others.
 
   Raises:
     UserError: as in `sources.load`, or an option is wrong.
   """
+  data_dir = options.expand_home("dataset.data_dir", os.fspath(data_dir)) if data_dir else None
   options.check_positive("dataset.image_size", image_size, zero=True)
   options.check_positive("dataset.corrupt_limit", corrupt_limit, zero=True)
   options.check_positive("dataset.threads", threads, zero=True)
@@ -94,7 +100,7 @@ def _source(opened: _Opened, view: image_ops.View, cache_dir: str, **reading: An
   """Returns the data set with its images in one `view`; `reading` are further arguments of `Images`."""
   source_lib.check_classes(opened.name, opened.labels["train"], len(opened.class_names))
   digests = {split: cache.checksum({"labels": labels}) for split, labels in opened.labels.items()}
-  key = {"files": opened.files, "labels": digests, "view": view}
+  key = {"files": opened.files, "labels": digests, "view": view, "decoder": image_decoding.RULES}
 
   def dataset(split: str) -> source_lib.Dataset:
     labels = opened.labels[split]
@@ -102,7 +108,7 @@ def _source(opened: _Opened, view: image_ops.View, cache_dir: str, **reading: An
     return {"inputs": images, "labels": labels}
 
   train, test = dataset("train"), dataset("test")
-  measured = cache.cached("statistics", key, lambda: _statistics(train), cache_dir)
+  measured = cache.cached("statistics", key | {"times": opened.times}, lambda: _statistics(train), cache_dir)
   return source_lib.Source(
     name=opened.name,
     train=train,
@@ -111,7 +117,7 @@ def _source(opened: _Opened, view: image_ops.View, cache_dir: str, **reading: An
     mean=tuple(measured["mean"].tolist()),
     std=tuple(measured["std"].tolist()),
     fingerprint=cache.digest(key),
-    inputs_fingerprint=cache.digest({"files": opened.files, "view": view}),
+    inputs_fingerprint=cache.digest({name: value for name, value in key.items() if name != "labels"}),
     class_names=opened.class_names,
   )
 
@@ -125,30 +131,42 @@ def _statistics(train: source_lib.Dataset) -> cache.Arrays:
 
 
 def _folder(data_dir: str | None, test_folder: str, mode: str) -> _Opened:
-  listed, class_names = folders.listing(data_dir, test_folder)
-  root = pathlib.Path(data_dir or "").absolute()
-  sizes = [(str(path.relative_to(root)), path.stat().st_size) for files in listed.values() for path, _ in files]
-  # As strings, because they take a third of the memory.
-  paths = {split: [str(path) for path, _ in files] for split, files in listed.items()}
+  listed = folders.listing(data_dir, test_folder)
+  folders.describe(listed, {})
+  paths = {split: [path for path, _ in files] for split, files in listed.splits.items()}
+  statuses = [(os.path.relpath(path, listed.root), os.stat(path)) for of in paths.values() for path in of]
+  sizes = [(name, status.st_size) for name, status in statuses]
+  hashed = [_digest(path) for of in paths.values() for path in of[:: -(-len(of) // _HASHED)]]
   return _Opened(
-    name=root.name,
-    files=cache.digest({"files": sizes}),
-    labels={split: np.array([label for _, label in files], np.int32) for split, files in listed.items()},
+    name=folders.set_name(listed.root),
+    files=cache.digest({"files": sizes, "content": hashed}),
+    times=cache.digest({"times": [status.st_mtime_ns for _, status in statuses]}),
+    labels={split: listed.labels(split) for split in paths},
     read={split: functools.partial(_content, of) for split, of in paths.items()},
     file_name={split: of.__getitem__ for split, of in paths.items()},
     mode=mode,
-    class_names=class_names,
+    class_names=listed.class_names,
   )
 
 
 def _content(paths: Sequence[str], index: int) -> bytes:
-  return pathlib.Path(paths[index]).read_bytes()
+  return image_files.content(paths[index])
+
+
+def _digest(path: str) -> str:
+  try:
+    return image_files.digest(path)
+  except image_decoding.DAMAGED:  # found, counted and named where the image is read
+    return ""
 
 
 def _prepared(name: str, data_dir: str | None, cache_dir: str) -> _Opened:
   found = tfds_images.prepared(name, data_dir)
-  sizes = [(os.path.basename(path), os.stat(path).st_size) for paths in found.files.values() for path in paths]
-  files = cache.digest({"set": found.full_name, "files": sizes})
+  paths = [path for paths in found.files.values() for path in paths]
+  sizes = [(os.path.basename(path), os.stat(path).st_size) for path in paths]
+  hashed = [cache.sampled_digest(path, _HASHED_BYTES // len(paths)) for path in paths]
+  files = cache.digest({"set": found.full_name, "files": sizes, "content": hashed})
+  times = cache.digest({"times": [os.stat(path).st_mtime_ns for path in paths]})
 
   def labels() -> cache.Arrays:
     return {split: _labels(records, found) for split, records in found.records.items()}
@@ -162,7 +180,8 @@ def _prepared(name: str, data_dir: str | None, cache_dir: str) -> _Opened:
   return _Opened(
     name=name,
     files=files,
-    labels=cache.cached("labels", {"files": files, "key": found.label_key}, labels, cache_dir),
+    times=times,
+    labels=cache.cached("labels", {"files": files, "times": times, "key": found.label_key}, labels, cache_dir),
     read={split: read(split) for split in found.records},
     file_name={split: named(split) for split in found.records},
     mode=found.mode,

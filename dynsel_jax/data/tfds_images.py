@@ -5,6 +5,7 @@ Host-side. Decoded images are cached on disk; see `dynsel_jax/cache.py`.
 """
 
 import os
+import pathlib
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ from absl import logging
 from tensorflow_datasets.proto import tf_example_pb2
 
 from dynsel_jax import cache
-from dynsel_jax.data import image_ops
+from dynsel_jax.data import image_decoding, image_files, image_ops
 from dynsel_jax.options import UserError
 
 __all__ = ["Prepared", "example", "prepared", "read"]
@@ -92,18 +93,12 @@ def read(
 
   key = {
     "set": found.full_name,
-    "files": [_stamp(path) for paths in found.files.values() for path in paths],
+    "files": [cache.content_digest(pathlib.Path(path)) for paths in found.files.values() for path in paths],
     "features": [found.image_key, found.label_key, len(found.mode)],
-    "pillow": PIL.__version__,  # its decoder decides the pixels of a JPEG
+    "decoder": [PIL.__version__, image_decoding.RULES],  # Pillow decides the pixels of a JPEG
   }
   arrays = cache.cached("images", key, build, cache_dir)
   return {split: (arrays[f"{split}_inputs"], arrays[f"{split}_labels"]) for split in found.files}, found.class_names
-
-
-def _stamp(path: Any) -> tuple[str, int, int]:
-  """Returns path, size and modification time of a file; one of them changes whenever it is written."""
-  status = os.stat(path)
-  return os.fspath(path), status.st_size, status.st_mtime_ns
 
 
 def _builder(name: str, data_dir: str | None) -> Any:
@@ -152,6 +147,13 @@ def _keys(name: str, info: Any) -> tuple[str, str]:
   return keys
 
 
+def _pixels(encoded: bytes, mode: str, name: str) -> np.ndarray:
+  try:
+    return image_ops.pixels(image_decoding.decode(encoded, mode).image)
+  except image_decoding.DAMAGED as error:
+    raise UserError(f"{name} cannot be decoded: {image_files.words_of(error)}") from None
+
+
 def _decode(name: str, split: str, records: Any, found: Prepared) -> tuple[np.ndarray, np.ndarray]:
   """Decodes the images of one split; returns them and the labels."""
   count = len(records)
@@ -161,7 +163,7 @@ def _decode(name: str, split: str, records: Any, found: Prepared) -> tuple[np.nd
     chunk = range(start, min(start + _CHUNK, count))
     for position, record in zip(chunk, records.__getitems__(chunk), strict=True):
       encoded, labels[position] = example(record, found)
-      image = image_ops.pixels(image_ops.decode(encoded, found.mode))
+      image = _pixels(encoded, found.mode, f"{found.full_name} {split}[{position}]")
       if position == 0:
         inputs = np.empty((count, *image.shape), np.uint8)
       elif image.shape != inputs.shape[1:]:

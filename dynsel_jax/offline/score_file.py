@@ -61,14 +61,10 @@ def read(path: pathlib.Path) -> tuple[cache.Arrays, dict[str, str]]:
   """
   if not path.is_file():
     raise UserError(f"scores.path={str(path)!r} is not a file")
-  try:
-    with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-      columns = dict(file.items())
-    about = {name: str(columns.pop(name)) for name in _ABOUT}
-  except (*cache.UNREADABLE, KeyError, TypeError):  # TypeError: a single array
-    raise UserError(
-      f"scores.path={path} is damaged, or not a score file; make one with experiments.score_dataset"
-    ) from None
+  columns = cache.read_arrays("scores.path", path, texts=_ABOUT)
+  if not set(_ABOUT) <= columns.keys():
+    raise UserError(f"scores.path={path} is not a score file; make one with experiments.score_dataset")
+  about = {name: str(columns.pop(name)) for name in _ABOUT}
   if about["checksum"] != cache.checksum(columns):
     raise UserError(
       f"scores.path={path} is damaged: its checksum is wrong; make it again with experiments.score_dataset"

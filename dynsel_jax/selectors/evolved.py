@@ -69,7 +69,8 @@ def es(
     beta2: weight of the past in the score, in [0, 1].
     batch_fraction: b / B, in (0, 1]; b must be an integer.
     weights: loss weights, "none" as in the paper or "inverse_probability": then the mean over the drawn samples of
-      weight times gradient is an unbiased estimate of the meta-batch's mean gradient; the loss is normalised by the batch size.
+      weight times gradient is an unbiased estimate of the meta-batch's mean gradient; the loss is normalised by the
+      batch size.
     anneal_first: fraction of the epochs at the start that train on whole batches, in [0, 1].
     anneal_last: the same at the end.
 

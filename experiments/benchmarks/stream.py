@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import PIL.Image
 
-from dynsel_jax.data import image_ops, stream, stream_sets
+from dynsel_jax.data import image_decoding, image_ops, stream, stream_sets
 from dynsel_jax.options import UserError
 from experiments.benchmarks import alternate
 
@@ -54,7 +54,7 @@ def _decode(paths: Sequence[str]) -> None:
   """Decodes and crops images, one after another."""
   generator = np.random.default_rng(0)
   for path in paths:
-    image = image_ops.decode(pathlib.Path(path).read_bytes(), "RGB")
+    image = image_decoding.decode(pathlib.Path(path).read_bytes(), "RGB").image
     image_ops.pixels(image_ops.random_resized_crop(generator, image, IMAGE_SIZE))
 
 

@@ -1,0 +1,76 @@
+"""Says in one line for people what was read of a data set, and what was left out. Host-side."""
+
+import os
+import sys
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+
+import jax
+import numpy as np
+from absl import logging
+
+__all__ = ["counted", "named", "say", "shown", "splits"]
+
+_NAMED = 10  # largest number of classes, or of reasons, of which each is named
+_LENGTH = 40  # characters of a class's name that are shown
+_BREAKS = frozenset({"Cc", "Cs", "Zl", "Zp"})  # categories of characters that end a line, or cannot be encoded
+
+
+def say(line: str, *, warn: bool = False) -> None:
+  """Shows a line on standard error, by the first of several processes; `warn` makes it a warning of the log."""
+  if jax.distributed.is_initialized() and jax.process_index() > 0:
+    return
+  if warn:
+    logging.warning("%s", line)
+  else:
+    print(line, file=sys.stderr, flush=True)
+
+
+def shown(path: str) -> str:
+  """Returns a path, or a name, for people: in one line, whatever bytes it has."""
+  text = os.fsencode(path).decode("utf-8", "backslashreplace")
+  return "".join(
+    char.encode("unicode_escape").decode() if unicodedata.category(char) in _BREAKS else char for char in text
+  )
+
+
+def named(names: Iterable[str]) -> str:
+  """Lists names, the first ten of them if there are more."""
+  listed = [name if len(name) <= _LENGTH else f"{name[:_LENGTH]}..." for name in map(shown, names)]
+  return ", ".join([*listed[:_NAMED], *(["..."] if len(listed) > _NAMED else [])])
+
+
+def counted(numbers: Mapping[str, int]) -> str:
+  """Lists reasons with their numbers, the most frequent first, for example ".txt 3, hidden 1"."""
+  ordered = sorted((-number, reason) for reason, number in numbers.items() if number)
+  words = [f"{shown(reason)} {-number:,}" for number, reason in ordered[:_NAMED]]
+  if rest := ordered[_NAMED:]:
+    words.append(f"others {-sum(number for number, _ in rest):,}")
+  return ", ".join(words)
+
+
+def splits(what: str, labels: Mapping[str, np.ndarray], names: Sequence[str]) -> list[str]:
+  """Describes each split, for example "train: 8 images of 2 classes (cat 5, dog 3)", and the classes that one lacks.
+
+  Args:
+    what: the samples, for people.
+    labels: `[N]` int32 by split.
+    names: of the classes, in the order of the labels.
+  """
+  parts = []
+  for split, of_split in labels.items():
+    counts = np.bincount(of_split, minlength=len(names))
+    parts.append(f"{split}: {len(of_split):,} {what} of {_classes(counts, names)}")
+    if not counts.all():
+      parts.append(f"no {split} {what} of: {named(names[label] for label in np.flatnonzero(counts == 0).tolist())}")
+  return parts
+
+
+def _classes(counts: np.ndarray, names: Sequence[str]) -> str:
+  present = np.flatnonzero(counts).tolist()
+  number = f"{len(present):,} class{'es' if len(present) > 1 else ''}"
+  if len(present) <= _NAMED:
+    return f"{number} ({', '.join(f'{named([names[label]])} {counts[label]:,}' for label in present)})"
+  low, high = counts[present].min(), counts[present].max()
+  each = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+  return f"{number} ({named(names[label] for label in present)}; {each} of each)"
