@@ -48,6 +48,15 @@ def test_one_line_names_the_field_and_the_value(changes, line, tmp_path):
   assert not workdir.exists()
 
 
+@pytest.mark.parametrize("name", ["seed", "task", "loss_normalization"])
+def test_a_field_that_the_config_lacks(name, tmp_path):
+  made = small_runs.config()
+  del made[name]
+  with pytest.raises(options.UserError, match=f"config has no field '{name}'; its fields: batch_size, cache_dir, "):
+    small_runs.train(made, tmp_path / "run")
+  assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
   ("section", "missing"),
   [

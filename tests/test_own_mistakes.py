@@ -26,6 +26,10 @@ def arrays(size):
 def load(*, size: int = 300):
   return data.from_arrays("planes", arrays(size), arrays(80), validation=arrays(40))
 
+def named(*, stream: bool = False, tokenizer: str = "", threads: int = 0):
+  assert (stream, tokenizer, threads) == (True, "words", 2)
+  return load()
+
 def pair():
   return arrays(300), arrays(80)
 
@@ -179,6 +183,12 @@ def test_the_command_runs_parts_from_outside_the_repository_to_the_end(their_lab
   assert read.visits.shape == (300,)
   held = json.loads((their_lab / "run" / "config.json").read_text())
   assert held["task"]["signals"] == ["signed"] and held["model"] == {"num_outputs": 1, "input_shape": [6]}
+
+
+def test_a_loader_may_have_options_that_other_data_sets_have_too():
+  section = {"name": "their_lab.data:named", "data_dir": "", "augmentations": (), "label_noise": {}}
+  source = data.prepare({**section, "stream": True, "tokenizer": "words", "threads": 2})
+  assert source.name == "planes"
 
 
 def test_arrays_of_64_bits_are_held_in_32(their_lab):

@@ -42,7 +42,7 @@ def test_a_run_learns_and_its_validation_set_chooses_the_epoch(config, tmp_path)
 
 
 def test_devices_and_interruptions_change_nothing(config, tmp_path, monkeypatch):
-  _, once = small_runs.train(config, tmp_path / "once")
+  summary, once = small_runs.train(config, tmp_path / "once")
   _, shared = small_runs.train(config, tmp_path / "shared", 4)
   for one, four in zip(small_runs.lines(tmp_path / "once"), small_runs.lines(tmp_path / "shared"), strict=True):
     for field in ("train_loss", "test_loss"):
@@ -51,8 +51,12 @@ def test_devices_and_interruptions_change_nothing(config, tmp_path, monkeypatch)
     small_runs.interrupted_at(8, patch)
     with pytest.raises(Interrupted):
       small_runs.train(config, tmp_path / "again")
-  _, again = small_runs.train(config, tmp_path / "again")
+  continued, again = small_runs.train(config, tmp_path / "again")
   small_runs.same_state(once, again)
+  assert small_runs.lines(tmp_path / "again") == small_runs.lines(tmp_path / "once")
+  assert all("validation_accuracy" in line for line in small_runs.lines(tmp_path / "again"))
+  for field in ("best_validation_accuracy", "test_accuracy_at_best_validation"):
+    assert continued[field] == summary[field]
 
 
 def test_training_starts_from_the_weights_and_a_new_head(config, tmp_path, monkeypatch):
