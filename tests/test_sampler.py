@@ -160,6 +160,15 @@ def test_what_it_reports():
   epoch = next(made.epochs())
   assert len(epoch) == 7 and epoch.number == 0 and epoch.learning_rate_multiplier == 1.0
   assert made.extras == ("correct", "confidence") and make("infobatch").loss_normalization == "batch_size"
+  made = make("es", epochs=6)
+  train(made, [])
+  assert (
+    made.backward_visits < made.num_samples * 6 and made.forward_visits > made.num_samples * 6
+  )  # scored, then trained
+  made = make("random", keep_fraction=0.5)
+  for index, _ in next(made.epochs()):
+    made.observe(index, losses_of(index, 0))
+    assert made.realised_keep_fraction <= 26 / 53 + 1e-9
   made = make("random", keep_fraction=0.5)
   train(made, [])
   assert made.realised_keep_fraction == pytest.approx(26 / 53) and made.forward_visits == 26 * EPOCHS
@@ -199,6 +208,7 @@ def test_a_wrong_observation_is_refused_in_one_line(name):
     ({"method": "banana"}, "selector.name='banana' is not known"),
     ({"nonsense": 1}, "no option 'nonsense'"),
     ({"wrap": ["banana"]}, "wrap='banana'"),
+    ({"wrap": ["annealed", "annealed"]}, "names a wrapper twice"),
   ],
 )
 def test_a_wrong_sampler_is_refused_in_one_line(changes, words):
@@ -211,6 +221,8 @@ def test_a_state_of_another_sampler_is_refused():
   for other, words in ((make("seta"), "method"), (make("infobatch", prune_probability=0.2), "options")):
     with pytest.raises(UserError, match=f"another sampler: {words}"):
       other.load_state_dict(state)
+  with pytest.raises(UserError, match="table"):
+    make("infobatch", labels=LABELS[::-1]).load_state_dict(state)
   with pytest.raises(UserError, match="num_samples"):
     make("infobatch", num_samples=52, labels=None, columns={}).load_state_dict(state)
   with pytest.raises(UserError, match="state_dict"):

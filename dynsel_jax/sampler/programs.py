@@ -13,7 +13,7 @@ from jax import Array
 from dynsel_jax import batching
 from dynsel_jax.types import Plan, Selector, Signals
 
-__all__ = ["Batch", "Counts", "Programs", "signals_of"]
+__all__ = ["Batch", "Programs", "signals_of"]
 
 
 class Batch(NamedTuple):
@@ -23,14 +23,6 @@ class Batch(NamedTuple):
   loss: np.ndarray | Array  # [b] float
   trained: np.ndarray  # [b] bool
   extras: dict[str, np.ndarray | Array]  # [b] each
-
-
-class Counts(NamedTuple):
-  """Visits in a number of observed batches."""
-
-  forward: int
-  backward: int
-  non_finite: int  # losses
 
 
 class Programs:
@@ -55,9 +47,9 @@ class Programs:
   def _scan(self, state: Any, batches: Signals) -> Any:
     return jax.lax.scan(lambda state, signals: (self._selector.observe(state, signals), None), state, batches)[0]
 
-  def observe(self, state: Any, batches: Sequence[Batch], epoch: int) -> tuple[Any, Counts]:
-    """Returns the state after batches, applied in their order, and their counts."""
-    counts = Counts(0, 0, 0)
+  def observe(self, state: Any, batches: Sequence[Batch], epoch: int) -> tuple[Any, int]:
+    """Returns the state after batches, applied in their order, and the number of their non-finite losses."""
+    non_finite = 0
     for start in range(0, len(batches), self._chunk):
       part = batches[start : start + self._chunk]
       if len(batches) == 1:
@@ -66,12 +58,8 @@ class Programs:
       else:
         signals = _stacked(part, self._chunk, self._batch_size, epoch)
         state = self._observe_many(state, signals)
-      counts = Counts(*(sum(pair) for pair in zip(counts, _counts(signals), strict=True)))
-    return state, counts
-
-
-def _counts(signals: Signals) -> Counts:
-  return Counts(*(int(np.count_nonzero(a)) for a in (signals.index >= 0, signals.trained, ~np.isfinite(signals.loss))))
+      non_finite += int(np.count_nonzero(~np.isfinite(signals.loss)))
+    return state, non_finite
 
 
 def signals_of(batch: Batch, batch_size: int, epoch: int) -> Signals:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dynsel_jax import batching, selectors
+from dynsel_jax import batching, cache, selectors
 from dynsel_jax.batching import Purpose
 from dynsel_jax.options import UserError, check_at_least, check_positive, check_seed
 from dynsel_jax.sampler.plan import HostPlan
@@ -65,7 +65,7 @@ class Sampler:
   samples, or "weight_sum", the sum of its weights. Most methods have weight 1 everywhere, and both are the mean.
 
   Several ranks: each builds the same sampler with its own `rank`, iterates over its part of every batch, and observes
-  the gathered indices and losses of all ranks.
+  the gathered indices and losses of all ranks. The last batch of an epoch may be shorter, and empty on some ranks.
   """
 
   def __init__(
@@ -106,27 +106,28 @@ class Sampler:
     for name, value in (("num_samples", num_samples), ("epochs", epochs), ("batch_size", batch_size)):
       check_at_least(name, value, 1)
     check_seed("seed", seed)
-    check_positive("world_size", world_size)
-    if not 0 <= rank < world_size:
-      raise UserError(f"rank={rank} must lie in [0, world_size={world_size})")
-    if batch_size % world_size:
-      raise UserError(f"batch_size={batch_size} must be a multiple of world_size={world_size}")
+    _check_ranks(rank, world_size, batch_size)
     wrapped_in = dict(wrap) if isinstance(wrap, Mapping) else {name: {} for name in wrap}
+    if len(wrapped_in) < len(wrap):
+      raise UserError(f"wrap={list(wrap)} names a wrapper twice")
     table = _table(num_samples, labels, num_classes, columns)
     self.num_samples, self.num_epochs, self.batch_size = num_samples, epochs, batch_size
     self.selector: Selector = selectors.create(method, table, epochs, wrapped_in, **options)
     self.loss_normalization = self.selector.loss_normalization
-    self.extras = tuple(n for n in self.selector.reads if n not in columns and n != "labels")  # that `observe` needs
+    # Names of the extras that `observe` must be given.
+    self.extras = tuple(name for name in self.selector.reads if name not in columns and name != "labels")
+    selectors.check_reads(method, self.selector, table, self.extras, "give it, [N] int, in labels=")
     self._rank, self._world_size = rank, world_size
     made_by = {"method": method, "options": options, "wrap": wrapped_in, "epochs": epochs, "batch_size": batch_size}
-    self._made_by = json.dumps(made_by | {"num_samples": num_samples, "seed": seed}, sort_keys=True, default=str)
+    made_by |= {"num_samples": num_samples, "seed": seed, "table": _digest(table)}
+    self._made_by = json.dumps(made_by, sort_keys=True, default=str)
     # The same keys as a run of `dynsel_jax.training` with this seed has, and so the same draws.
     init_key, self._key = jax.random.split(jax.random.key(seed))
     _, selector_key = jax.random.split(init_key)
     self._programs = Programs(self.selector, batch_size, num_samples)
     self._state = self._programs.init(selector_key)
     self._plan = HostPlan.of(num_samples, np.zeros(0, np.int32), np.zeros(0, np.float32), 1.0, False)
-    self._planned = -1  # the epoch that the plan is of
+    self._planned = -1  # epoch of the current plan
     self._epoch, self._step = 0, 0  # the running epoch, and its batches that are done
     self._read_ahead_of = -1  # the epoch whose batches count as done when they are observed, not when they are yielded
     self._queue: list[Batch] = []
@@ -141,7 +142,8 @@ class Sampler:
   @property
   def realised_keep_fraction(self) -> float:
     """Backward visits so far over those that training on everything would have taken."""
-    done = self._epoch + self._step / max(self._num_batches, 1)
+    planned = len(self._plan.indices)
+    done = self._epoch + min(self._step * self.batch_size, planned) / max(planned, 1)
     return self.backward_visits / (self.num_samples * done) if done else 1.0
 
   @property
@@ -223,8 +225,11 @@ class Sampler:
     """
     self._enqueue(self._batch(index, losses, trained, extras))
 
-  def _enqueue(self, batch: Batch) -> None:
+  def _enqueue(self, batch: Batch, *, scored_first: bool = False) -> None:
     self._queue.append(batch)
+    trained = int(np.count_nonzero(batch.trained))
+    self.backward_visits += trained
+    self.forward_visits += len(batch.index) + (trained if scored_first else 0)
     if self._read_ahead_of == self._epoch and batch.trained.any():
       self._step = max(self._step, self._step_of(batch) + 1)
 
@@ -261,7 +266,7 @@ class Sampler:
     positions, thin_weights = positions[kept], thin_weights[kept]
     trained = np.zeros(len(batch.index), bool)
     trained[positions] = True
-    self._enqueue(batch._replace(trained=trained))
+    self._enqueue(batch._replace(trained=trained), scored_first=True)
     return positions, thin_weights * weights[positions]
 
   def to_refresh(self) -> Iterator[np.ndarray]:
@@ -303,10 +308,8 @@ class Sampler:
     """Applies the queued batches to the method's state, in the order in which they came."""
     queue, self._queue = self._queue, []
     if queue:
-      self._state, counts = self._programs.observe(self._state, queue, self._planned)
-      self.forward_visits += counts.forward
-      self.backward_visits += counts.backward
-      self.non_finite += counts.non_finite
+      self._state, non_finite = self._programs.observe(self._state, queue, self._planned)
+      self.non_finite += non_finite
 
   def state_dict(self) -> dict[str, Any]:
     """Returns everything that a continued loop needs, as numpy arrays, numbers and strings.
@@ -322,6 +325,7 @@ class Sampler:
       "epoch": self._epoch,
       "step": self._step,
       "planned": self._planned,
+      "info": json.dumps(self.info),
       "forward_visits": self.forward_visits,
       "backward_visits": self.backward_visits,
       "non_finite": self.non_finite,
@@ -346,10 +350,25 @@ class Sampler:
     self._state = jax.tree.unflatten(structure, loaded)
     self._plan = HostPlan.from_state(state)
     self._epoch, self._step, self._planned = (int(state[name]) for name in ("epoch", "step", "planned"))
-    self._read_ahead_of = -1
+    self._read_ahead_of, self.info = -1, json.loads(state["info"])
     self.forward_visits, self.backward_visits = int(state["forward_visits"]), int(state["backward_visits"])
     self.non_finite = int(state["non_finite"])
     self._queue = []
+
+
+def _check_ranks(rank: int, world_size: int, batch_size: int) -> None:
+  check_positive("world_size", world_size)
+  if not 0 <= rank < world_size:
+    raise UserError(f"rank={rank} must lie in [0, world_size={world_size})")
+  if batch_size % world_size:
+    raise UserError(f"batch_size={batch_size} must be a multiple of world_size={world_size}")
+
+
+def _digest(table: SampleTable) -> str:
+  """Returns hexadecimal digits that change with any label or column."""
+  labels = {} if table.labels is None else {"labels": np.asarray(table.labels)}
+  columns = {f"column {name}": np.asarray(column) for name, column in table.columns.items()}
+  return cache.checksum(labels | columns)
 
 
 def _queued(values: Any) -> Any:
