@@ -12,7 +12,7 @@ import os
 import pathlib
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from dynsel_jax import options
@@ -59,8 +59,9 @@ class _Columns(NamedTuple):
 
 class _Record(NamedTuple):
   line: int
-  values: dict[str, Any]  # by column
-  fields: list[str]  # of a CSV file
+  text: Any
+  label: Any
+  fields: Sequence[str]  # all of the row, in a CSV file
 
 
 def read(field: str, path: str, text_column: str, label_column: str) -> Rows:
@@ -91,13 +92,13 @@ def read(field: str, path: str, text_column: str, label_column: str) -> Rows:
       records = _csv_records(where, text, columns, rows)
     else:
       records = _json_records(where, text, columns)
+    repeats_header = _header_test(columns)
     for record in records:
       at = f"{where}: line {record.line}"
-      if _repeats_header(at, record, columns):
+      if repeats_header(at, record):
         rows.left_out[HEADER] += 1
         continue
-      value = _text(at, record.values[columns.text])
-      label = _label(at, record.values[columns.label])
+      value, label = _text(at, record.text), _label(at, record.label)
       if label is None:
         rows.left_out[UNLABELLED] += 1
         continue
@@ -141,7 +142,7 @@ def _decoded(field: str, path: str) -> str:
     line = len(_lines(text[:position]))
     raise UserError(f"{where}: line {line} has a NUL byte: the file is damaged, or neither UTF-8 nor marked as UTF-16")
   # A mark also stands in front of the second of two files that were joined.
-  return re.sub(r"(^|[\r\n])\ufeff+", r"\1", text)
+  return re.sub(r"(^|[\r\n])\ufeff+", r"\1", text) if "\ufeff" in text else text
 
 
 def _lines(text: str) -> list[str]:
@@ -199,18 +200,21 @@ def _lacks(columns: _Columns, names: Sequence[str]) -> str:
 def _csv_records(where: str, text: str, columns: _Columns, rows: Rows) -> Iterator[_Record]:
   """Yields the rows of a CSV file; counts empty ones in `rows`."""
   names: list[str] = []
+  text_place = label_place = 0
   reader, start = _reader(text, rows.separator), 1
   try:
     for row in reader:
       blank = not any(field.strip() for field in row)
       if not names:
-        names = [] if blank else _names(row)
+        if not blank:
+          names = _names(row)
+          text_place, label_place = (names.index(column) for column in columns)
       elif blank:
         rows.left_out[EMPTY] += len(row) > 1  # an empty line says nothing; commas alone come from spreadsheets
       elif len(row) != len(names):
         raise UserError(f"{where}: line {start} has {len(row)} fields, the first line {len(names)}")
       else:
-        yield _Record(reader.line_num, {column: row[names.index(column)] for column in columns}, row)
+        yield _Record(reader.line_num, row[text_place], row[label_place], row)
       start = reader.line_num + 1
   except csv.Error as error:
     reason = "a quoted field does not end" if "unexpected end" in str(error) else str(error)
@@ -236,21 +240,26 @@ def _json_records(where: str, text: str, columns: _Columns) -> Iterator[_Record]
       raise UserError(f"{where}: line {number} is not a JSON object: {line.strip()[:40]!r}")
     if not set(columns) <= record.keys():
       raise UserError(f"{where}: line {number} {_lacks(columns, list(record))}")
-    yield _Record(number, record, [])
+    yield _Record(number, record[columns.text], record[columns.label], ())
 
 
-def _repeats_header(at: str, record: _Record, columns: _Columns) -> bool:
-  """Whether a row has the names of the columns for values, as where two files with a header each were joined."""
+def _header_test(columns: _Columns) -> Callable[[str, _Record], bool]:
+  """Returns whether a row has the columns' names for values, as where two files with a header each were joined."""
+  text, label = names = [column.casefold() for column in columns]
+  spelt = {*columns, *names}
+  longest = max(map(len, columns)) + 20  # with spaces around
 
   def plain(value: Any) -> str:
-    return str(value).strip().casefold() if isinstance(value, str) and len(value) < 1000 else ""
+    return value.strip().casefold() if isinstance(value, str) and len(value) <= longest else ""
 
-  values = [plain(record.values[column]) for column in columns]
-  if values == [plain(column) for column in columns]:
-    return True
-  if set(map(plain, columns)) <= set(map(plain, record.fields)):
-    raise UserError(f"{at} names the columns again, in another order than the first line")
-  return False
+  def repeats_header(at: str, record: _Record) -> bool:
+    if plain(record.label) == label and plain(record.text) == text:
+      return True
+    if not spelt.isdisjoint(record.fields) and {*names} <= {*map(plain, record.fields)}:
+      raise UserError(f"{at} names the columns again, in another order than the first line")
+    return False
+
+  return repeats_header
 
 
 def _text(at: str, value: Any) -> str:
@@ -264,9 +273,14 @@ def _text(at: str, value: Any) -> str:
 def _label(at: str, label: Any) -> str | None:
   """Returns the label of a row; None if it is a list that does not have exactly one."""
   given = label
-  wrong = f"{at} has the label {_short(repr(given))}"
+
+  def wrong(reason: str) -> UserError:
+    return UserError(f"{at} has the label {_short(repr(given))}{reason}")
+
   if isinstance(label, str) and _LIST_BEGINS.match(label):
-    label = _spelled_list(wrong, label)
+    label = _spelled_list(label)
+    if label is None:
+      raise wrong(", which begins like a list and is none; write ['a', 'b']")
   if isinstance(label, list):
     if len(label) != 1:
       return None
@@ -274,21 +288,21 @@ def _label(at: str, label: Any) -> str | None:
   if isinstance(label, float) and label.is_integer() and abs(label) < _LARGEST:
     label = int(label)  # as libraries write a column of integers in which one is missing
   if isinstance(label, bool) or not isinstance(label, str | int) or not str(label).strip():
-    raise UserError(f"{wrong}; it must be a string or an integer")
+    raise wrong("; it must be a string or an integer")
   label = str(label).strip()
   if label.casefold() == "nan":
-    raise UserError(f"{wrong}, which stands for a missing value; leave the row out")
-  if not _is_clean(label) or len(label.splitlines()) > 1:
-    raise UserError(f"{wrong}, which is no text of one line")
+    raise wrong(", which stands for a missing value; leave the row out")
+  if not label.isprintable() and (not _is_clean(label) or len(label.splitlines()) > 1):
+    raise wrong(", which is no text of one line")
   return label
 
 
-def _spelled_list(wrong: str, label: str) -> list[Any]:
-  """Returns the list that the label of a CSV file spells, as JSON or Python does."""
+def _spelled_list(label: str) -> list[Any] | None:
+  """Returns the list that the label of a CSV file spells, as JSON or Python does; None if it spells none."""
   if _LIST.fullmatch(label):
     with contextlib.suppress(ValueError, SyntaxError):
       return ast.literal_eval(label.strip())
-  raise UserError(f"{wrong}, which begins like a list and is none; write ['a', 'b']")
+  return None
 
 
 def _is_clean(value: str) -> bool:
