@@ -9,10 +9,7 @@ import itertools
 import json
 import os
 import pathlib
-<<<<<<< HEAD
-=======
 from collections.abc import Iterable, Sequence
->>>>>>> wt-d2
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,13 +19,8 @@ from absl import logging
 from tensorflow_datasets.proto import tf_example_pb2
 
 from dynsel_jax import cache
-<<<<<<< HEAD
 from dynsel_jax.data import image_decoding, image_files, image_ops
-from dynsel_jax.options import UserError
-=======
-from dynsel_jax.data import image_ops
 from dynsel_jax.options import UserError, printable
->>>>>>> wt-d2
 
 __all__ = ["Prepared", "example", "prepared", "read"]
 
@@ -208,21 +200,10 @@ def read(
   return {split: (arrays[f"{split}_inputs"], arrays[f"{split}_labels"]) for split in found.files}, found.class_names
 
 
-<<<<<<< HEAD
-def _builder(name: str, data_dir: str | None) -> Any:
-  """Returns the builder of a data set that is prepared in `data_dir`."""
-=======
-def _stamp(path: Any) -> tuple[str, int, int]:
-  """Returns path, size and modification time of a file; one of them changes whenever it is written."""
-  status = os.stat(path)
-  return os.fspath(path), status.st_size, status.st_mtime_ns
-
-
 def _builder(name: str, data_dir: str | None) -> tuple[Any, str]:
   """Returns the builder of a data set that is prepared in `data_dir`, and how to prepare it anew."""
   command = f"tfds build {name} --file_format=array_record --data_dir="
   anew = f"prepare it anew, in an environment with tensorflow-cpu: {command}{data_dir or 'DIR'} --overwrite"
->>>>>>> wt-d2
   try:
     builder = tfds.builder(name, data_dir=data_dir)
     ready = _is_prepared(builder) and builder.info.file_format is tfds.core.FileFormat.ARRAY_RECORD
@@ -294,18 +275,7 @@ def _keys(name: str, info: Any) -> tuple[str, str]:
   return keys
 
 
-<<<<<<< HEAD
-def _pixels(encoded: bytes, mode: str, name: str) -> np.ndarray:
-  try:
-    return image_ops.pixels(image_decoding.decode(encoded, mode).image)
-  except image_decoding.DAMAGED as error:
-    raise UserError(f"{name} cannot be decoded: {image_files.words_of(error)}") from None
-
-
-def _decode(name: str, split: str, records: Any, found: Prepared) -> tuple[np.ndarray, np.ndarray]:
-=======
 def _decode(name: str, split: str, records: Records, found: Prepared) -> tuple[np.ndarray, np.ndarray]:
->>>>>>> wt-d2
   """Decodes the images of one split; returns them and the labels."""
   count = len(records)
   inputs = np.zeros((0, 0, 0, len(found.mode)), np.uint8)
@@ -313,15 +283,10 @@ def _decode(name: str, split: str, records: Records, found: Prepared) -> tuple[n
   for start in range(0, count, _CHUNK):
     chunk = range(start, min(start + _CHUNK, count))
     for position, record in zip(chunk, records.__getitems__(chunk), strict=True):
-<<<<<<< HEAD
-      encoded, labels[position] = example(record, found)
-      image = _pixels(encoded, found.mode, f"{found.full_name} {split}[{position}]")
-=======
       where = f"dataset.name={name!r} has images of different sizes: sample {position} of its split {split!r} has shape"
       encoded, label = _parsed(record, found)
       labels[position] = max(-1, min(label, np.iinfo(np.int32).max))  # `source.from_arrays` refuses what is no class
       image = _image(name, f"sample {position} of its split {split!r}", encoded, found.mode)
->>>>>>> wt-d2
       if position == 0:
         inputs = np.empty((count, *image.shape), np.uint8)
       elif image.shape != inputs.shape[1:]:
@@ -332,7 +297,7 @@ def _decode(name: str, split: str, records: Records, found: Prepared) -> tuple[n
 
 def _image(name: str, which: str, encoded: bytes, mode: str) -> np.ndarray:
   try:
-    return image_ops.pixels(image_ops.decode(encoded, mode))
-  except image_ops.DAMAGED as error:
-    reason = printable(str(error), 200) or type(error).__name__
+    return image_ops.pixels(image_decoding.decode(encoded, mode).image)
+  except image_decoding.DAMAGED as error:
+    reason = printable(image_files.words_of(error), 200) or type(error).__name__
     raise UserError(f"dataset.name={name!r}: {which} cannot be decoded ({reason})") from None
