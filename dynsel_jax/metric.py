@@ -36,7 +36,9 @@ class Metric(NamedTuple):
     return f"{number:.2%}" if self.unit == "%" else f"{number:.4f} {self.unit}".rstrip()
 
   def better(self, one: float, other: float) -> bool:
-    """Whether `one` is better than `other`; a nan never is."""
+    """Whether `one` is better than `other`; any number is better than a nan."""
+    if math.isnan(other):
+      return not math.isnan(one)
     return one > other if self.larger_is_better else one < other
 
   def reaches(self, number: float, target: float) -> bool:

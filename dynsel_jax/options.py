@@ -26,11 +26,36 @@ __all__ = [
   "keyword_defaults",
   "named_or_imported",
   "optional_library",
+  "printable",
 ]
+
+_LONGEST = 2000  # characters of a message
 
 
 class UserError(ValueError):
   """A value that a user set or supplied is wrong; the message is one line that names the field and the value."""
+
+  def __init__(self, message: object = ""):
+    """Makes the message one line that a terminal can show, whatever names and values it quotes."""
+    super().__init__(printable(str(message), _LONGEST))
+
+
+def printable(text: str, longest: int = 0) -> str:
+  """Escapes what is not a visible character, so that a name from outside cannot change a terminal or a page.
+
+  Line breaks, control and terminal codes, characters of zero width, marks that reverse the direction of the text and
+  bytes that are not UTF-8 become escapes such as `\\x1b` and `\\u202e`.
+
+  Args:
+    text: any text.
+    longest: number of characters from which on the middle is cut out; 0 keeps all.
+  """
+  if not text.isprintable():
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+  if longest and len(text) > longest:
+    half = (longest - 1) // 2
+    return f"{text[:half]}…{text[len(text) - (longest - 1 - half) :]}"
+  return text
 
 
 def check_at_least(field: str, value: float, minimum: float) -> None:
@@ -135,8 +160,8 @@ def called(field: str, name: str, factory: Callable[..., Any], *arguments: Any, 
   try:
     inspect.signature(factory).bind(*arguments, **settings)
   except TypeError as error:
-    kinds = ", ".join(type(argument).__name__ for argument in arguments)
-    raise UserError(f"{field}={name!r} must be callable with ({kinds}, *, options): {error}") from None
+    kinds = ", ".join([*(type(argument).__name__ for argument in arguments), "*", "options"])
+    raise UserError(f"{field}={name!r} must be callable with ({kinds}): {error}") from None
   return factory(*arguments, **settings)
 
 

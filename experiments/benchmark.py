@@ -1,4 +1,4 @@
-"""Measures speed as ratios against a reference that is timed in the same run. Let nothing else run at the same time.
+"""Measures speed as ratios against a reference that is timed in the same program.
 
     python -m experiments.benchmark step          a training step against a hand-written Flax loop
     python -m experiments.benchmark thinned       a step of ES, on a quarter of the batch it scores, against a plain one
@@ -9,7 +9,8 @@
     python -m experiments.benchmark subset        training seconds of `random` at 30 % against `full`, on digits
     python -m experiments.benchmark subset cifar10    the same on CIFAR-10, two epochs of each
 
-Seconds are medians of repeated calls, each awaited. A ratio is the median over pairs of calls, made alternately.
+Seconds are medians of repeated calls, each awaited. A ratio is the median over pairs of calls, made alternately. Let
+nothing else run at the same time.
 """
 
 import contextlib

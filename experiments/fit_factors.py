@@ -85,7 +85,7 @@ def fit_factors(config: ml_collections.ConfigDict, folder: pathlib.Path) -> dict
   }
   folder.mkdir(parents=True, exist_ok=True)
   sae_file.write_sae(folder / "sae.npz", stage.sae, k=config.factors.k, topk=config.factors.topk)
-  np.savez(folder / "factors.npz", **columns, **stage.statistics._asdict())
+  np.savez(folder / "factors.npz", **columns, **stage.statistics._asdict())  # type: ignore[arg-type]
   shown = {**_factor_examples(stage, source), **_sample_examples(columns, source)}
   np.savez_compressed(folder / "examples.npz", **shown)  # type: ignore[arg-type]
   (folder / "factors.json").write_text(json.dumps(summary, indent=2) + "\n")
@@ -123,6 +123,7 @@ def _sample_examples(columns: dict[str, np.ndarray], source: data.Source) -> dic
   """Returns the images with the highest scores in some classes; {} for a set without images."""
   if not _has_images(source):
     return {}
+  assert source.labels is not None  # or there would be no factor stage
   classes = np.unique(source.labels)[:NUM_CLASSES]
   members = [np.flatnonzero(source.labels == label) for label in classes]
   count = min(NUM_BEST, *(member.size for member in members))

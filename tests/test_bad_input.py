@@ -48,6 +48,15 @@ def test_one_line_names_the_field_and_the_value(changes, line, tmp_path):
   assert not workdir.exists()
 
 
+@pytest.mark.parametrize("name", ["seed", "task", "loss_normalization"])
+def test_a_field_that_the_config_lacks(name, tmp_path):
+  made = small_runs.config()
+  del made[name]
+  with pytest.raises(options.UserError, match=f"config has no field '{name}'; its fields: batch_size, cache_dir, "):
+    small_runs.train(made, tmp_path / "run")
+  assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
   ("section", "missing"),
   [
@@ -163,10 +172,10 @@ def test_a_workdir_without_permission(tmp_path):
   [
     ([], "benchmark='' is not known; known: sae, "),
     (["spet"], "benchmark='spet' is not known; known: sae, "),
-    (["sae", "x"], "unexpected argument 'x' of the benchmark sae"),
+    (["sae", "x"], "benchmark sae: unexpected argument 'x'; it takes at most 0"),
     (["step", "nomodel"], "'nomodel' is not known"),
-    (["stream", "abc"], "images=abc must be a whole number"),
-    (["stream", "0"], "images=0 must be a whole number, at least 2"),
+    (["stream", "abc"], "num_images=abc must be an integer, at least 2"),
+    (["stream", "0"], "num_images=0 must be an integer, at least 2"),
     (["subset", "cifar100"], "data set='cifar100' is not known; known: cifar10, digits"),
   ],
 )

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import strategies
 
 from configs import rsd15k
-from dynsel_jax.training import buckets, loop, parallel
+from dynsel_jax.training import buckets, parallel, trainer
 from dynsel_jax.types import Plan
 from tests.support import small_runs
 
@@ -123,7 +123,7 @@ def test_thinned_steps_with_dropout_are_the_same_on_two_devices(tmp_path):
 
 def test_a_run_through_all_lengths_traces_nothing_after_its_programs(tmp_path, monkeypatch):
   seen, marks = [], []
-  compile_programs = loop._Trainer.compile
+  compile_programs = trainer.Trainer.compile
 
   def marking(self):
     compile_programs(self)
@@ -134,7 +134,7 @@ def test_a_run_through_all_lengths_traces_nothing_after_its_programs(tmp_path, m
     if "trace" in event or "compile" in event:
       seen.append((event, details))
 
-  monkeypatch.setattr(loop._Trainer, "compile", marking)
+  monkeypatch.setattr(trainer.Trainer, "compile", marking)
   jax.monitoring.register_event_duration_secs_listener(listener)
   small_runs.train(_config(tmp_path, "kakurenbo"), tmp_path / "run")
   jax.monitoring.unregister_event_duration_listener(listener)

@@ -1,19 +1,12 @@
 """The cache on disk: made once for a key, and again where a file is damaged."""
 
 import hashlib
-import io
-import itertools
 import logging
-import warnings
-import zipfile
-import zlib
 
 import numpy as np
 import pytest
 
-from dynsel_jax import cache, data, features, options
-from dynsel_jax.factors import sae_file
-from dynsel_jax.offline import score_file
+from dynsel_jax import cache
 
 
 def test_the_cache_builds_once_for_a_key_and_again_for_another(tmp_path):
@@ -46,47 +39,6 @@ def test_a_damaged_file_is_noticed_and_made_again(tmp_path, damage, caplog):
     np.testing.assert_array_equal(cache.cached("kind", {}, build, str(tmp_path))["a"], np.arange(1000))
   assert "is damaged" in caplog.text
   assert content == path.read_bytes()
-
-
-def _contents():
-  """The bytes of array files: of one array, of several, and of several compressed."""
-  for save in (np.save, np.savez, np.savez_compressed):
-    stream = io.BytesIO()
-    save(stream, np.arange(60, dtype=np.float32))
-    yield stream.getvalue()
-
-
-def test_whatever_is_raised_for_a_file_cut_off_or_altered_is_among_the_unreadable():
-  raised = set()
-  for content in _contents():
-    cut = (content[:length] for length in range(len(content)))
-    altered = (content[:i] + bytes([content[i] ^ 4]) + content[i + 1 :] for i in range(len(content)))
-    for damaged in itertools.chain(cut, altered):
-      try:
-        with warnings.catch_warnings(action="ignore"):
-          read = np.load(io.BytesIO(damaged), allow_pickle=False)
-          dict({} if isinstance(read, np.ndarray) else read)
-      except cache.UNREADABLE as error:
-        raised.add(type(error))
-  assert {EOFError, ValueError, zipfile.BadZipFile, zlib.error} <= raised
-
-
-@pytest.mark.parametrize("kind", ["empty", "cut", "altered"])
-def test_every_reader_names_a_damaged_file_in_one_line(kind, tmp_path):
-  stream, path = io.BytesIO(), tmp_path / "damaged.npz"
-  np.savez_compressed(stream, train=np.arange(400, dtype=np.float32))
-  whole = stream.getvalue()
-  middle = len(whole) // 2
-  path.write_bytes({"empty": b"", "cut": whole[:middle], "altered": whole[:60] + bytes(40) + whole[100:]}[kind])
-  for read in (
-    lambda: features.create("file", path=str(path)).extract(data.load("digits")),
-    lambda: features.create("efficientnet", path=str(path)),
-    lambda: sae_file.read_sae(str(path)),
-    lambda: score_file.read(path),
-  ):
-    with pytest.raises(options.UserError, match=r"path=.*damaged.npz|factors.sae=.*damaged.npz") as error:
-      read()
-    assert "\n" not in str(error.value)
 
 
 def test_a_folder_that_cannot_be_written_costs_only_the_cache(tmp_path, caplog):

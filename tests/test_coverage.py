@@ -1,17 +1,22 @@
 """Factor coverage: hand-made codes against counting one by one; whole runs, stopped, moved and from before it."""
 
+import json
 import shutil
+import types
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dynsel_jax import options
 from dynsel_jax.factors import coverage
 from dynsel_jax.offline import factor_stage
-from dynsel_jax.runs import workdir
+from dynsel_jax.runs import files, workdir
 from dynsel_jax.runs.interruption import Interrupted
 from tests.support import small_runs
 
+FORMER = ("config", "data_fingerprint", "columns_fingerprint", "device", "versions", "seconds")  # of `config.json`
 FIELDS = ("factors_covered", "rare_factor_rate", "common_factor_rate")
 
 
@@ -117,7 +122,7 @@ def test_a_run_stopped_within_an_epoch_and_moved_records_the_same(tmp_path, monk
 
 
 @pytest.mark.parametrize("loss", ["absent", "damaged"])
-def test_a_run_without_its_firings_goes_on_to_the_same_end_without_coverage(tmp_path, monkeypatch, loss):
+def test_a_run_that_lost_its_firings_makes_them_again_and_logs_the_same(tmp_path, monkeypatch, loss):
   made = _config(tmp_path)
   _, expected = small_runs.train(made, tmp_path / "whole")
   steps = small_runs.lines(tmp_path / "whole")[0]["step"]
@@ -126,10 +131,35 @@ def test_a_run_without_its_firings_goes_on_to_the_same_end_without_coverage(tmp_
     with pytest.raises(Interrupted):
       small_runs.train(made, tmp_path / "run")
   path = tmp_path / "run" / "firings.npz"
-  if loss == "absent":  # as in a folder from before there was this file
+  before = files.read_arrays(path)
+  if loss == "absent":
     path.unlink()
   else:
     path.write_bytes(path.read_bytes()[:-100])
+  # Another machine may fit other factors: what was logged of the former ones cannot go on.
+  other = {name: jnp.zeros(1442) for name in factor_stage.COLUMNS}
+  firings = coverage.Firings(**before)._replace(frequency=before["frequency"] + 1)
+  with monkeypatch.context() as patched:
+    patched.setattr(factor_stage, "Stage", lambda *_: types.SimpleNamespace(columns=other, firings=firings))
+    with pytest.raises(options.UserError, match="firings.npz is lost or damaged and was made again with another"):
+      small_runs.train(made, tmp_path / "run")
+  _, state = small_runs.train(made, tmp_path / "run")
+  small_runs.same_state(state, expected)
+  assert _coverage(tmp_path / "run") == _coverage(tmp_path / "whole")
+  np.testing.assert_equal(files.read_arrays(path), before)
+
+
+def test_a_run_from_before_there_were_firings_goes_on_without_coverage(tmp_path, monkeypatch):
+  made = _config(tmp_path)
+  _, expected = small_runs.train(made, tmp_path / "whole")
+  with monkeypatch.context() as patched:
+    small_runs.interrupted_at(small_runs.lines(tmp_path / "whole")[0]["step"] + 2, patched)
+    with pytest.raises(Interrupted):
+      small_runs.train(made, tmp_path / "run")
+  (tmp_path / "run" / "firings.npz").unlink()
+  config = tmp_path / "run" / "config.json"
+  held = json.loads(config.read_text())
+  config.write_text(json.dumps({name: held[name] for name in held if name in FORMER}))
   _, state = small_runs.train(made, tmp_path / "run")
   small_runs.same_state(state, expected)
   assert [bool(line) for line in _coverage(tmp_path / "run")] == [True, False]

@@ -11,7 +11,7 @@ from tests.support import ROOT
 from tests.test_rooms import ALLOWED, GROUND
 
 DOCUMENTS = ("README.md", "CHANGELOG.md", "docs/design.md", "docs/differences.md", "experiments/results/README.md")
-EXAMPLES = {"configs/NAME.py", "configs/diabetes.py"}  # TODO: drop the second once it is here
+EXAMPLES = {"configs/NAME.py"}
 
 
 def test_the_table_of_rooms_is_the_one_that_the_imports_are_held_against():

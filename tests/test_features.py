@@ -56,7 +56,7 @@ def test_wrong_names_and_files_are_named(tmp_path, digits):
   with pytest.raises(options.UserError, match="features.path='absent.npy' is not a file"):
     features.create("file", path="absent.npy")
   (tmp_path / "text.npy").write_text("no array")
-  with pytest.raises(options.UserError, match=r"text.npy is not a .npy or .npz file"):
+  with pytest.raises(options.UserError, match=r"text.npy is not a readable .npz or .npy file"):
     features.create("file", path=str(tmp_path / "text.npy")).extract(digits)
   np.savez(tmp_path / "a.npz", a=np.zeros(3))
   with pytest.raises(options.UserError, match=r"features.key='train' is not in .*; its arrays: a"):

@@ -220,10 +220,10 @@ def test_a_file_that_is_absent_or_no_array_file_and_features_of_another_width_ar
   with pytest.raises(options.UserError, match="factors.sae='absent.npz' is not a file"):
     _from_file(tmp_path, features, source, sae="absent.npz")
   (tmp_path / "text.npz").write_text("no array")
-  with pytest.raises(options.UserError, match="text.npz is not an .npz file"):
+  with pytest.raises(options.UserError, match="text.npz is not a readable .npz or .npy file"):
     _from_file(tmp_path, features, source, sae=str(tmp_path / "text.npz"))
   np.save(tmp_path / "array.npz.npy", features)
-  with pytest.raises(options.UserError, match="array.npz.npy is not an .npz file"):
+  with pytest.raises(options.UserError, match="array.npz.npy does not contain an autoencoder"):
     _from_file(tmp_path, features, source, sae=str(tmp_path / "array.npz.npy"))
   with pytest.raises(options.UserError, match="features of width 64, these have 5"):
     _from_file(tmp_path, features[:, 20:25], source, sae=transferred[0])

@@ -172,7 +172,7 @@ def test_wrong_weights_and_data_are_named(monkeypatch, tmp_path):
       features.create("efficientnet", path=path)
   with pytest.raises(UserError, match="has no array 'vision_model.embeddings.patch_embedding.weight'"):
     features.create("clip", path=str(TINY_CLIP.with_name("tiny_vit.safetensors")))
-  with pytest.raises(UserError, match="features.path=.*test_image_features.py is not an .npz file"):
+  with pytest.raises(UserError, match="features.path=.*test_image_features.py is not a readable .npz or .npy file"):
     features.create("efficientnet", path=__file__)
   with pytest.raises(UserError, match="features.batch_size=0 must be greater than 0"):
     features.create("clip", path=str(TINY_CLIP), batch_size=0)

@@ -11,8 +11,8 @@ import pytest
 
 from dynsel_jax import options
 from dynsel_jax.runs import lock
-from dynsel_jax.runs.interruption import Interrupted
-from dynsel_jax.training import loop, setup
+from dynsel_jax.runs.interruption import Interrupted, RunFailedError
+from dynsel_jax.training import setup, trainer
 from tests.support import ROOT, small_runs
 
 # A process that trains and stands still within its first epoch.
@@ -78,8 +78,8 @@ def test_the_lock_is_free_once_a_run_ends_however_it_does(tmp_path, monkeypatch)
       small_runs.train(small_runs.config(), tmp_path)
   assert _free(tmp_path)
   with monkeypatch.context() as patched:
-    patched.setattr(loop._Trainer, "finish", None)
-    with pytest.raises(TypeError):
+    patched.setattr(trainer.Trainer, "finish", None)
+    with pytest.raises(RunFailedError):
       small_runs.train(small_runs.config(), tmp_path)
   assert _free(tmp_path)
   summary, _ = small_runs.train(small_runs.config(), tmp_path)

@@ -11,8 +11,8 @@ import jax
 import numpy as np
 import pytest
 
-from dynsel_jax import data, options
-from dynsel_jax.training import loop
+from dynsel_jax import data, metric, options
+from dynsel_jax.training import evaluation, monitors, trainer
 from tests.support import ROOT, small_runs
 
 METRICS = {
@@ -143,7 +143,7 @@ def test_keeping_everything_is_plain_training_bit_for_bit(tmp_path):
 
 def test_nothing_is_traced_or_compiled_once_the_programs_are(tmp_path, monkeypatch):
   seen, marks = [], []
-  compile_programs = loop._Trainer.compile
+  compile_programs = trainer.Trainer.compile
 
   def marking(self):
     compile_programs(self)
@@ -154,7 +154,7 @@ def test_nothing_is_traced_or_compiled_once_the_programs_are(tmp_path, monkeypat
     if "trace" in event or "compile" in event:
       seen.append((event, details))
 
-  monkeypatch.setattr(loop._Trainer, "compile", marking)
+  monkeypatch.setattr(trainer.Trainer, "compile", marking)
   jax.monitoring.register_event_duration_secs_listener(listener)
   small_runs.train(small_runs.config("infobatch", epochs=4, checkpoint_every_steps=5), tmp_path)
   jax.monitoring.unregister_event_duration_listener(listener)
@@ -177,6 +177,36 @@ def test_hidden_samples_are_scored_after_the_epoch_and_trained_on_at_another_rat
   rates = [line["learning_rate"] for line in lines]
   assert rates[0] == pytest.approx(made.learning_rate)
   assert rates[-1] > 1.1 * made.learning_rate
+
+
+def test_a_metric_that_is_nan_at_first_is_not_the_best_for_ever(tmp_path, monkeypatch):
+  original, calls = evaluation.values, []
+
+  def unknown_at_first(task, done):
+    calls.append(None)
+    return original(task, done) | ({"accuracy": math.nan} if len(calls) == 1 else {})
+
+  monkeypatch.setattr(evaluation, "values", unknown_at_first)
+  summary, _ = small_runs.train(small_runs.config(epochs=3), tmp_path)
+  values = [line["metric"] for line in small_runs.lines(tmp_path)]
+  assert values[0] is None and summary["best_metric"] == max(values[1:])
+
+
+def test_the_validation_monitor_follows_the_direction_and_passes_over_nan():
+  for larger, numbers, best in ((True, (0.2, 0.5, 0.4), 0.5), (False, (0.4, 0.1, 0.3), 0.1)):
+    monitor = monitors.validation(metric.Metric("score", larger_is_better=larger))
+    state = monitor.init()
+    for test, number in enumerate((math.nan, *numbers)):
+      end = monitors.EpochEnd(np.zeros(3, np.int32), 3, float(test), lambda split, n=number: {"score": n}, None)
+      state = monitor.update(json.loads(json.dumps(state)), end)  # as a checkpoint gives it back
+      assert monitor.metrics(state)["validation_score"] is number or math.isnan(number)
+    assert monitor.summary(state, 3) == {"best_validation_score": best, "test_score_at_best_validation": 2.0}
+
+
+def test_a_metric_over_no_sample_is_nan(tmp_path):
+  task = small_runs.build(small_runs.config()).recipe.task
+  done = evaluation.Evaluation({"accuracy": (np.int32(0), np.int32(0))}, {}, np.zeros(3, bool))
+  assert math.isnan(evaluation.values(task, done)["accuracy"])
 
 
 def test_a_selector_that_selects_nothing_is_named(tmp_path, monkeypatch):

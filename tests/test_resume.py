@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from dynsel_jax import options
-from dynsel_jax.runs.interruption import Interrupted, NonFiniteError
-from dynsel_jax.training import loop
+from dynsel_jax.runs import files
+from dynsel_jax.runs.interruption import Interrupted, NonFiniteError, RunFailedError
+from dynsel_jax.training import loop, trainer
 from tests.support import ROOT, small_runs
 
 # A process that trains on digits and kills itself without warning after a number of its steps.
@@ -88,7 +89,7 @@ ONE_EPOCH_OF_ES = {"selector__anneal_first": 0.4, "selector__anneal_last": 0.4}
 @pytest.mark.parametrize("place", ["evaluate", "write_epoch", "save", "write_usage"])
 def test_a_crash_between_steps_loses_nothing_either(alone, tmp_path, place):
   workdir, made, (_, state) = alone
-  owner = loop._Trainer if place in ("evaluate", "save") else loop.Workdir
+  owner = trainer.Trainer if place in ("evaluate", "save") else loop.Workdir
   original, calls = getattr(owner, place), []
 
   def crashing(self, *args):
@@ -117,7 +118,7 @@ def test_a_torn_summary_is_written_anew(alone, tmp_path, torn):
   again, same = small_runs.train(made, workdir)
   small_runs.same_state(state, same)
   assert small_runs.lines(workdir) == small_runs.lines(finished)
-  assert json.loads((workdir / "summary.json").read_text()) == again
+  assert files.read_json(workdir / "summary.json") == again
   assert again | {"seconds": None} == summary | {"seconds": None}
 
 
@@ -175,8 +176,8 @@ def test_the_offline_stage_counts_though_a_run_was_stopped_before_it_was_ever_sa
   options_of_factors = {"features__components": 16, "factors__epochs": 5, "factors__k": 4}
   made = small_runs.config("rrd", checkpoint_every_steps=0, cache_dir=str(tmp_path / "cache"), **options_of_factors)
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(loop._Trainer, "compile", lambda trainer: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
+    patch.setattr(trainer.Trainer, "compile", lambda _: 1 / 0)
+    with pytest.raises(RunFailedError, match="ZeroDivisionError: .*; no checkpoint had been saved; the same command"):
       small_runs.train(made, tmp_path / "run")
   begun = json.loads((tmp_path / "run" / "config.json").read_text())["seconds"]
   assert begun["features"] > 0 and begun["factors"] > 0

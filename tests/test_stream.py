@@ -13,7 +13,7 @@ from configs import imagenet
 from dynsel_jax import data, options
 from dynsel_jax.data import image_ops, stream
 from dynsel_jax.runs.interruption import Interrupted
-from dynsel_jax.training import feed, loop, parallel, setup
+from dynsel_jax.training import feed, parallel, setup, trainer
 from dynsel_jax.types import Plan
 from experiments import fit_factors
 from tests.support import image_sets, small_runs
@@ -156,7 +156,7 @@ def test_a_run_with_crops_and_damaged_files_continues_with_the_same_bits(damaged
 
 
 def test_nothing_is_traced_or_compiled_once_the_programs_are(root, tmp_path, monkeypatch):
-  seen, marks, compile_programs, finish = [], [], loop._Trainer.compile, loop._Trainer.finish
+  seen, marks, compile_programs, finish = [], [], trainer.Trainer.compile, trainer.Trainer.finish
 
   def marking(self):
     compile_programs(self)
@@ -171,8 +171,8 @@ def test_nothing_is_traced_or_compiled_once_the_programs_are(root, tmp_path, mon
     if "trace" in event or "compile" in event:
       seen.append((event, details))
 
-  monkeypatch.setattr(loop._Trainer, "compile", marking)
-  monkeypatch.setattr(loop._Trainer, "finish", ending)
+  monkeypatch.setattr(trainer.Trainer, "compile", marking)
+  monkeypatch.setattr(trainer.Trainer, "finish", ending)
   jax.monitoring.register_event_duration_secs_listener(listener)
   small_runs.train(_config(root, "kakurenbo", streamed=True), tmp_path, 2)
   jax.monitoring.unregister_event_duration_listener(listener)

@@ -70,8 +70,8 @@ PLAIN = "text,label\nx y,9\nz,10\nq,2\n"
     PLAIN.encode("utf-16"),
     PLAIN.encode("utf-32"),
     b"\xfe\xff" + PLAIN.replace(",", "\t").encode("utf-16-be"),  # "Unicode text" of a spreadsheet
-    gzip.compress(PLAIN.encode("utf-8-sig")),  # a gzip file, whatever it is called
-    gzip.compress(PLAIN[:20].encode()) + gzip.compress(PLAIN[20:].encode()),
+    gzip.compress(PLAIN.encode("utf-8-sig"), mtime=0),  # a gzip file, whatever it is called
+    gzip.compress(PLAIN[:20].encode(), mtime=0) + gzip.compress(PLAIN[20:].encode(), mtime=0),
     ",text,label\n0,x y,9\n1,z,10\n2,q,2\n",
     "text,label,\nx y,9,\nz,10,\nq,2,\n",
     "id;text;label\n1,5;x y;9\n2,5;z;10\n3,5;q;2\n",
@@ -184,8 +184,8 @@ def test_numbers_and_lists_as_labels(tmp_path):
     ("a.csv", " \n\n", "has no row with exactly one label"),
     ("a.csv", b"PK\x03\x04\x14\0\x06\0", "has a NUL byte"),  # a spreadsheet by another name
     ("a.csv.gz", PLAIN, "is not a complete gzip file"),
-    ("a.csv", gzip.compress(PLAIN.encode())[:-4], "is not a complete gzip file"),
-    ("a.csv.gz", gzip.compress(PLAIN.encode()) + b"more", "is not a complete gzip file"),
+    ("a.csv", gzip.compress(PLAIN.encode(), mtime=0)[:-4], "is not a complete gzip file"),
+    ("a.csv.gz", gzip.compress(PLAIN.encode(), mtime=0) + b"more", "is not a complete gzip file"),
     ("a.jsonl", '{"text": "x", "label": NaN}', "line 1 has the label nan; it must be a string or an integer"),
     ("a.jsonl", '{"text": NaN, "label": 1}', "line 1 has the text nan; it must be a string that is not empty"),
     ("a.jsonl", '{"text": "x", "label": %s}' % ("9" * 5000), "line 1 is not valid JSON: Exceeds the limit"),

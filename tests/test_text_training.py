@@ -42,7 +42,7 @@ def test_a_run_learns_and_its_validation_set_chooses_the_epoch(config, tmp_path)
 
 
 def test_devices_and_interruptions_change_nothing(config, tmp_path, monkeypatch):
-  _, once = small_runs.train(config, tmp_path / "once")
+  summary, once = small_runs.train(config, tmp_path / "once")
   _, shared = small_runs.train(config, tmp_path / "shared", 4)
   for one, four in zip(small_runs.lines(tmp_path / "once"), small_runs.lines(tmp_path / "shared"), strict=True):
     for field in ("train_loss", "test_loss"):
@@ -51,8 +51,12 @@ def test_devices_and_interruptions_change_nothing(config, tmp_path, monkeypatch)
     small_runs.interrupted_at(8, patch)
     with pytest.raises(Interrupted):
       small_runs.train(config, tmp_path / "again")
-  _, again = small_runs.train(config, tmp_path / "again")
+  continued, again = small_runs.train(config, tmp_path / "again")
   small_runs.same_state(once, again)
+  assert small_runs.lines(tmp_path / "again") == small_runs.lines(tmp_path / "once")
+  assert all("validation_accuracy" in line for line in small_runs.lines(tmp_path / "again"))
+  for field in ("best_validation_accuracy", "test_accuracy_at_best_validation"):
+    assert continued[field] == summary[field]
 
 
 def test_training_starts_from_the_weights_and_a_new_head(config, tmp_path, monkeypatch):
@@ -82,7 +86,10 @@ def test_training_starts_from_the_weights_and_a_new_head(config, tmp_path, monke
     ),
     ({"dataset.augmentations": ("flip",)}, "dataset.augmentations=('flip',) are for images, not for texts"),
     ({"dataset.train": "absent.csv"}, "dataset.train='absent.csv' is not a file"),
-    ({"model": {"name": "mlp"}}, "model.name=mlp takes images, and dataset.name=rsd15k holds texts"),
+    (
+      {"model": {"name": "mlp"}},
+      "model.name=mlp takes numbers, such as images, and dataset.name=rsd15k holds texts",
+    ),
     ({"model": {"name": "roberta_base"}}, "its padding id is 0, the model's 1"),
   ],
 )
@@ -99,7 +106,9 @@ def test_what_does_not_fit_together_is_named(config, tmp_path, changes, line):
 
 
 def test_images_are_not_for_text_models_and_texts_not_for_pixels(config, tmp_path):
-  with pytest.raises(UserError, match="model.name=bert_tiny takes texts, and dataset.name=digits holds images"):
+  with pytest.raises(
+    UserError, match="model.name=bert_tiny takes token ids of texts, and dataset.name=digits holds no texts"
+  ):
     small_runs.train(small_runs.config(model="bert_tiny"), tmp_path / "run")
   config.features = {"name": "pixels", "components": 4}
   config.factors = rsd15k.get_config("selector=rrd").factors

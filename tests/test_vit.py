@@ -68,7 +68,7 @@ def test_clips_sizes_are_told_by_the_shapes(name, size, patch, layers, heads, wi
   class Shapes:
     names = frozenset(f"vision_model.encoder.layers.{number}.mlp.fc1.bias" for number in range(layers))
 
-    def shape(self, name):
+    def shape(self, name, rank):
       return {
         "vision_model.embeddings.patch_embedding.weight": (width, 3, patch, patch),
         "vision_model.embeddings.position_embedding.weight": (1 + (size // patch) ** 2, width),

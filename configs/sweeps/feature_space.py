@@ -28,6 +28,6 @@ def get_sweep(arguments: str = "") -> base.Sweep:
     points.append(random)
     for space in spaces:
       points.append(
-        base.Point(f"{rrd.name}_{space.name}", {**rrd.variants, **space.variants}, rrd.fields | space.fields)
+        base.Point(f"{rrd.name}_{space.name}", {**rrd.variants, **space.variants}, {**rrd.fields, **space.fields})
       )
   return base.Sweep(f"{chosen['config']}:size={chosen['size']}", [points, base.seeds(chosen["seeds"])])

@@ -10,7 +10,7 @@ from dynsel_jax.data.sources import defaults, is_path, load
 
 __all__ = ["Dataset", "Source", "defaults", "from_arrays", "load", "num_samples", "prepare"]
 
-_COMMON = ("name", "data_dir", "augmentations", "label_noise", "stream")  # options of every data set
+_COMMON = ("name", "data_dir", "augmentations", "label_noise")  # fields of every data set's section
 
 
 def prepare(section: Mapping[str, Any], cache_dir: str = "") -> Source:
@@ -29,10 +29,11 @@ def prepare(section: Mapping[str, Any], cache_dir: str = "") -> Source:
   noise.check(label_noise)
   name, data_dir = section["name"], section.get("data_dir") or None
   own = is_path(name)  # a user's loader, whose options may have any name
+  streamed = not own and settings.pop("stream", False)
   if "tokenizer" in settings and not own:
     options.check_settings("dataset", name, settings, text.defaults())
     source = text.load(name, **settings)
-  elif section.get("stream") and not own:
+  elif streamed:
     options.check_settings("dataset", name, settings, stream_sets.defaults())
     source = stream_sets.load(name, data_dir=data_dir, cache_dir=cache_dir, **settings)
   else:

@@ -112,6 +112,8 @@ def from_arrays(
     _check_split(name, split, dataset, sets["train"])
   if "labels" in sets["train"]:
     num_classes = num_classes or len(class_names) or int(sets["train"]["labels"].max()) + 1
+    if class_names and len(class_names) != num_classes:
+      raise UserError(f"dataset.name={name!r} has {len(class_names)} class names for {num_classes} classes")
     for split, dataset in sets.items():
       dataset["labels"] = _labels(name, split, dataset["labels"], num_classes)
     check_classes(name, sets["train"]["labels"], num_classes)

@@ -50,8 +50,8 @@ def load(name: str, *, data_dir: str | None = None, cache_dir: str = "", **setti
   data_dir = options.expand_home("dataset.data_dir", os.fspath(data_dir)) if data_dir else None
   if is_path(name):
     known = options.keyword_defaults(_own(name))
-    folders_given = dict(zip(_FOLDERS, (data_dir, cache_dir), strict=True))
-    source = _own(name)(**settings, **{k: v for k, v in folders_given.items() if v and k in known})
+    given = {k: v for k, v in (("data_dir", data_dir), ("cache_dir", cache_dir)) if v and k in known}
+    source = options.called("dataset.name", name, _own(name), **settings, **given)
     if not isinstance(source, Source):
       raise UserError(
         f"dataset.name={name!r} must return a dynsel_jax.data.Source, not {type(source).__name__};"

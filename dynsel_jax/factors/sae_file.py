@@ -54,11 +54,7 @@ def read_sae(path: str) -> SAEFile:
   """
   if not pathlib.Path(path).is_file():
     raise UserError(f"factors.sae={path!r} is not a file; `python -m experiments.fit_factors` writes one, sae.npz")
-  try:
-    with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
-      arrays = dict(file.items())
-  except (*cache.UNREADABLE, TypeError) as error:  # TypeError: a single array
-    raise UserError(f"factors.sae={path} is not an .npz file of arrays: {error}") from None
+  arrays = cache.read_arrays("factors.sae", path, texts=("topk",))
   if missing := sorted({*_RANKS, "k", "topk"} - set(arrays)):
     raise UserError(f"factors.sae={path} does not contain an autoencoder: it lacks {', '.join(missing)}")
   _check(path, arrays)
@@ -68,12 +64,13 @@ def read_sae(path: str) -> SAEFile:
 def _check(path: str, arrays: dict[str, np.ndarray]) -> None:
   shapes = {name: arrays[name].shape for name in _RANKS}
   width, num_latents = shapes["mean"], shapes["b_enc"]
-  fitting = all(len(shapes[name]) == rank for name, rank in _RANKS.items())
+  fitting = all(len(shapes[name]) == rank and 0 not in shapes[name] for name, rank in _RANKS.items())
   if not fitting or shapes["W_enc"] != num_latents + width or shapes["b_dec"] != width:
     raise UserError(f"factors.sae={path} contains arrays whose shapes do not match: {shapes}")
   if not all(np.isfinite(arrays[name]).all() for name in _RANKS):
     raise UserError(f"factors.sae={path} contains a value that is not finite")
-  if str(arrays["topk"]) not in TOPK or arrays["k"].shape != () or not 1 <= int(arrays["k"]) <= num_latents[0]:
+  whole = arrays["k"].shape == () and arrays["k"].dtype.kind in "iu"
+  if str(arrays["topk"]) not in TOPK or not whole or not 1 <= int(arrays["k"]) <= num_latents[0]:
     raise UserError(
       f"factors.sae={path} contains k={arrays['k']}, topk={arrays['topk']}: k must lie in [1, {num_latents[0]}] and"
       f" topk be one of {', '.join(TOPK)}"

@@ -46,7 +46,7 @@ class Clip:
   def __init__(self, weights: Weights, batch_size: int):
     self._weights, self._batch_size = weights, batch_size
     self._sizes, self._side = vit_weights.clip_sizes(weights)
-    self._projected = weights.shape("visual_projection.weight")[0]
+    self._projected = weights.shape("visual_projection.weight", 2)[0]
 
   @functools.cached_property
   def _content(self) -> str:

@@ -8,7 +8,6 @@ host-side. `B` is the batch size.
 
 import itertools
 import pathlib
-import zipfile
 from typing import Any, NamedTuple
 
 import jax
@@ -143,13 +142,10 @@ def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
     UserError: the file is not an `.npz` file, or an array is missing, unknown or of another shape.
   """
   where, expected = f"features.path={path}", shapes()
-  if not zipfile.is_zipfile(path):
+  held = cache.read_arrays("features.path", path)
+  if "" in held:
     raise options.UserError(f"{where} is not an .npz file")
-  try:
-    with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-      arrays = {name: file[name].astype(np.float32) for name in file if name not in _IDLE}
-  except cache.UNREADABLE as error:
-    raise options.UserError(f"{where} cannot be read: {error}") from None
+  arrays = {name: array.astype(np.float32) for name, array in held.items() if name not in _IDLE}
   for name in sorted(expected.keys() ^ arrays.keys()):
     words = "has no array" if name in expected else "has an array that EfficientNet-Lite0 does not use:"
     raise options.UserError(f"{where} {words} {name!r}")

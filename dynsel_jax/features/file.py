@@ -36,7 +36,7 @@ class File:
     """
     features = self._read()
     num_samples = source.num_samples
-    if features.ndim != 2 or features.shape[0] != num_samples:
+    if features.ndim != 2 or 0 in features.shape or features.shape[0] != num_samples:
       raise options.UserError(
         f"features.path={self._path} has shape {features.shape}; it must have one row for each of the {num_samples}"
         " training samples"
@@ -47,19 +47,20 @@ class File:
     return features
 
   def _read(self) -> np.ndarray:
-    try:
-      with self._path.open("rb") as raw:
-        read = np.load(raw, allow_pickle=False)
-        if isinstance(read, np.ndarray):
-          return read.astype(np.float32)
-        if self._key not in read:
-          raise options.UserError(f"features.key={self._key!r} is not in {self._path}; its arrays: {', '.join(read)}")
-        scale = read["scale"].astype(np.float32) if "scale" in read else np.float32(1.0)
-        return read[self._key].astype(np.float32) * scale
-    except options.UserError:
-      raise
-    except cache.UNREADABLE as error:
-      raise options.UserError(f"features.path={self._path} is not a .npy or .npz file: {error}") from None
+    arrays = cache.read_arrays("features.path", self._path)
+    if "" in arrays:
+      return arrays[""].astype(np.float32)
+    if self._key not in arrays:
+      raise options.UserError(f"features.key={self._key!r} is not in {self._path}; its arrays: {', '.join(arrays)}")
+    features = arrays[self._key].astype(np.float32)
+    if (scale := arrays.get("scale")) is None:
+      return features
+    if features.ndim != 2 or scale.shape not in ((), features.shape[1:]):
+      raise options.UserError(
+        f"features.path={self._path}: {self._key!r} has shape {features.shape} and 'scale' {scale.shape}; they must be"
+        " [N, D] and [D]"
+      )
+    return features * scale.astype(np.float32)
 
 
 def file(*, path: str = "", key: str = "train") -> File:

@@ -66,7 +66,7 @@ def create(
   """
   factory = _factory(name)
   options_lib.check_settings("model", name, options, options_lib.keyword_defaults(factory))
-  module = factory(num_outputs, dtype, axis_name, **options)
+  module = options_lib.called("model.name", name, factory, num_outputs, dtype, axis_name, **options)
   if not isinstance(module, nn.Module):
     raise UserError(f"model.name={name!r} must return a flax.linen.Module, not {type(module).__name__}")
   return module

@@ -9,7 +9,7 @@ from flax import traverse_util
 
 from dynsel_jax.models.bert import Sizes
 from dynsel_jax.models.weights import Weights
-from dynsel_jax.options import UserError
+from dynsel_jax.options import UserError, printable
 
 __all__ = ["bert_params", "encoder_params", "sizes"]
 
@@ -31,6 +31,15 @@ _LAYER = {
   "output": "output.dense",
   "output_norm": "output.LayerNorm",
 }
+_SIZES = {  # numbers of a `config.json`, in the order of `Sizes`, with the largest that makes sense
+  "vocab_size": 10**7,
+  "hidden_size": 10**5,
+  "num_hidden_layers": 1000,
+  "num_attention_heads": 1000,
+  "intermediate_size": 10**6,
+  "max_position_embeddings": 10**7,
+  "type_vocab_size": 10**5,
+}
 _LEAVES = {"kernel": ("weight",), "embedding": ("weight",), "scale": ("weight", "gamma"), "bias": ("bias", "beta")}
 
 
@@ -48,20 +57,18 @@ def sizes(field: str, folder: pathlib.Path) -> Sizes:
         f"{field}={folder} is a {held['model_type']} with the activation {held.get('hidden_act')}; supported are bert"
         " and roberta with gelu"
       )
-    return Sizes(
-      held["vocab_size"],
-      held["hidden_size"],
-      held["num_hidden_layers"],
-      held["num_attention_heads"],
-      held["intermediate_size"],
-      held["max_position_embeddings"],
-      held["type_vocab_size"],
-      held["model_type"] == "roberta",
-    )
+    numbers = {name: held[name] for name in _SIZES}
   except UserError:
     raise
-  except (OSError, ValueError, KeyError, TypeError) as error:
-    raise UserError(f"{field}={folder} must contain the config.json of a BERT or RoBERTa: {error!r}") from None
+  except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    reason = printable(repr(error), 300)
+    raise UserError(f"{field}={folder} must contain the config.json of a BERT or RoBERTa: {reason}") from None
+  for name, number in numbers.items():
+    if type(number) is not int or not 1 <= number <= _SIZES[name]:
+      raise UserError(f"{field}={path}: {name}={number!r} must be an integer from 1 to {_SIZES[name]}")
+  if numbers["hidden_size"] % numbers["num_attention_heads"]:
+    raise UserError(f"{field}={path}: hidden_size must be a multiple of num_attention_heads")
+  return Sizes._make([*numbers.values(), held["model_type"] == "roberta"])
 
 
 def _taken(weights: Weights, stem: str, leaf: str, like: Any) -> np.ndarray:

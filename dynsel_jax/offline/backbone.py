@@ -1,7 +1,7 @@
-"""Features from a model of this project: the penultimate activations of a run, or of a warm-up run made for them.
+"""Features from a model of this project: the penultimate activations of a finished run, or of a warm-up run.
 
-Host-side. RRD tries the latter as a stand-in for CLIP (arXiv 2603.04981, App. B.1, Table 7). The space lives here
-because `features` must not import training; `feature_registry` offers it beside the others.
+Host-side. RRD compares the latter with CLIP (arXiv 2603.04981, App. B.1, Table 7). This feature space is not in the
+room `features`, which must not import training; `feature_registry` offers it beside the others.
 """
 
 import functools
@@ -39,11 +39,11 @@ class Backbone:
     self._batch_size = batch_size
     self._folder = pathlib.Path(path) if path else None
     self._run = _warm_up(config, epochs) if self._folder is None else None
-    self.reads_labels = self._run is not None  # as labels of the warm-up run
+    self.reads_labels = self._run is not None  # the warm-up run trains on them
     self._model = _model_section(self._folder) if self._folder else config.model.to_dict()
 
   def settings(self) -> dict[str, Any]:
-    """Returns everything but the data that the features depend on: the parameters, or the config of the warm-up run."""
+    """Returns everything that the features depend on except the data: the parameters, or the warm-up run's config."""
     if self._run is None:
       leaves = traverse_util.flatten_dict(self._checkpoint, sep="/")
       return {"parameters": cache.checksum({name: np.asarray(leaf) for name, leaf in leaves.items()})}
@@ -55,7 +55,7 @@ class Backbone:
     """Returns the training set's features, `[N, D]` float32, in the order of the training set.
 
     Raises:
-      UserError: the samples are not images, or not of the shape that the model was trained on.
+      UserError: the samples are not images, or have another shape than those that the model was trained on.
     """
     images.check("backbone", source)
     variables = self._checkpoint if self._run is None else _trained(self._run, source)
@@ -82,7 +82,7 @@ class Backbone:
 
 
 def _warm_up(config: ml_collections.ConfigDict, epochs: int) -> ml_collections.ConfigDict:
-  """Returns the config of a plain run of `epochs` with the run's own recipe and the seed of the section `factors`."""
+  """Returns the config of plain training for `epochs`, with the run's own recipe and the seed of section `factors`."""
   left_out = ("features", "factors", "scores", "wrappers")
   made = {name: value for name, value in config.to_dict().items() if name not in left_out}
   made["selector"] = {"name": "full", **selectors.defaults("full")}
@@ -91,10 +91,10 @@ def _warm_up(config: ml_collections.ConfigDict, epochs: int) -> ml_collections.C
 
 
 def _trained(config: ml_collections.ConfigDict, source: Source) -> Variables:
-  """Makes the warm-up run, in a temporary folder, and returns the model's variables."""
+  """Runs the warm-up in a temporary folder and returns the model's variables."""
   if jax.process_count() > 1:
     raise options.UserError(
-      "features.name=backbone trains a model in one process only: name a finished run in features.path"
+      "features.name=backbone can train a model in a single process only: name a finished run in features.path"
     )
   with tempfile.TemporaryDirectory() as workdir:
     try:
@@ -131,12 +131,12 @@ def _module(section: dict[str, Any], variables: Variables) -> Any:
 
 
 def backbone(config: ml_collections.ConfigDict, *, path: str = "", epochs: int = 10, batch_size: int = 512) -> Backbone:
-  """Builds the space of the penultimate activations, in float32, of a run's newest checkpoint or of a warm-up run.
+  """Builds the feature space of the penultimate activations, in float32.
 
   Args:
-    config: of the run, for the warm-up run: its model, optimizer, schedule and data, without selection.
-    path: the workdir of a run. Images are normalised by the statistics of their own data set. Without a path a model is
-      trained first, whose seconds count as those of the features.
+    config: of the run; a warm-up run takes its model, optimizer, schedule and data, and trains on everything.
+    path: the workdir of a finished run, whose newest checkpoint is used. Images are normalised by the statistics of
+      their own data set. "" trains a model first; its seconds count as those of the features.
     epochs: of the warm-up run.
     batch_size: images per call.
 

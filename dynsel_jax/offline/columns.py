@@ -1,4 +1,4 @@
-"""The columns of a sample table, as a config names them: from a score file, and from the factor stage. Host-side.
+"""Makes the columns of a sample table that a config names, by a score file or by the factor stage. Host-side.
 
 `N` is the number of training samples.
 """
@@ -27,7 +27,7 @@ def columns(
     timers: receive the seconds of features and factors.
 
   Returns:
-    The columns by name, `[N]` float32 each, and the arrays of `factors.coverage.Firings`, or none without factors.
+    The columns by name, `[N]` float32 each, and the arrays of `factors.coverage.Firings`, empty without factors.
 
   Raises:
     UserError: a value of those sections is wrong, or a file belongs to other data.
@@ -42,5 +42,5 @@ def columns(
   return {**found, **stage.columns}, stage.firings._asdict()
 
 
-# A whole run with its offline stage: the arguments of `training.loop.train_and_evaluate` without `columns`.
+# A whole run with its offline stage; takes the arguments of `training.loop.train_and_evaluate` except `columns`.
 train_and_evaluate = functools.partial(loop.train_and_evaluate, columns=columns)

@@ -1,4 +1,4 @@
-"""The offline stage of a selector that reads factor scores: features, autoencoder, scores, each from the cache.
+"""The offline stage of a selector that reads factor scores: features, autoencoder and scores, each cached on disk.
 
 Host-side. RRD, arXiv 2603.04981, Sec. 3.2-3.4 and App. A. `N` is the number of training samples, `k` the code length,
 `L` the number of latents. Memory grows with N x k, never with N x L.
@@ -28,10 +28,10 @@ COLUMNS = ("representativeness", "rarity")  # of `SampleTable.columns`, made by 
 def defaults() -> dict[str, Any]:
   """Returns the options of a config's section `factors`."""
   return {
-    # An autoencoder that `experiments.fit_factors` wrote, for features of the same kind; empty fits one. With a file
-    # `expansion_factor`, `orient`, `epochs`, `batch_size` and `learning_rate` have no effect.
+    # File of an autoencoder for the same kind of features, written by `experiments.fit_factors`; "" fits one. With a
+    # file `expansion_factor`, `orient`, `epochs`, `batch_size` and `learning_rate` have no effect.
     "sae": "",
-    "seed": 0,  # separate from the run's, so that runs of different seeds share the stage
+    "seed": 0,  # not the run's, so that runs of different seeds use the same factors
     "expansion_factor": 8,  # latents per dimension of the features
     "k": 32,  # active latents per sample
     "topk": "absolute",  # the paper's rule, or "value"
@@ -44,7 +44,7 @@ def defaults() -> dict[str, Any]:
 
 
 def _check(settings: dict[str, Any]) -> None:
-  """Raises `UserError` if a value of the section `factors` is wrong for any features."""
+  """Raises `UserError` if a value of the section `factors` is wrong, whatever the features are."""
   options.check_present("factors", settings, defaults())
   options.check_settings("factors", "sae", settings, defaults())
   for name in ("expansion_factor", "k", "epochs", "batch_size", "learning_rate"):
@@ -61,12 +61,12 @@ def _check(settings: dict[str, Any]) -> None:
 class Stage:
   """The offline stage, part by part: each part is read from the cache, or made from the parts before it.
 
-  An autoencoder from a file (`factors.sae`) replaces the fit, as in the paper's Table 4, with its own normalisation.
-  Statistics and scores are then still those of this data set.
+  An autoencoder from a file (`factors.sae`) with its own normalisation replaces the fit, as in the paper's Table 4;
+  statistics and scores are still computed on this data set.
   """
 
   def __init__(self, config: ml_collections.ConfigDict, source: Source, timers: Timers):
-    """Checks everything that needs no features.
+    """Checks everything that can be checked without features.
 
     Args:
       config: gives the sections `features` and `factors`, and `cache_dir`.
@@ -77,7 +77,10 @@ class Stage:
       UserError: a value of those sections is wrong, or the set has no labels.
     """
     if source.labels is None:
-      raise options.UserError(f"features: factor scores need labels, and dataset={source.name!r} has none")
+      name = config.features.get("name")
+      raise options.UserError(
+        f"features.name={name}: factor scores need labels, and dataset.name={source.name} has none"
+      )
     self._source, self._timers, self._directory = source, timers, config.cache_dir
     self._settings = config.factors.to_dict()
     _check(self._settings)
@@ -175,7 +178,7 @@ class Stage:
 
   @property
   def firings(self) -> coverage.Firings:
-    """Which latents fire in which training sample."""
+    """The latents that fire in each training sample."""
     indices, values = (self._encoded[name] for name in factors.Codes._fields)
     return coverage.firings(indices, values, len(self._encoded["b_enc"]), self._common_fraction)
 

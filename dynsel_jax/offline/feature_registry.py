@@ -1,4 +1,4 @@
-"""The feature spaces of a config: those of the room `features`, and `backbone`, which may train a model. Host-side."""
+"""Builds the feature spaces that a config names: those of the room `features`, and `backbone`. Host-side."""
 
 import functools
 from typing import Any
@@ -24,7 +24,7 @@ def create(config: ml_collections.ConfigDict) -> tuple[str, features.FeatureSpac
   """Builds the feature space of a config's section `features`; returns its name and the space.
 
   Raises:
-    UserError: the name or an option is not known, or a value is wrong.
+    UserError: the name or an option is unknown, or a value is wrong.
   """
   settings = config.features.to_dict()
   options.check_present("features", settings, ("name",))

@@ -1,10 +1,9 @@
-"""Static scores of a proxy run: per-sample notes after each epoch, and the columns at the end.
+"""Records static scores of a proxy run: updates per-sample notes after each epoch, and makes the columns at the end.
 
-The notes are the state of a selector that trains on everything, `recorder`, so that they are checkpointed with the run
-and an interrupted run continues with the same bits. Each epoch ends with one forward pass over the training set, of
-unaugmented samples with running statistics, which is streamed into the scores: memory grows with N C, not with the
-epochs. Papers that record the augmented views of training, in the middle of an epoch, get other numbers. Host-side,
-except the functions that it compiles.
+The notes are the state of `recorder`, a selector that trains on everything. So they are checkpointed with the run, and
+an interrupted run continues with the same bits. After each epoch one forward pass over the training set, of unaugmented
+samples with running statistics, updates the scores: memory grows with N C, not with the number of epochs. Papers that
+record the augmented batches of training get other numbers. Host-side, except the functions that it compiles.
 
 `N` is the number of training samples, `C` the number of classes, `D` the width of the last layer's input.
 """
@@ -30,9 +29,9 @@ from dynsel_jax.types import SampleTable, Selector
 
 __all__ = ["RECORDED", "Recording", "Stream", "check_window", "columns", "create", "outputs", "record", "recorder"]
 
-WINDOWED = {"dual": 2, "dyn_unc": 2, "tdds": 3}  # the shortest window of each
+WINDOWED = {"dual": 2, "dyn_unc": 2, "tdds": 3}  # the shortest window of each score
 RECORDED = ("aum", "el2n", "forgetting", "grand", "label_probability", "moso", *WINDOWED)
-MOSO_CHECKPOINTS = 10  # as in the authors' code, which draws them at random; here they are evenly spread
+MOSO_CHECKPOINTS = 10  # evenly spread; the authors' code draws as many at random
 
 
 class Seen(NamedTuple):
@@ -47,14 +46,13 @@ class Stream(NamedTuple):
   """A score that is accumulated epoch by epoch."""
 
   dynamics: dynamics.Dynamics
-  column: Callable[[Seen], Array] | None = (
-    None  # what an epoch adds, `[N]` or `[N, C]`; None for MoSo, which has a pass of its own
-  )
-  epochs: int | None = None  # number of first epochs that count; None for all
+  # Computes the numbers of an epoch, `[N]` or `[N, C]`; None for MoSo, which has a pass of its own.
+  column: Callable[[Seen], Array] | None = None
+  epochs: int | None = None  # the number of first epochs that count; None for all
 
 
 class Recording(NamedTuple):
-  """The scores that a run records."""
+  """The scores that a run records, and their common update."""
 
   streams: dict[str, Stream]
   update: Callable[..., Any]  # (notes, Seen, epoch) -> notes
@@ -65,25 +63,25 @@ def _label_probability(seen: Seen) -> Array:
   return jnp.take_along_axis(seen.probabilities, seen.labels[:, None], axis=1)[:, 0]
 
 
-@functools.cache
 def check_window(score: str, window: int, epochs: int) -> None:
-  """Raises `UserError` if the window is too short for the score, or longer than the run."""
+  """Raises `UserError` if the window is too short for the score or longer than the run."""
   if score in WINDOWED and not WINDOWED[score] <= window <= epochs:
     raise UserError(f"window={window} must lie in [{WINDOWED[score]}, epochs={epochs}] for the score {score}")
 
 
+@functools.cache
 def create(num_classes: int, epochs: int, *, scores: tuple[str, ...], window: int, early_epochs: int) -> Recording:
-  """Returns the recording of the named scores; the same object for the same arguments, so that it is compiled once.
+  """Builds the recording of the named scores; the same object for the same arguments, so that it is compiled once.
 
   Args:
     num_classes: C.
     epochs: of the run.
     scores: of `RECORDED`.
     window: epochs of the sliding window of Dyn-Unc, DUAL and TDDS.
-    early_epochs: over how many of the first epochs EL2N and GraNd are averaged.
+    early_epochs: number of first epochs over which EL2N and GraNd are averaged.
 
   Raises:
-    UserError: a name is not known, or the window is too short, or longer than the run.
+    UserError: a name is unknown, or the window is too short or longer than the run.
   """
   check_positive("early_epochs", early_epochs)
   for name in scores:
@@ -121,7 +119,7 @@ def create(num_classes: int, epochs: int, *, scores: tuple[str, ...], window: in
 def recorder(
   table: SampleTable, epochs: int, *, scores: tuple[str, ...] = ("el2n",), window: int = 10, early_epochs: int = 10
 ) -> Selector:
-  """Builds plain training whose state is the notes of a `Recording`, which `record` writes; options as in `create`."""
+  """Builds plain training whose state is the notes of a `Recording`, which `record` updates; options as in `create`."""
   num_samples = table.num_samples
   recording = create(table.num_classes, epochs, scores=tuple(scores), window=window, early_epochs=early_epochs)
 
@@ -157,8 +155,8 @@ def outputs(run: setup.Run, train: TrainState, names: Sequence[str]) -> dict[str
   Args:
     run: the run.
     train: its parameters and running statistics.
-    names: which to return of "probabilities" `[N, C]`, "loss" `[N]` in nats, "grand" `[N]`, the norm of the gradient
-      over the last layer, and "features" `[N, D]`, the last layer's input. All are float32.
+    names: the outputs to return, float32 each: "probabilities" `[N, C]`; "loss" `[N]` in nats; "grand" `[N]`, the norm
+      of the last layer's gradient; "features" `[N, D]`, the last layer's input.
   """
   num_samples, batch_size = run.source.num_samples, run.recipe.eval_batch_size
   shared = NamedSharding(run.devices.replicated.mesh, PartitionSpec(steps.AXIS))
@@ -186,7 +184,7 @@ def _forward(module: Any, view: Any, train: TrainState, dataset: Any, index: Arr
 
 
 def _moso(run: setup.Run, state: RunState) -> Array:
-  """Returns this checkpoint's term of MoSo, `[N]` float32, from the gradients over all parameters."""
+  """Computes this checkpoint's term of MoSo, `[N]` float32, from the gradients of all parameters."""
   params = (state.train.params, state.train.batch_stats)
   loss = _sample_loss(run.recipe.module, run.recipe.task.inputs)
   products = gradients.gradient_products(loss, params, run.arrays.train)
@@ -195,7 +193,7 @@ def _moso(run: setup.Run, state: RunState) -> Array:
 
 @functools.cache
 def _sample_loss(module: Any, view: Any) -> gradients.LossFn:
-  """Returns the loss of one sample; the same function for the same model, so that it is compiled once."""
+  """Returns the loss function of one sample; the same object for the same model, so that it is compiled once."""
 
   def loss(params: Any, sample: Any) -> Array:
     trained, batch_stats = params

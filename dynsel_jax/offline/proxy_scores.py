@@ -1,4 +1,4 @@
-"""Static scores of a training set, by name: one proxy run, and two more for the irreducible loss. Host-side.
+"""Makes static scores of a training set by one proxy run, and by two more for the irreducible loss. Host-side.
 
 `N` is the number of training samples, `D` the width of the last layer's input.
 """
@@ -25,9 +25,9 @@ from dynsel_jax.types import SampleTable, Selector
 
 __all__ = ["DEFAULT_SCORES", "SCORES", "check", "half", "order_column", "proxy_config", "score"]
 
-FINAL = ("entropy", "margin")  # of the trained model
+FINAL = ("entropy", "margin")  # from the outputs of the trained model
 FROM_FEATURES = ("d2", "herding", "k_center", "moderate", "prototypes")
-# Two more runs; each sample's gradient at ten checkpoints; N picks that each compare all N samples.
+# In this order: two more runs; each sample's gradient at ten checkpoints; N picks that each compare all N samples.
 SLOW = (IRREDUCIBLE_LOSS, "moso", "herding", "k_center")
 SCORES = tuple(sorted((*proxy_recorder.RECORDED, *FINAL, *FROM_FEATURES, IRREDUCIBLE_LOSS)))
 DEFAULT_SCORES = tuple(name for name in SCORES if name not in SLOW)
@@ -46,14 +46,14 @@ def score(
   early_epochs: int = 10,
   prepare: Callable[..., data.Source] = data.prepare,
 ) -> cache.Arrays:
-  """Makes the runs that the scores need, or continues them, and returns one column for each score.
+  """Starts or continues the runs that the scores need, and returns one column for each score.
 
   Args:
     config: of the proxy run, which is plain training; its selector is ignored.
-    workdir: of the runs: the recorded one in `proxy`, those of the irreducible loss in `half_0` and `half_1`.
+    workdir: the folder of the runs: `proxy`, and for the irreducible loss `half_0` and `half_1`.
     scores: of `SCORES`.
     window: epochs of the sliding window of Dyn-Unc, DUAL and TDDS.
-    early_epochs: over how many of the first epochs EL2N and GraNd are averaged.
+    early_epochs: number of first epochs over which EL2N and GraNd are averaged.
     prepare: see `loop.train_and_evaluate`.
 
   Returns:
@@ -74,7 +74,7 @@ def score(
 
 
 def check(config: ml_collections.ConfigDict, scores: Sequence[str], window: int) -> None:
-  """Raises `UserError`, before any data is read, if `score` cannot make these scores with this config and window."""
+  """Raises `UserError`, before any data are read, if `score` cannot make these scores with this config and window."""
   if not scores:
     raise UserError(f"scores= is empty; known: {', '.join(SCORES)}")
   for name in scores:
@@ -82,13 +82,13 @@ def check(config: ml_collections.ConfigDict, scores: Sequence[str], window: int)
     if name in proxy_recorder.RECORDED:
       proxy_recorder.check_window(name, window, config.epochs)
   if config.task.name != "classification":
-    raise UserError(f"task.name={config.task.name}: the scores are defined for classification")
+    raise UserError(f"task.name={config.task.name}: scores are defined only for task.name=classification")
   if config.dataset.get("stream"):
-    raise UserError("dataset.stream=True: scores can be recorded only for sets in memory")
+    raise UserError("dataset.stream=True: scores can be recorded only for images in memory (dataset.stream=False)")
 
 
 def proxy_config(config: ml_collections.ConfigDict, selector: str, **options: Any) -> ml_collections.ConfigDict:
-  """Returns a copy of `config` with another selector, and without the sections of the old one."""
+  """Returns a copy of `config` with another selector and without the sections that belong to the old one."""
   proxy = config.copy_and_resolve_references()
   with proxy.unlocked():
     for section in _SECTIONS:
@@ -107,7 +107,7 @@ def _of_proxy(
   early_epochs: int,
   prepare: Callable[..., data.Source],
 ) -> cache.Arrays:
-  """Returns the columns of one recorded run: from its epochs, from its final outputs and from its features."""
+  """Returns the columns of one recorded run: from its epochs, its final outputs and its features."""
   needed = {*scores, "forgetting"} if "d2" in scores else {*scores}  # D2's measure of difficulty
   recorded = tuple(sorted(needed & set(proxy_recorder.RECORDED)))
   settings: dict[str, Any] = {"scores": recorded, "window": window, "early_epochs": early_epochs}
@@ -142,7 +142,7 @@ def _of_features(
 
 
 def order_column(order: Any, num_samples: int) -> np.ndarray:
-  """Returns an order of picks as a score, `[N]` float32: 1 for the first pick, falling by 1 / N, and 0 for the rest.
+  """Turns an order of picks into a score, `[N]` float32: 1 for the first pick, 1 / N less for each next, else 0.
 
   Args:
     order: `[count]` int32, indices in the order of picking, -1 where nothing was picked.
@@ -160,7 +160,7 @@ def half(table: SampleTable, epochs: int, *, part: int = 0, seed: int = 0) -> Se
   Args:
     table: the training set, N samples.
     epochs: unused.
-    part: 0 or 1, which half; the first has floor(N / 2) samples.
+    part: 0 for the first half, which has floor(N / 2) samples, or 1 for the second.
     seed: of the split.
   """
   del epochs
@@ -175,10 +175,10 @@ def _first_half(seed: int, num_samples: int) -> np.ndarray:
 def _irreducible_loss(
   config: ml_collections.ConfigDict, workdir: pathlib.Path, prepare: Callable[..., data.Source]
 ) -> np.ndarray:
-  """Returns each sample's loss in nats under the model that was trained on the half without it, `[N]` float32.
+  """Computes each sample's loss in nats under the model that was trained on the other half, `[N]` float32.
 
-  RHO-LOSS without hold-out data: Mindermann et al., arXiv 2206.07137. The authors stop at the lowest loss on the other
-  half; here each model is that of the last epoch.
+  This is RHO-LOSS without hold-out data: Mindermann et al., arXiv 2206.07137. The authors stop at the lowest loss on
+  the other half; here each model is that of the last epoch.
   """
   losses = []
   for part in (0, 1):

@@ -1,8 +1,8 @@
-"""Score files: `.npz` with columns of static scores of one training set, and their provenance. Host-side.
+"""Reads and writes score files: `.npz` files of static scores of a training set, with their provenance. Host-side.
 
-Beside the columns, `[N]` float32 each, a file holds `data_fingerprint`; `made_from`, the proxy run's config as JSON;
-`key`, a hash of both; and `checksum`, of the columns. `experiments.score_dataset` writes such files, and the config's
-section `scores` names the file that a selector reads.
+Beside the columns, `[N]` float32 each, a file contains `data_fingerprint`; `made_from`, the proxy run's config as JSON;
+`key`, a hash of both; and `checksum`, a hash of the columns. `experiments.score_dataset` writes such files, and the
+config's section `scores` names the file that a selector reads.
 """
 
 import json
@@ -29,7 +29,7 @@ def defaults() -> dict[str, Any]:
 
 
 def key_of(fingerprint: str, made_from: Mapping[str, Any]) -> str:
-  """Returns 64 hexadecimal digits that change with the data or with anything in `made_from`: recipe, seed, options."""
+  """Hashes the data's fingerprint and `made_from` (recipe, seed, options) to 64 hexadecimal digits."""
   return cache.digest({"data": fingerprint, "made_from": made_from})
 
 
@@ -40,7 +40,7 @@ def write(path: pathlib.Path, columns: cache.Arrays, fingerprint: str, made_from
     path: of the file.
     columns: `[N]` float32 each.
     fingerprint: of the data.
-    made_from: everything but the data that the columns depend on; JSON must be able to hold it.
+    made_from: everything that the columns depend on except the data; can be written as JSON.
   """
   about = {
     "data_fingerprint": fingerprint,
@@ -61,14 +61,10 @@ def read(path: pathlib.Path) -> tuple[cache.Arrays, dict[str, str]]:
   """
   if not path.is_file():
     raise UserError(f"scores.path={str(path)!r} is not a file")
-  try:
-    with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-      columns = dict(file.items())
-    about = {name: str(columns.pop(name)) for name in _ABOUT}
-  except (*cache.UNREADABLE, KeyError, TypeError):  # TypeError: a single array
-    raise UserError(
-      f"scores.path={path} is damaged, or not a score file; make one with experiments.score_dataset"
-    ) from None
+  columns = cache.read_arrays("scores.path", path, texts=_ABOUT)
+  if not set(_ABOUT) <= columns.keys():
+    raise UserError(f"scores.path={path} is not a score file; make one with experiments.score_dataset")
+  about = {name: str(columns.pop(name)) for name in _ABOUT}
   if about["checksum"] != cache.checksum(columns):
     raise UserError(
       f"scores.path={path} is damaged: its checksum is wrong; make it again with experiments.score_dataset"

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from dynsel_jax import cache
 from dynsel_jax.report import factor_figures
 
 __all__ = ["closing_lines", "write"]
@@ -21,7 +22,7 @@ GROUPS = {"common": "Most common factors", "rare": "Rarest factors that fire"}
 def write(folder: pathlib.Path) -> None:
   """Writes `factors.md` and its plots into `folder`, which contains the files of `experiments.fit_factors`."""
   summary = json.loads((folder / "factors.json").read_text())
-  counted, shown = (dict(np.load(folder / f"{name}.npz", allow_pickle=False)) for name in ("factors", "examples"))
+  counted, shown = (cache.read_arrays(name, folder / f"{name}.npz") for name in ("factors", "examples"))
   figures = {
     "firing_frequency": factor_figures.firing_frequency(
       counted["firing_frequency"], summary["num_samples"], summary["settings"]["factors"]["common_fraction"]

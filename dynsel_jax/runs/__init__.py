@@ -1,1 +1,1 @@
-"""The folder of a run: its files, lock, console and clock, and reading a finished run. Host-side."""
+"""The folder of a run: its files, lock, console and clock, and the reader of finished runs. Host-side."""

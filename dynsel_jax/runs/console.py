@@ -1,4 +1,4 @@
-"""Progress of a run for people: a bar on a terminal, one plain line an epoch elsewhere. Host-side."""
+"""Shows the progress of a run to people: a bar on a terminal, one plain line per epoch elsewhere. Host-side."""
 
 import sys
 import time
@@ -10,7 +10,7 @@ from dynsel_jax.metric import Metric
 
 __all__ = ["Console", "closing_lines"]
 
-SECONDS_BETWEEN = 0.2  # two redraws of the bar
+SECONDS_BETWEEN = 0.2  # between two redraws of the bar
 
 
 def _clock(seconds: float) -> str:
@@ -20,10 +20,10 @@ def _clock(seconds: float) -> str:
 
 
 class Console:
-  """Progress of one run of `epochs`, of which `done` are finished."""
+  """The progress of a run of `epochs`, of which `done` are finished."""
 
   def __init__(self, metric: Metric, epochs: int, done: float = 0.0, *, quiet: bool = False):
-    """Begins the bar on a terminal; `metric` is the task's. Of several processes all but one are `quiet`."""
+    """Starts the bar on a terminal; `metric` is the task's headline. All processes but one are `quiet`."""
     self._metric = metric
     self._epochs, self._first, self._start, self._quiet = epochs, done, time.perf_counter(), quiet
     self._shown = 0.0
@@ -34,7 +34,7 @@ class Console:
       self._bar = tqdm(total=epochs, initial=done, bar_format=layout, dynamic_ncols=True)
 
   def due(self) -> bool:
-    """Whether it is time to show progress again; reading the loss costs a transfer from the device."""
+    """Whether it is time to redraw the bar; until then the loss need not be fetched from the device."""
     return self._bar is not None and time.perf_counter() - self._shown >= SECONDS_BETWEEN
 
   def step(self, progress: float, loss: float) -> None:
@@ -73,7 +73,7 @@ class Console:
 
 
 def closing_lines(summary: dict[str, Any], metric: Metric, workdir: str) -> str:
-  """Returns the closing summary of a run in a few lines."""
+  """Summarises a finished run in a few lines."""
   seconds = summary["seconds"]
   spent = ", ".join(f"{name} {value:.1f}" for name, value in seconds.items() if name != "total" and value >= 0.05)
   best = f"best {metric.show(summary['best_metric'])}"

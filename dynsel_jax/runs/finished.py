@@ -217,11 +217,13 @@ def _summary(path: pathlib.Path, metric: Metric, missing: list[str]) -> dict[str
 
 def _visits(path: pathlib.Path, missing: list[str]) -> np.ndarray | None:
   try:
-    with (path / "usage.npz").open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-      return file["visits"]
-  except (*cache.UNREADABLE, KeyError):
+    visits = cache.read_arrays("usage", path / "usage.npz")["visits"]
+  except (options.UserError, KeyError):
+    visits = np.zeros(0)
+  if visits.ndim != 1 or visits.dtype.kind not in "iu" or not visits.size or visits.min() < 0:
     missing.append("usage.npz")
     return None
+  return visits
 
 
 def seconds_without_offline(seconds: dict[str, float]) -> float:

@@ -1,7 +1,7 @@
-"""A lock on a folder, so that one process at a time writes it. Host-side.
+"""A lock on a folder, so that only one process at a time writes into it. Host-side.
 
-The lock is an `flock` on a file in the folder. The kernel frees it when its process ends, for whatever reason; the file
-itself stays, and locks nothing by its presence.
+The lock is an `flock` on a file in the folder. The kernel releases it when the process ends, for whatever reason. The
+file stays, and its presence alone locks nothing.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ _NAME = ".lock"
 
 
 def _locked(path: pathlib.Path, flags: int) -> int:
-  """Opens a file and locks it; one that cannot be locked is closed again."""
+  """Opens and locks a file; closes it again if it cannot be locked."""
   descriptor = os.open(path, flags, 0o666)
   try:
     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -36,12 +36,12 @@ class Lock:
     self._descriptor: int | None = None
 
   def take(self, *, make: bool) -> bool:
-    """Takes the lock, or keeps it; returns False, and changes nothing, if another process holds it.
+    """Takes the lock, or keeps it; returns False and changes nothing if another process holds it.
 
-    Where the file system has no locks, the folder is written without one.
+    On a file system without locks it warns and returns True.
 
     Args:
-      make: make the file if there is none; otherwise a folder without the file stays unlocked.
+      make: whether to make the file if there is none; otherwise a folder without the file stays unlocked.
     """
     if self._descriptor is not None:
       return True
@@ -51,9 +51,9 @@ class Lock:
       return False
     except OSError as error:
       if make:
-        logging.warning("%s cannot be locked (%s): let no other run write this folder", self._path, error.strerror)
+        logging.warning("%s cannot be locked (%s): start no other run in this folder", self._path, error.strerror)
       return True
-    with contextlib.suppress(OSError):  # the number is for people only
+    with contextlib.suppress(OSError):  # the number is only for people
       os.ftruncate(self._descriptor, 0)
       os.write(self._descriptor, str(os.getpid()).encode())
     return True
@@ -66,7 +66,7 @@ class Lock:
       return "another process"
 
   def release(self) -> None:
-    """Frees the lock, if it is held."""
+    """Releases the lock, if it is held."""
     if self._descriptor is not None:
       os.close(self._descriptor)
       self._descriptor = None

@@ -1,4 +1,4 @@
-"""Wall-clock seconds of a run by phase. Host-side."""
+"""Measures the wall-clock seconds of a run by phase. Host-side."""
 
 import contextlib
 import time
@@ -20,10 +20,10 @@ PHASES = (
 
 
 class Timers:
-  """Seconds spent in each phase, over all parts of an interrupted run."""
+  """The seconds of each phase, over all parts of an interrupted run."""
 
   def __init__(self) -> None:
-    """Starts the clock of this part of the run."""
+    """Starts the clock for this part of the run."""
     self._seconds = dict.fromkeys(PHASES, 0.0)
     self._earlier_total = 0.0
     self._start = time.perf_counter()

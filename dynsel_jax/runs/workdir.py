@@ -4,23 +4,21 @@
 event files. `training.checkpoint` writes the folder `checkpoints`; `.lock` names the process that writes.
 """
 
-import contextlib
 import functools
-import hashlib
 import importlib.metadata
 import json
-import math
 import os
 import pathlib
 import platform
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, BinaryIO
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from absl import logging
 from tensorboardX import SummaryWriter
 
 from dynsel_jax import cache, options
+from dynsel_jax.runs import files, metrics_file
 from dynsel_jax.runs.lock import Lock
 
 __all__ = ["Workdir", "check_writable", "identity", "provenance"]
@@ -51,7 +49,7 @@ def check_writable(workdir: str) -> None:
 
 
 def provenance(config: dict[str, Any], data: str, columns: str, device: Any, num_devices: int) -> dict[str, Any]:
-  """Returns the content of `config.json` that says how the run's first part was made.
+  """Returns the fields of `config.json` that say from what the run was made.
 
   Args:
     config: the whole config.
@@ -74,24 +72,8 @@ def identity(made: Mapping[str, Any]) -> dict[str, Any]:
   return json.loads(json.dumps({name: made[name] for name in made if name in IDENTITY}))
 
 
-@contextlib.contextmanager
-def _replacing(path: pathlib.Path) -> Iterator[BinaryIO]:
-  """Yields a file that replaces `path` in one move, so that a reader or a kill never meets half of it."""
-  partial = path.with_suffix(path.suffix + ".partial")
-  with partial.open("wb") as file:
-    yield file
-    file.flush()
-    os.fsync(file.fileno())  # else the move may reach the disk before the content, and a crash leaves an empty file
-  partial.replace(path)
-
-
-def _write(path: pathlib.Path, text: str) -> None:
-  with _replacing(path) as file:
-    file.write(text.encode())
-
-
 def _if_writing(method: Callable[..., Any]) -> Callable[..., Any]:
-  """Makes a method a no-op that returns None in a process that does not write."""
+  """Makes a method do nothing and return None in a process that does not write."""
 
   @functools.wraps(method)
   def guarded(self: "Workdir", *arguments: Any) -> Any:
@@ -100,22 +82,17 @@ def _if_writing(method: Callable[..., Any]) -> Callable[..., Any]:
   return guarded
 
 
-def _sha256(text: str) -> str:
-  return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _finite(value: Any) -> Any:
-  """Replaces what JSON has no number for by None."""
-  if isinstance(value, dict):
-    return {name: _finite(one) for name, one in value.items()}
-  return None if isinstance(value, float) and not math.isfinite(value) else value
+def _digests(held: Mapping[str, Any] | None) -> dict[str, str | None]:
+  """Returns the digests of a run's array files by name; None for each in an earlier version, which had names alone."""
+  arrays = {} if held is None else held.get("arrays", ())
+  return dict(arrays) if isinstance(arrays, dict) else dict.fromkeys(arrays)
 
 
 class Workdir:
   """The folder of one run."""
 
   def __init__(self, path: str, *, writes: bool = True):
-    """Names the folder; only the methods read or make anything. Of several processes one `writes`."""
+    """Names the folder; only the methods read or make anything. One of several processes `writes`."""
     self.path, self.writes = pathlib.Path(options.expand_home("workdir", path)).absolute(), writes
     self._events: SummaryWriter | None = None
     self._lock = Lock(self.path)
@@ -133,7 +110,7 @@ class Workdir:
     """Keeps other processes from writing the folder until `close`; returns False if another one is writing it.
 
     Args:
-      make: make the folder, if need be; otherwise a folder that no run has locked yet is left as it is.
+      make: whether to make the folder; otherwise a folder that no run has locked yet is left unchanged.
     """
     if not self.writes:
       return True
@@ -150,22 +127,20 @@ class Workdir:
 
     Args:
       made: parts of `provenance`, of which those of `IDENTITY` are compared.
-      saved: the same as the checkpoints have it. With it a `config.json` that cannot be read is written again.
+      saved: the same as the checkpoints have it. With it a damaged `config.json` is no obstacle: `begin` replaces it.
     """
     new = identity(made)
     if saved is not None:
       self._compare(saved, new)
-    try:
-      held = json.loads((self.path / "config.json").read_text())
-      old = {name: held[name] for name in new}
-    except FileNotFoundError:
+    held, intact = self._read_config()
+    if (held is None and intact) or (not intact and saved is not None):
       return
-    except (ValueError, KeyError, TypeError):
-      if saved is None:
-        raise options.UserError(f"workdir={self.path} contains a config.json that dynsel_jax did not write") from None
-      logging.warning("%s/config.json is damaged and is written again", self.path)
-      (self.path / "config.json").unlink()
-      return
+    old = {name: held[name] for name in new if name in held} if held is not None else {}
+    if old.keys() != new.keys() or (not intact and old != new):
+      raise options.UserError(
+        f"workdir={self.path} contains a config.json that is damaged, or that dynsel_jax did not write; if the folder"
+        " is this run's, delete the file"
+      )
     self._compare(old, new)
 
   def _compare(self, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
@@ -182,95 +157,92 @@ class Workdir:
   def begin(self, made: dict[str, Any], arrays: Mapping[str, cache.Arrays]) -> dict[str, float] | None:
     """Makes the folder and writes its first files, `config.json` last, unless an earlier part of the run did.
 
+    A file that is lost or damaged is written again.
+
     Args:
-      made: `provenance` with the `seconds` of everything before the first step, and more that describes the run.
-      arrays: array files by name, for example "columns" of the `SampleTable`: a run continues with them anywhere. One
-        without arrays is not written.
+      made: `provenance`, the `seconds` of everything before the first step, and further fields that describe the run.
+      arrays: arrays of each file by its name, for example "columns" of the `SampleTable`; with them the run can
+        continue on any machine. A file without arrays is not written.
 
     Returns:
       The `seconds` that the first part of the run wrote; None if this is the first, or the process does not write.
+
+    Raises:
+      UserError: arrays are lost and were made again with another content.
     """
     self.path.mkdir(parents=True, exist_ok=True)
-    if (self.path / "config.json").exists():
-      return json.loads((self.path / "config.json").read_text()).get("seconds")
-    written = sorted(name for name, held in arrays.items() if held)
-    for name in written:
-      if self._read_arrays(name) is None:
-        self._write_arrays(name, arrays[name])
-    _write(self.path / "config.json", json.dumps({**made, "arrays": written}, indent=2) + "\n")
+    held, intact = self._read_config()
+    digests = {name: cache.checksum(one) for name, one in arrays.items() if one}
+    for name, digest in digests.items():
+      known = _digests(held).get(name) if held is not None and intact else None
+      found = files.read_arrays(self.path / f"{name}.npz")
+      if known not in (None, digest):
+        raise options.UserError(
+          f"workdir={self.path}: {name}.npz is lost or damaged and was made again with another content, since the data"
+          " or the code has changed; begin the run in another folder"
+        )
+      if found is None or cache.checksum(found) != digest:
+        if held is not None:
+          logging.warning("%s/%s.npz is lost or damaged and is written again", self.path, name)
+        files.write_arrays(self.path / f"{name}.npz", arrays[name])
+    if held is not None and intact:
+      return held.get("seconds")
+    if not intact:
+      logging.warning("%s/config.json is damaged and is written again", self.path)
+    files.write_json(self.path / "config.json", {**made, "arrays": digests})
     return None
 
   def read_columns(self) -> cache.Arrays | None:
     """Returns the columns that the run began with, or None if there are none or they are damaged."""
-    columns, held = self._read_arrays("columns"), self._read_config()
-    if columns is None or held is None:
+    columns, (held, intact) = files.read_arrays(self.path / "columns.npz"), self._read_config()
+    if columns is None or held is None or not intact:
       return None
     return columns if cache.checksum(columns) == held.get("columns_fingerprint") else None
 
   def read_firings(self) -> cache.Arrays | None:
     """Returns the firings of factors that the run began with, {} if it has none; None if they are lost or damaged."""
-    held = self._read_config()
-    if held is None or "firings" not in held.get("arrays", ()):
+    held, intact = self._read_config()
+    if held is None or not intact:
+      return None
+    digests = _digests(held)
+    if "firings" not in digests:
       return {}
-    firings = self._read_arrays("firings")
-    return firings if firings is not None and firings.keys() == set(FIRINGS) else None
-
-  def _read_config(self) -> dict[str, Any] | None:
-    try:
-      held = json.loads((self.path / "config.json").read_text())
-    except (OSError, ValueError):
+    firings = files.read_arrays(self.path / "firings.npz")
+    if firings is None or firings.keys() != set(FIRINGS):
       return None
-    return held if isinstance(held, dict) else None
+    return firings if digests["firings"] in (None, cache.checksum(firings)) else None
 
-  def _read_arrays(self, name: str) -> cache.Arrays | None:
-    """Returns the arrays of `NAME.npz`, or None if it is absent or damaged."""
+  def _read_config(self) -> tuple[dict[str, Any] | None, bool]:
+    """Returns the fields of `config.json`, or None, and whether the file is intact; one that is absent counts so.
+
+    Fields of a file that is not intact are given as far as they can be read.
+    """
+    path = self.path / "config.json"
     try:
-      # Opened here, since numpy leaves a damaged file open.
-      with (self.path / f"{name}.npz").open("rb") as raw, np.load(raw) as file:
-        return dict(file)
-    except (*cache.UNREADABLE, TypeError):  # TypeError: a single array
-      return None
+      return files.read_json(path), True
+    except ValueError:
+      pass
+    try:
+      held = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+      return None, False
+    return (held if isinstance(held, dict) else None), False
 
   @_if_writing
-  def rewind(self, epoch: int, digest: str = "") -> None:
+  def rewind(self, epoch: int, lines: Sequence[str] = ()) -> None:
     """Drops the lines of `metrics.jsonl` from `epoch` (counted from 0) on: the run will write them again.
-
-    Lines before it that are lost or damaged cannot be restored: they are named in a warning.
 
     Args:
       epoch: number of finished epochs.
-      digest: of their lines when the run was saved, from `metrics_digest`; empty if it is not known.
+      lines: theirs, as the checkpoint has them, see `metrics_file.restore`.
     """
-    kept = self._metrics_lines(epoch)
-    lost = [number for number in range(1, epoch + 1) if number not in kept]
-    text = "".join(kept.values())
-    if lost:
-      missing = ", ".join(map(str, lost))
-      logging.warning("%s/metrics.jsonl lost the lines of epochs %s, which cannot be restored", self.path, missing)
-    elif digest and _sha256(text) != digest:
-      logging.warning("%s/metrics.jsonl was changed after the run had written it", self.path)
-    if epoch or (self.path / "metrics.jsonl").exists():
-      _write(self.path / "metrics.jsonl", text)
+    self.restore_metrics(epoch, lines)
     self._events = SummaryWriter(str(self.path), purge_step=epoch + 1)
 
-  def metrics_digest(self, epoch: int) -> str:
-    """Returns 64 hexadecimal digits that change with the lines of the first `epoch` epochs."""
-    return _sha256("".join(self._metrics_lines(epoch).values()))
-
-  def _metrics_lines(self, epoch: int) -> dict[int, str]:
-    """Returns the readable lines of the first `epoch` epochs by their number, counted from 1, in order."""
-    try:
-      raw = (self.path / "metrics.jsonl").read_bytes()
-    except OSError:
-      return {}
-    found: dict[int, str] = {}
-    for line in raw.split(b"\n"):
-      with contextlib.suppress(ValueError, KeyError, TypeError):  # a torn line, or one that is not UTF-8
-        text = line.decode()
-        number = json.loads(text)["epoch"]
-        if isinstance(number, int) and 1 <= number <= epoch:
-          found.setdefault(number, text + "\n")
-    return dict(sorted(found.items()))
+  @_if_writing
+  def restore_metrics(self, epoch: int, lines: Sequence[str]) -> None:
+    """Makes `metrics.jsonl` hold the `lines` of the first `epoch` epochs, see `metrics_file.restore`."""
+    metrics_file.restore(self.path / "metrics.jsonl", epoch, lines)
 
   @_if_writing
   def write_epoch(self, metrics: dict[str, Any], visits: np.ndarray) -> None:
@@ -278,10 +250,7 @@ class Workdir:
     assert self._events is not None
     if not self.exists():
       raise FileNotFoundError(f"{self.path}/config.json is gone")
-    with (self.path / "metrics.jsonl").open("a") as file:
-      file.write(json.dumps(_finite(metrics)) + "\n")
-      file.flush()
-      os.fsync(file.fileno())
+    metrics_file.append(self.path / "metrics.jsonl", metrics_file.line(metrics))
     for name, value in options.flatten(metrics).items():
       if isinstance(value, int | float):
         self._events.add_scalar(name.replace(".", "/"), value, metrics["epoch"])
@@ -291,27 +260,32 @@ class Workdir:
   @_if_writing
   def write_usage(self, visits: np.ndarray, last_loss: np.ndarray) -> None:
     """Writes `usage.npz`: `visits` [N] int32 and `last_loss` [N] float32."""
-    self._write_arrays("usage", {"visits": visits, "last_loss": last_loss})
+    files.write_arrays(self.path / "usage.npz", {"visits": visits, "last_loss": last_loss})
+
+  @_if_writing
+  def restore_usage(self, visits: np.ndarray, last_loss: np.ndarray) -> None:
+    """Writes `usage.npz` of a finished run again if it is lost or damaged."""
+    held = files.read_arrays(self.path / "usage.npz")
+    if held is None or cache.checksum(held) != cache.checksum({"visits": visits, "last_loss": last_loss}):
+      logging.warning("%s/usage.npz is lost or damaged and is written again", self.path)
+      self.write_usage(visits, last_loss)
 
   @_if_writing
   def write_noise(self, labels: np.ndarray, true_labels: np.ndarray) -> None:
     """Writes `noise.npz`: `noisy` [N] bool, which training labels are wrong, and `true_labels` [N] int32."""
-    self._write_arrays("noise", {"noisy": labels != true_labels, "true_labels": true_labels})
-
-  def _write_arrays(self, name: str, arrays: dict[str, np.ndarray]) -> None:
-    with _replacing(self.path / f"{name}.npz") as file:
-      np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+    files.write_arrays(self.path / "noise.npz", {"noisy": labels != true_labels, "true_labels": true_labels})
 
   @_if_writing
   def write_summary(self, summary: dict[str, Any]) -> None:
     """Writes `summary.json`."""
-    _write(self.path / "summary.json", json.dumps(_finite(summary), indent=2) + "\n")
+    files.write_json(self.path / "summary.json", summary)
 
   def read_summary(self) -> dict[str, Any] | None:
-    """Returns the summary of a finished run, or None; a torn one counts as none, since the run can write it again."""
+    """Returns the summary of a finished run; None if it has none or a damaged one, which the run can write again."""
     try:
-      return json.loads((self.path / "summary.json").read_text())
-    except (FileNotFoundError, ValueError):
+      return files.read_json(self.path / "summary.json")
+    except ValueError:
+      logging.warning("%s/summary.json is damaged; the same command writes it again", self.path)
       return None
 
   def close(self) -> None:

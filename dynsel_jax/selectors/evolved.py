@@ -69,8 +69,8 @@ def es(
     beta2: weight of the past in the score, in [0, 1].
     batch_fraction: b / B, in (0, 1]; b must be an integer.
     weights: loss weights, "none" as in the paper or "inverse_probability": then the mean over the drawn samples of
-      weight times gradient is an unbiased estimate of the mean gradient of the meta-batch, with the loss normalised by
-      the batch size (`loss_normalization="batch_size"`).
+      weight times gradient is an unbiased estimate of the meta-batch's mean gradient; the loss is normalised by the
+      batch size.
     anneal_first: fraction of the epochs at the start that train on whole batches, in [0, 1].
     anneal_last: the same at the end.
 
@@ -160,7 +160,9 @@ def _evolved(
     weight, _ = evolve(memory.gather(state.score, signals), signals.loss, initial, beta1, beta2)
     return thinning.sample_rows(key, thinning.log_weight(weight), signals, budget, weights=weights)
 
-  return Selector(init, select, observe, thin)
+  # Inverse probabilities make the mean over the drawn samples unbiased, not the weighted mean.
+  normalization = "weight_sum" if weights == "none" else "batch_size"
+  return Selector(init, select, observe, thin, loss_normalization=normalization)
 
 
 def _annealed(selector: Selector, table: SampleTable, epochs: int, first: float, last: float) -> Selector:

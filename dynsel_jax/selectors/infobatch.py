@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from dynsel_jax.options import UserError
+from dynsel_jax.options import check_fraction
 from dynsel_jax.selectors import memory, ranking
 from dynsel_jax.selectors.wrappers.annealed import annealed
 from dynsel_jax.selectors.wrappers.warmed_up import warmed_up
@@ -70,9 +70,8 @@ def infobatch(
   Raises:
     UserError: a value lies outside its range.
   """
-  if not 0 <= prune_probability < 1:
-    raise UserError(f"prune_probability={prune_probability} must lie in [0, 1)")
-  ranking.check_fraction("full_data_from", full_data_from, zero=True)
+  check_fraction("prune_probability", prune_probability, zero=True, one=False)
+  check_fraction("full_data_from", full_data_from, zero=True)
 
   def init(key: Array) -> InfoBatchState:
     del key

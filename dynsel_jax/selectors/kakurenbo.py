@@ -17,7 +17,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from dynsel_jax.options import UserError
+from dynsel_jax.options import check_fraction
 from dynsel_jax.selectors import memory, ranking
 from dynsel_jax.selectors.wrappers.warmed_up import warmed_up
 from dynsel_jax.types import SampleTable, Selection, Selector, Signals
@@ -71,9 +71,8 @@ def kakurenbo(
   Raises:
     UserError: a value lies outside its range.
   """
-  if not 0 <= max_hidden_fraction < 1:
-    raise UserError(f"max_hidden_fraction={max_hidden_fraction} must lie in [0, 1)")
-  ranking.check_fraction("confidence_threshold", confidence_threshold, zero=True)
+  check_fraction("max_hidden_fraction", max_hidden_fraction, zero=True, one=False)
+  check_fraction("confidence_threshold", confidence_threshold, zero=True)
   num_samples = table.num_samples
   falls_at = jnp.asarray(
     [epochs - ranking.budget(1.0 - fraction, epochs, least=0) for fraction in _FALLS_AT], jnp.int32

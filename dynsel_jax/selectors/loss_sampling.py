@@ -36,4 +36,5 @@ def loss_sampling(table: SampleTable, epochs: int, *, batch_fraction: float = 0.
     budget = thinning.batch_budget(batch_fraction, signals.index.shape[0])
     return thinning.sample_rows(key, thinning.log_weight(signals.loss), signals, budget, weights=weights)
 
-  return thinning.stateless(table.num_samples, thin)
+  selector = thinning.stateless(table.num_samples, thin)
+  return selector._replace(loss_normalization="weight_sum" if weights == "none" else "batch_size")

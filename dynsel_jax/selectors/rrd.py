@@ -112,6 +112,7 @@ def rrd(
   check_fraction("midpoint", midpoint, zero=True)
   check_positive("slope", slope, zero=True)
   check_positive("penalty", penalty, zero=True)
+  check_fraction("refinement", refinement, zero=True)
   if not 0 <= alpha_min <= alpha_max:
     raise UserError(f"alpha_min={alpha_min} must lie in [0, alpha_max={alpha_max}]")
   choose = _choice(table, keep_fraction, class_balanced)

@@ -45,7 +45,7 @@ def column_of(table: SampleTable, name: str, field: str) -> Array:
 def counts_and_groups(
   table: SampleTable, keep_fraction: float, class_balanced: bool
 ) -> tuple[Array | int, Array | None]:
-  """Returns the number of samples to keep and their groups, as the functions of `coresets.subsets` take them.
+  """Returns the number of samples to keep and their groups, as the functions of `selectors.subsets` take them.
 
   Args:
     table: the training set, N samples.
@@ -56,7 +56,7 @@ def counts_and_groups(
     Counts `[C]` int32 and groups `[N]` int32; without class balance a single count, and None.
 
   Raises:
-    UserError: the fraction lies outside its range, or there are no classes to balance.
+    UserError: the fraction lies outside its range, or the table has no labels to balance.
   """
   count = ranking.keep_count(keep_fraction, table.num_samples)
   if not class_balanced:

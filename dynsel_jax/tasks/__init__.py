@@ -3,7 +3,7 @@
 The training step knows nothing of labels, logits or metrics: it calls the task. `task.Task` describes a task.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from dynsel_jax import options
@@ -12,7 +12,7 @@ from dynsel_jax.data.source import Source
 from dynsel_jax.tasks import classification, regression
 from dynsel_jax.tasks.task import Metric, Task
 
-__all__ = ["TASKS", "Metric", "Task", "create", "defaults", "giving"]
+__all__ = ["TASKS", "Metric", "Task", "check_headline", "create", "defaults", "giving"]
 
 TASKS: dict[str, Callable[..., Task]] = {
   "classification": classification.classification,
@@ -50,6 +50,14 @@ def create(name: str, source: Source, view: View, /, **settings: Any) -> Task:
 def giving(signal: str) -> list[str]:
   """Returns the names of the registered tasks that give the extra `signal`."""
   return sorted(name for name, signals in _SIGNALS.items() if signal in signals)
+
+
+def check_headline(where: str, task: Task, names: Collection[str]) -> None:
+  """Raises `UserError`, with `where` in front, unless the task's headline is among the metrics that it gives."""
+  if task.metric.name not in names:
+    raise options.UserError(
+      f"{where}: metric names {task.metric.name!r}, and the task gives {', '.join(sorted(names)) or 'no metric'}"
+    )
 
 
 def _check(name: str, task: Any) -> None:

@@ -57,8 +57,8 @@ class Task(NamedTuple):
   `view` augments and normalises it as the config says (`data.gather.view`), and most tasks use it as their `inputs`. A
   user's own factory is named by its path, `my_lab.my_task:task`.
 
-  `inputs` augments, normalises or masks a batch; the model is given "inputs" of the result. Its draws depend on the key,
-  one per epoch, and on each sample's index alone. With the key None it returns the batch as evaluation sees it.
+  `inputs` augments, normalises or masks a batch; the model is given "inputs" of the result. Its draws depend on the
+  key, one per epoch, and on each sample's index alone. With the key None it returns the batch as evaluation sees it.
   """
 
   name: str

@@ -21,7 +21,8 @@ from absl import logging
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from dynsel_jax import cache
-from dynsel_jax.options import UserError
+from dynsel_jax.options import UserError, printable
+from dynsel_jax.runs.interruption import Interrupted
 from dynsel_jax.training import parallel
 from dynsel_jax.training.state import RunState
 
@@ -46,7 +47,7 @@ class Position:
   resumed_from: list[int] = dataclasses.field(default_factory=list)  # optimizer steps
   info: dict[str, float | None] = dataclasses.field(default_factory=dict)  # of the selector, for the running epoch
   seconds: dict[str, float] = dataclasses.field(default_factory=dict)
-  metrics_digest: str = ""  # of the lines of `metrics.jsonl` so far
+  lines: list[str] = dataclasses.field(default_factory=list)  # of `metrics.jsonl`, one for each finished epoch
 
 
 class Checkpoints:
@@ -93,8 +94,10 @@ class Checkpoints:
       found, reason = None, ""
       try:
         found = self._read(step, template, devices)
+      except (Interrupted, MemoryError):  # the checkpoint is not to blame
+        raise
       except Exception as error:  # Orbax and TensorStore raise many kinds for a damaged checkpoint
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        reason = printable(" ".join(str(error).split()), 160) or type(error).__name__
       if not parallel.any_process(found is None):
         assert found is not None
         return found
@@ -116,7 +119,8 @@ class Checkpoints:
     state, seal = parallel.to_local(restored["state"], devices), _checked(restored["seal"])
     if seal["position"] != cache.digest(restored["position"]) or seal["state"] != _digest(state):
       raise ValueError("its content does not match its digest")
-    return state, Position(**restored["position"])
+    known = {field.name for field in dataclasses.fields(Position)}  # a version before may have had others
+    return state, Position(**{name: value for name, value in restored["position"].items() if name in known})
 
   @property
   def _aside(self) -> pathlib.Path:
@@ -166,7 +170,7 @@ def saved_identity(directory: str) -> dict[str, Any] | None:
   Every process reads the file itself: nothing is opened by Orbax, which would make the folder.
   """
   for path in sorted(pathlib.Path(directory).glob("*/seal/metadata"), key=lambda p: p.parent.parent.name, reverse=True):
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
       return dict(_checked(json.loads(path.read_text()))["identity"])
   return None
 

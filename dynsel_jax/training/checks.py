@@ -20,7 +20,33 @@ from dynsel_jax.tasks import Task
 from dynsel_jax.training import parallel
 from dynsel_jax.types import LOSS_NORMALIZATIONS, SampleTable, Selection, Selector, Signals
 
-__all__ = ["check_model_and_data", "check_numbers", "check_padding", "check_reads", "check_selector", "check_task"]
+__all__ = [
+  "check_fields",
+  "check_model_and_data",
+  "check_numbers",
+  "check_padding",
+  "check_reads",
+  "check_selector",
+  "check_task",
+]
+
+# Sections and fields of a config, those that every config has and those that some have.
+FIELDS = (
+  *("batch_size", "cache_dir", "checkpoint_every_steps", "dataset", "epochs", "eval_batch_size", "learning_rate"),
+  *("loss_normalization", "match_steps", "model", "optimizer", "schedule", "seed", "selector", "task"),
+)
+OPTIONAL_FIELDS = ("factors", "features", "scores", "wrappers")
+
+
+def check_fields(config: ml_collections.ConfigDict) -> None:
+  """Raises `UserError` if the config lacks a field, or has one that nothing would read."""
+  fields = ", ".join(sorted((*FIELDS, *OPTIONAL_FIELDS)))
+  for name in FIELDS:
+    if name not in config:
+      raise UserError(f"config has no field {name!r}; its fields: {fields}")
+  for name in config:
+    if name not in FIELDS + OPTIONAL_FIELDS:
+      raise UserError(f"config has a field {name!r} that nothing reads; its fields: {fields}")
 
 
 def check_numbers(config: ml_collections.ConfigDict, num_replicas: int, num_samples: int) -> None:
@@ -47,15 +73,14 @@ def check_numbers(config: ml_collections.ConfigDict, num_replicas: int, num_samp
 
 
 def check_model_and_data(config: ml_collections.ConfigDict, module: nn.Module, source: data.Source) -> None:
-  """Raises `UserError` unless the model takes the inputs of the set."""
-  kinds = {True: "texts", False: "images"}
+  """Raises `UserError` unless the model takes the inputs of the data set."""
   reads_text, text = models.reads_text(module), source.text
-  if ":" in config.model.name:  # a user's own says for itself what it takes
+  if ":" in config.model.name:  # a user's own model raises errors of its own
     return
   if reads_text != (text is not None):
+    takes, holds = ("token ids of texts", "no texts") if reads_text else ("numbers, such as images", "texts")
     raise UserError(
-      f"model.name={config.model.name} takes {kinds[reads_text]}, and dataset.name={source.name} holds"
-      f" {kinds[not reads_text]}"
+      f"model.name={config.model.name} takes {takes}, and dataset.name={source.name} holds {holds}; name another model"
     )
   if text is None:
     return
@@ -74,34 +99,82 @@ def check_model_and_data(config: ml_collections.ConfigDict, module: nn.Module, s
       )
 
 
-def check_task(name: str, task: Task, module: nn.Module, source: data.Source, batch_size: int) -> Signals:
-  """Returns the shapes of a step's signals.
+def check_task(
+  config: ml_collections.ConfigDict, task: Task, module: nn.Module, source: data.Source, batch_size: int
+) -> Signals:
+  """Returns the shapes and types of a step's signals.
 
   Raises:
-    UserError: the functions of the task do not return what `tasks.task` says.
+    UserError: the model does not return what `models` says, or a function of the task not what `tasks.task` says.
   """
-  batch = jax.tree.map(
-    lambda array: jax.ShapeDtypeStruct((batch_size, *array.shape[1:]), array.dtype), dict(source.train)
-  )
+  where = f"task.name={config.task.name}"
+  traced = functools.partial(_traced, where)
+  shapes = {name: jax.ShapeDtypeStruct((batch_size, *x.shape[1:]), x.dtype) for name, x in source.train.items()}
   index, valid = jnp.zeros(batch_size, jnp.int32), jnp.ones(batch_size, bool)
-
-  def forward(key: Array, batch: Any) -> Any:
-    seen = task.inputs(None, index, batch)
-    variables = module.init(key, seen["inputs"], valid, train=False)
-    outputs, _ = module.apply(variables, seen["inputs"], valid, train=False)
-    losses, extras = task.losses(outputs, seen)
-    return batching.signals(index, losses, jnp.int32(0), **extras), task.metrics(outputs, seen, valid)
-
-  signals, metrics = jax.eval_shape(forward, jax.random.key(0), batch)
-  if signals.loss.shape != (batch_size,):
+  seen = traced("inputs", functools.partial(task.inputs, None), index, shapes)
+  if not isinstance(seen, dict) or "inputs" not in seen:
+    raise UserError(f"{where}: inputs must return a dict with 'inputs', which the model is given")
+  if _shapes(traced("inputs", task.inputs, jax.random.key(0), index, shapes)) != _shapes(seen):
+    raise UserError(f"{where}: inputs must return the same names, shapes and types with a key as without one")
+  outputs = _outputs(f"model.name={config.model.name}", module, seen["inputs"], valid)
+  width = getattr(outputs, "shape", (task.num_outputs,))[-1:]  # a pytree of outputs is between the model and the task
+  if width != (task.num_outputs,):
     raise UserError(
-      f"task.name={name}: losses has shape {signals.loss.shape}, not one loss for each of {batch_size} rows"
+      f"model.name={config.model.name} gives outputs of shape {outputs.shape}, and {where} needs num_outputs="
+      f"{task.num_outputs} as the last dimension"
     )
-  if missing := set(task.signals) - set(signals.extras):
-    raise UserError(f"task.name={name}: losses gives no {', '.join(sorted(missing))}, which the task names as signals")
-  if task.metric.name not in metrics and task.summarize is None:
-    raise UserError(f"task.name={name}: metrics gives no {task.metric.name!r}; it gives {', '.join(sorted(metrics))}")
-  return signals._replace(extras={extra: signals.extras[extra] for extra in task.signals})
+  losses = traced("losses", task.losses, outputs, seen)
+  if not (isinstance(losses, tuple) and len(losses) == 2 and isinstance(losses[1], dict)):
+    raise UserError(f"{where}: losses must return the losses and a dict of extras")
+  loss, extras = losses
+  _check_rows(f"{where}: losses", loss, batch_size)
+  if task.objective is not None:
+    _check_rows(f"{where}: objective", traced("objective", task.objective, outputs, seen), batch_size)
+  for name in task.signals:
+    if name not in extras:
+      given = ", ".join(sorted(extras)) or "none"
+      raise UserError(f"{where}: signals names {name!r}, which is not among the extras that losses gives: {given}")
+    _check_rows(f"{where}: the extra {name!r} of losses", extras[name], batch_size, any_type=True)
+  _check_metrics(where, task, outputs, seen, valid)
+  shaped = functools.partial(batching.signals, epoch=jnp.int32(0))
+  return jax.eval_shape(shaped, index, loss, **{name: extras[name] for name in task.signals})
+
+
+def _outputs(where: str, module: nn.Module, inputs: Any, valid: Array) -> Any:
+  """Returns the shapes of a model's outputs on one batch."""
+
+  def forward(key: Array, inputs: Any) -> Any:
+    variables = module.init(key, inputs, valid, train=False)
+    return module.apply(variables, inputs, valid, train=False)
+
+  found = _traced(where, "the module", forward, jax.random.key(0), inputs)
+  if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], dict)):
+    raise UserError(f"{where}: the module must return its outputs and a dict of intermediates, which may be empty")
+  return found[0]
+
+
+def _check_rows(what: str, values: Any, batch_size: int, *, any_type: bool = False) -> None:
+  """Raises `UserError` unless `values` is one number per row, float32 unless `any_type`."""
+  shape, dtype = jnp.shape(values), getattr(values, "dtype", type(values).__name__)
+  if shape != (batch_size,) or not (any_type or dtype == jnp.float32):
+    wanted = f"one number for each of {batch_size} rows" + ("" if any_type else ", float32")
+    raise UserError(f"{what} has shape {shape} and type {dtype}; it must be {wanted}")
+
+
+def _check_metrics(where: str, task: Task, outputs: Any, batch: Any, valid: Array) -> None:
+  """Raises `UserError` unless `metrics` gives sums and counts, the headline among them, and `rows` a number a row."""
+  metrics = _traced(where, "metrics", task.metrics, outputs, batch, valid)
+  if not isinstance(metrics, dict):
+    raise UserError(f"{where}: metrics must return a dict of (sum, count) by name")
+  for name, pair in metrics.items():
+    if not isinstance(pair, tuple) or [jnp.shape(part) for part in pair] != [(), ()]:
+      found = ", ".join(str(jnp.shape(leaf)) for leaf in jax.tree.leaves(pair))
+      raise UserError(f"{where}: metrics gives {name!r} of shape {found}; it must be a pair of scalars (sum, count)")
+  if task.rows is None:  # else `summarize` may give it, which is known after the first epoch
+    tasks.check_headline(where, task, metrics)
+    return
+  for name, values in _traced(where, "rows", task.rows, outputs, batch).items():
+    _check_rows(f"{where}: {name!r} of rows", values, len(valid), any_type=True)
 
 
 def check_reads(name: str, selector: Selector, table: SampleTable, task: Task) -> None:

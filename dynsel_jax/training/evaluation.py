@@ -4,6 +4,7 @@
 `n` is the number of samples of the evaluated data set.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from dynsel_jax import tasks
 from dynsel_jax.data import gather
 from dynsel_jax.data.gather import Batch, Rows
 from dynsel_jax.tasks import Task
@@ -88,9 +90,15 @@ def evaluate(
 
 
 def values(task: Task, done: Evaluation) -> dict[str, float]:
-  """Computes the metrics of the data set by name, from an `Evaluation` of numpy arrays."""
-  found = {name: float(total) / float(count) for name, (total, count) in done.sums.items()}
+  """Computes the metrics of the data set by name, from an `Evaluation` of numpy arrays; NaN for a count of 0.
+
+  Raises:
+    UserError: the task's headline metric is not among them.
+  """
+  found = {name: float(total) / float(count) if count else math.nan for name, (total, count) in done.sums.items()}
   if task.summarize is not None:
     seen = np.asarray(done.seen)
-    found |= task.summarize({name: np.asarray(rows)[seen] for name, rows in done.rows.items()})
+    of_rows = task.summarize({name: np.asarray(rows)[seen] for name, rows in done.rows.items()})
+    found |= {name: float(value) for name, value in of_rows.items()}
+  tasks.check_headline(f"task {task.name}", task, found)
   return found

@@ -1,7 +1,7 @@
 """Feeds each step: the device-resident data set, or batches streamed from disk. Host-side.
 
-The position of a run (its epoch, its step and the plan in its state) determines everything that is read next: a
-continued run reads the same rows as one that was not stopped.
+The position of a run (its epoch, its step and the plan in its state) determines everything that is read next, so that a
+continued run reads the same rows as one that was never stopped.
 """
 
 import collections
@@ -22,36 +22,36 @@ from dynsel_jax.types import Plan
 
 __all__ = ["Feed", "Resident", "Streamed"]
 
-_PLACED = 2  # steps whose rows lie on the devices at a time
+_PLACED = 2  # number of steps whose rows are on the devices at the same time
 
 
 class Feed(Protocol):
-  """Yields the `Arrays` of one step after another; close a generator that is left early."""
+  """Yields the `Arrays` of each step in turn; a generator that is left early must be closed."""
 
   arrays: Arrays  # for a call that takes no step
-  evaluated: dict[str, int]  # number of samples of each set to evaluate on, by its name: "test", "validation"
+  evaluated: dict[str, int]  # number of samples of each split to evaluate on: "test", "validation"
 
   def training(self, plan: Plan, epoch: int, first: int) -> Generator[Arrays]:
     """Yields the arrays of the epoch's steps from `first` on."""
 
   def scoring(self, plan: Plan) -> Generator[Arrays]:
-    """Yields the arrays of the steps of a pass over unaugmented samples."""
+    """Yields the arrays of the steps of one pass over unaugmented samples."""
 
   def evaluating(self, split: str) -> Generator[Arrays]:
-    """Yields the arrays of the steps over one of `evaluated`, in the place of the test set."""
+    """Yields the arrays of the steps over one of `evaluated`, as `Arrays.test`."""
 
   def corrupt(self) -> dict[str, list[int]] | None:
-    """Returns the damaged samples met so far, by split; None for a set in memory. Every process must call it."""
+    """Returns the damaged samples found so far, by split; None for a data set in memory. Every process must call it."""
 
   def restore(self, corrupt: Mapping[str, list[int]]) -> None:
     """Restores the result of `corrupt`."""
 
 
 class Resident:
-  """The whole set lies on the devices: each step gets the same arrays."""
+  """Feeds every step the same arrays: the whole data set is on the devices."""
 
   def __init__(self, arrays: Arrays, validation: data.Dataset | None = None):
-    """Takes the run's arrays, placed, and the validation set, if there is one."""
+    """Takes the run's arrays and the validation set, if there is one, all on the devices."""
     self.arrays = arrays
     self._tests = {"test": arrays.test} | ({} if validation is None else {"validation": validation})
     self.evaluated = {split: data.num_samples(dataset) for split, dataset in self._tests.items()}
@@ -83,7 +83,7 @@ def _repeated(arrays: Arrays) -> Generator[Arrays]:
 
 
 class Streamed:
-  """The images stay on disk: the host reads each step's rows, a few steps ahead of the devices."""
+  """Feeds each step its rows of images that stay on disk; the host reads a few steps ahead of the devices."""
 
   def __init__(
     self,
@@ -95,7 +95,7 @@ class Streamed:
     eval_batch_size: int,
     cropped: bool,
   ):
-    """Places rows of padding.
+    """Places rows of padding on the devices.
 
     Args:
       source: its inputs are `stream.Images`.
@@ -110,7 +110,7 @@ class Streamed:
     self._datasets = {"train": source.train, "test": source.test}
     self.evaluated = {"test": data.num_samples(source.test)}
     for dataset in self._datasets.values():
-      dataset["inputs"].corrupt[:] = False  # this run counts what it meets itself
+      dataset["inputs"].corrupt[:] = False  # each run counts the damaged images that it finds itself
     self._words = np.asarray(jax.random.key_data(key)).tolist()
     self.arrays = Arrays(self._blank("train"), self._blank("test"), devices.place(key))
 
@@ -148,7 +148,7 @@ class Streamed:
       self._datasets[split]["inputs"].corrupt[indices] = True
 
   def _rows(self, split: str, plan: np.ndarray, first: int, **how: Any) -> Iterator[Rows]:
-    """Yields placed rows, with the transfer of the next step's rows already under way."""
+    """Yields rows on the devices, while the next step's rows are being transferred."""
     slots = self._slots(split, len(plan), first)
     with contextlib.closing(stream.read_ahead(self._datasets[split], plan, slots, **how)) as rows:
       placed: collections.deque[Rows] = collections.deque()
@@ -159,7 +159,7 @@ class Streamed:
       yield from placed
 
   def _slots(self, split: str, size: int, first: int) -> np.ndarray:
-    """Returns this process's places in the plan, `[steps, rows]`; the places of its devices are contiguous."""
+    """Returns this process's places in the plan, `[steps, rows]` int; the places of its devices are contiguous."""
     batch_size = self._sizes[split]
     rows = batch_size // jax.process_count()
     starts = np.arange(first, -(-size // batch_size)) * batch_size + jax.process_index() * rows

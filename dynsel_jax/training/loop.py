@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import ml_collections
 import numpy as np
+from absl import logging
 
 from dynsel_jax import cache, data, options
 from dynsel_jax.runs.console import Console
@@ -22,6 +23,7 @@ from dynsel_jax.training.trainer import Trainer
 
 __all__ = ["AfterEpoch", "MakeColumns", "Result", "train_and_evaluate"]
 
+_FULL = ("No space left", "Disk quota exceeded", "File too large", "RESOURCE_EXHAUSTED")
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 AfterEpoch = Callable[[setup.Run, RunState, int], RunState]
@@ -77,18 +79,17 @@ def train_and_evaluate(
   config = ml_collections.ConfigDict(options.expand_homes(config.to_dict()))
   timers, folder = Timers(), Workdir(os.fspath(workdir), writes=parallel.is_first_process())
   with contextlib.closing(folder), contextlib.nullcontext(stop) if stop else stop_requests() as stop:
-    with ends_at_once("before the first step"):
-      trainer = _begun(config, folder, devices, timers, columns, prepare)
-    summary = folder.read_summary()
-    if summary is not None and trainer.position.epoch == trainer.config.epochs:
-      trainer.checkpoints.close()
-      return Result(summary, trainer.state, trainer.run)
+    trainer = None
     try:
-      return _train(trainer, stop, after_epoch)
+      with ends_at_once("before the first step"):
+        trainer = _begun(config, folder, devices, timers, columns, prepare)
+      return _finished(trainer) or _train(trainer, stop, after_epoch)
     except (options.UserError, Interrupted, NonFiniteError):
       raise
     except Exception as error:  # a full disk, a folder that was deleted: Orbax and TensorStore raise many kinds
-      raise RunFailedError(_failure(error, folder, trainer.last_good())) from error
+      if trainer is None and not _is_full(error):
+        raise
+      raise RunFailedError(_failure(error, folder, trainer.last_good() if trainer else "nothing is lost")) from error
 
 
 def _begun(
@@ -127,16 +128,35 @@ def _begun(
   return trainer
 
 
+def _finished(trainer: Trainer) -> Result | None:
+  """Returns the result of a run that is finished; None if there is something left to do."""
+  summary, done = trainer.workdir.read_summary(), trainer.position.epoch
+  if summary is None:
+    return None
+  if done < trainer.config.epochs:
+    where = trainer.workdir.path
+    logging.warning("%s was finished, and its last checkpoint is lost: it goes on after epoch %d", where, done)
+    return None
+  trainer.restore_files()
+  trainer.checkpoints.close()
+  return Result(summary, trainer.state, trainer.run)
+
+
 def _failure(error: Exception, folder: Workdir, kept: str) -> str:
   """Returns one line on a failure outside the program: what failed, what is kept, and what to do."""
   text = " ".join(str(error).split()) or "no message"
-  if "No space left" in text or "RESOURCE_EXHAUSTED" in text or getattr(error, "errno", 0) in _NO_SPACE:
+  if _is_full(error):
     return f"no space left for workdir={folder.path}; {kept}; once there is space the same command continues the run"
   if not folder.exists():
     return f"workdir={folder.path} was deleted or moved while the run was writing it ({type(error).__name__})"
   if jax.process_count() > 1:  # when one has ended, the others fail at their next exchange with it
     text = f"process {jax.process_index()} failed, perhaps because another one had ended: {text}"
   return f"{type(error).__name__}: {text[:240]}; {kept}; the same command continues the run"
+
+
+def _is_full(error: Exception) -> bool:
+  """Whether an error says that a disk or a quota is full."""
+  return any(word in str(error) for word in _FULL) or getattr(error, "errno", 0) in _NO_SPACE
 
 
 def _saved_identity(folder: Workdir) -> dict[str, Any] | None:
@@ -167,7 +187,7 @@ def _train(trainer: Trainer, stop: Callable[[], str], after_epoch: AfterEpoch | 
   quiet = not parallel.is_first_process()
   if not quiet:
     print(setup.description(trainer.run, trainer.config, position.steps), flush=True)
-  trainer.workdir.rewind(position.epoch, position.metrics_digest)
+  trainer.workdir.rewind(position.epoch, position.lines)
   with ends_at_once(f"before step {position.steps + 1}"):
     trainer.compile()
   with contextlib.closing(Console(metric, epochs, position.epoch, quiet=quiet)) as console:

@@ -1,6 +1,7 @@
-"""Optimizers as optax transformations that leave out the learning rate, which a step knows from its progress.
+"""Optimizers as optax transformations without a learning rate, by which each step multiplies their updates.
 
-Pure. Weight decay reaches the weights of dense layers and convolutions, not normalisation scales and biases.
+Pure. Weight decay applies to the weights of dense layers and convolutions, not to biases and normalisation scales,
+unless `decay_all` is set.
 """
 
 from collections.abc import Callable
@@ -21,8 +22,7 @@ def _decayed(weight_decay: float, decay_all: bool) -> optax.GradientTransformati
 
 
 def _check_decay_rate(field: str, value: float) -> None:
-  if not 0 <= value < 1:
-    raise options.UserError(f"optimizer.{field}={value} must lie in [0, 1)")
+  options.check_fraction(f"optimizer.{field}", value, zero=True, one=False)
 
 
 def sgd(
@@ -61,10 +61,10 @@ def defaults(name: str) -> dict[str, Any]:
 
 
 def create(name: str, **settings: Any) -> optax.GradientTransformation:
-  """Builds the optimizer `name`; its updates are still to be multiplied by minus the learning rate.
+  """Builds the optimizer `name`; a step multiplies its updates by minus the learning rate.
 
   Raises:
-    UserError: the name or an option is not known, or a value is out of range.
+    UserError: the name or an option is unknown, or a value is out of range.
   """
   options.check_choice("optimizer.name", name, OPTIMIZERS)
   options.check_settings("optimizer", name, settings, defaults(name))

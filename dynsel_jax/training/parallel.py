@@ -1,8 +1,8 @@
-"""Devices and processes: placing arrays, mapping steps over devices, and the programs that a run calls.
+"""Devices and processes: places arrays, maps steps over devices, and compiles the programs that a run calls.
 
-The train state is mapped with `jax.pmap(..., axis_name="batch")` over replicated arrays (`in_axes=None`); the only
-mapped argument is each device's number. Arguments must be placed first: otherwise the second call compiles again, and
-over several processes donation deletes arrays that are still in use.
+Steps are mapped with `jax.pmap(..., axis_name="batch")` over replicated arrays (`in_axes=None`); the only mapped
+argument is each device's number. Arguments must be placed on the devices before the first call: otherwise the second
+call compiles again, and over several processes donation deletes arrays that are still in use.
 """
 
 import contextlib
@@ -38,8 +38,8 @@ __all__ = [
   "to_local",
 ]
 
-# Between calls the host handles signals, checkpoints and non-finite losses, so a call must stay short; 32 steps hide
-# the dispatch of each.
+# Between calls the host handles signals, checkpoints and non-finite losses, so a call must stay short; 32 steps are
+# enough to hide the time of dispatching one.
 STEPS_PER_CALL = 32
 
 
@@ -48,12 +48,12 @@ class Devices(NamedTuple):
 
   local: Sequence[Any]
   replicated: NamedSharding
-  shared: NamedSharding  # along the first axis
+  shared: NamedSharding  # split along the first axis
   replica: Array  # [local devices] int32, each device's number over all processes
   num_replicas: int  # devices over all processes
 
   def place(self, tree: Any) -> Any:
-    """Puts a pytree on every local device. The result may share memory with it: donating one deletes the other."""
+    """Copies a pytree to every local device. Both may use the same memory, so that donating one deletes the other."""
     return jax.device_put(tree, self.replicated)
 
   def share(self, tree: Any) -> Any:
@@ -62,11 +62,11 @@ class Devices(NamedTuple):
     return jax.device_put(split, self.shared)
 
   def build(self, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Calls a pure `function` and leaves its results on every local device, in separate buffers."""
+    """Calls a pure `function`; its results are on every local device, in buffers of their own."""
     return jax.jit(function, out_shardings=self.replicated)(*arguments)
 
   def copy(self, tree: Any) -> Any:
-    """Returns a copy on every local device, in separate buffers."""
+    """Copies a pytree to every local device, into buffers of its own."""
     return self.build(_copy, tree)
 
 
@@ -75,7 +75,7 @@ def _copy(tree: Any) -> Any:
 
 
 def local_devices(devices: Sequence[Any] | None = None) -> Devices:
-  """Describes `devices`, by default all of this process; with several processes it must be all."""
+  """Describes `devices`, by default all of this process; with several processes they must be all."""
   devices = list(jax.local_devices() if devices is None else devices)
   mesh = Mesh(np.array(devices), (AXIS,))
   first = jax.process_index() * len(devices)
@@ -91,7 +91,7 @@ def local_devices(devices: Sequence[Any] | None = None) -> Devices:
 
 
 class Programs(NamedTuple):
-  """The compiled programs of a run. A `count` of steps is taken from `step` on, at most `steps_per_call` in a call."""
+  """The compiled programs of a run. A call takes `count` steps from `step` on, at most `steps_per_call`."""
 
   steps_per_call: int
   plan: Callable[[RunState, Arrays, int], tuple[RunState, dict[str, Array]]]
@@ -110,11 +110,11 @@ def create_programs(
   Args:
     recipe: the static side of the run.
     devices: from `local_devices`.
-    looped: whether one call runs several steps in a loop on the device. By default only on accelerators: on CPU, XLA
-      runs convolutions inside a loop many times slower, and its collectives may deadlock when calls are not awaited,
-      so that there each call is one step and is awaited.
-    streamed: whether the sets in `Arrays` are the rows of one step, split over the devices (`Devices.share`), so that
-      no loop can run on the device.
+    looped: whether a call runs several steps in a loop on the device. By default only on accelerators. On CPU each call
+      is one step and is awaited: XLA runs convolutions inside a loop many times slower there, and its collectives may
+      deadlock when calls are not awaited.
+    streamed: whether the data sets in `Arrays` are the rows of one step, split over the devices (`Devices.share`), so
+      that no loop can run on the device.
   """
   on_cpu = devices.local[0].platform == "cpu"
   looped = not (on_cpu or streamed) if looped is None else looped
@@ -173,14 +173,14 @@ def fetch(tree: Any) -> Any:
 
 
 def to_global(tree: Any) -> Any:
-  """Turns replicated arrays of this process into global ones, which a checkpoint over several processes needs."""
+  """Turns replicated arrays of this process into global ones, as a checkpoint over several processes needs them."""
   if jax.process_count() == 1:
     return tree
   return multihost_utils.host_local_array_to_global_array(tree, _global_mesh(), PartitionSpec())
 
 
 def to_local(tree: Any, devices: Devices) -> Any:
-  """Inverts `to_global`, into separate buffers."""
+  """Inverts `to_global`, into buffers of its own."""
   if jax.process_count() == 1:
     return tree
   local = multihost_utils.global_array_to_host_local_array(tree, _global_mesh(), PartitionSpec())
@@ -202,7 +202,7 @@ def any_process(flag: bool) -> bool:
 
 
 def any_of_processes(flags: np.ndarray) -> np.ndarray:
-  """Combines arrays of bool over the processes: true where any process has true. Every process must call it."""
+  """Combines boolean arrays over the processes by a logical or. Every process must call it."""
   if jax.process_count() == 1:
     return flags
   return np.any(multihost_utils.process_allgather(flags.astype(np.int8)), axis=0)

@@ -1,7 +1,7 @@
-"""Learning rate as a function of training progress. Pure functions of one scalar.
+"""The learning rate as a function of training progress. Pure functions of one scalar.
 
-Progress is in [0, 1]: the epochs done plus the share of the current epoch's realised plan, over all epochs. A step
-count fixed beforehand would be wrong, since a dynamic method decides an epoch's length when the epoch begins.
+Progress lies in [0, 1]: the epochs done, with the done fraction of the current epoch's plan, divided by all epochs.
+Steps cannot be counted beforehand, because a method decides an epoch's length only when the epoch begins.
 """
 
 import math
@@ -17,8 +17,8 @@ __all__ = ["SCHEDULES", "Schedule", "constant", "cosine", "create", "defaults", 
 Schedule = Callable[[Array], Array]  # progress [] float32 -> learning rate [] float32
 
 
-def _cosine_between(start: float, end: float, share: Array) -> Array:
-  return end + (start - end) * 0.5 * (1.0 + jnp.cos(math.pi * share))
+def _cosine_between(start: float, end: float, fraction: Array) -> Array:
+  return end + (start - end) * 0.5 * (1.0 + jnp.cos(math.pi * fraction))
 
 
 def constant(peak: float) -> Schedule:
@@ -27,26 +27,34 @@ def constant(peak: float) -> Schedule:
 
 
 def cosine(peak: float, *, end: float = 0.0, warmup: float = 0.0) -> Schedule:
-  """Falls from `peak` to `end` along half a cosine, after a linear rise from 0 over the first `warmup` share.
+  """Falls from `peak` to `end` along half a cosine, after a linear rise from 0.
 
   Source: Loshchilov and Hutter, arXiv 1608.03983, Eq. 5, without restarts.
+
+  Args:
+    peak: the largest learning rate.
+    end: the learning rate at the end of training.
+    warmup: fraction of training that the rise takes, in [0, 1).
   """
-  return _after_warmup(peak, end, warmup, lambda share: _cosine_between(peak, end, share))
+  return _after_warmup(peak, end, warmup, lambda fraction: _cosine_between(peak, end, fraction))
 
 
 def linear(peak: float, *, end: float = 0.0, warmup: float = 0.06) -> Schedule:
-  """Falls from `peak` to `end` along a line, after a linear rise from 0 over the first `warmup` share.
+  """Falls from `peak` to `end` along a line, after a linear rise from 0.
 
-  The default is RoBERTa's for fine-tuning (arXiv 1907.11692, Table 10).
+  Args:
+    peak: the largest learning rate.
+    end: the learning rate at the end of training.
+    warmup: fraction of training that the rise takes, in [0, 1); the default is RoBERTa's for fine-tuning
+      (arXiv 1907.11692, Table 10).
   """
-  return _after_warmup(peak, end, warmup, lambda share: peak + (end - peak) * share)
+  return _after_warmup(peak, end, warmup, lambda fraction: peak + (end - peak) * fraction)
 
 
 def _after_warmup(peak: float, end: float, warmup: float, falling: Callable[[Array], Array]) -> Schedule:
-  """Rises from 0 to `peak` over the first `warmup` share, then follows `falling` of the share of the rest."""
+  """Rises from 0 to `peak` during `warmup`, then follows `falling`, a function of the fraction done of the rest."""
   options.check_positive("schedule.end", end, zero=True)
-  if not 0 <= warmup < 1:
-    raise options.UserError(f"schedule.warmup={warmup} must lie in [0, 1)")
+  options.check_fraction("schedule.warmup", warmup, zero=True, one=False)
 
   def schedule(progress: Array) -> Array:
     rest = falling(jnp.clip((progress - warmup) / (1.0 - warmup), 0.0, 1.0))
@@ -56,12 +64,17 @@ def _after_warmup(peak: float, end: float, warmup: float, falling: Callable[[Arr
 
 
 def one_cycle(peak: float, *, rise: float = 0.3, start_divisor: float = 25.0, end_divisor: float = 1e4) -> Schedule:
-  """Rises from `peak / start_divisor` over the first `rise` share, then falls to that start over `end_divisor`.
+  """Rises to `peak` and falls, both along half a cosine, as PyTorch's OneCycleLR.
 
-  Both parts are half cosines, as in PyTorch's OneCycleLR, which InfoBatch (arXiv 2303.04947) trains with.
+  InfoBatch (arXiv 2303.04947) trains with it.
+
+  Args:
+    peak: the largest learning rate.
+    rise: fraction of training that the rise takes, in (0, 1).
+    start_divisor: the learning rate starts at `peak / start_divisor`.
+    end_divisor: it ends at `peak / start_divisor / end_divisor`.
   """
-  if not 0 < rise < 1:
-    raise options.UserError(f"schedule.rise={rise} must lie in (0, 1)")
+  options.check_fraction("schedule.rise", rise, one=False)
   options.check_positive("schedule.start_divisor", start_divisor)
   options.check_positive("schedule.end_divisor", end_divisor)
   start = peak / start_divisor
@@ -75,9 +88,14 @@ def one_cycle(peak: float, *, rise: float = 0.3, start_divisor: float = 25.0, en
 
 
 def multi_step(peak: float, *, milestones: Sequence[float] = (0.3, 0.6, 0.9), factor: float = 0.2) -> Schedule:
-  """Multiplies the learning rate by `factor` at each of `milestones`, shares of training.
+  """Multiplies the learning rate by `factor` at each of `milestones`.
 
   The defaults are those of RRD (arXiv 2603.04981, App. C.5): divided by 5 at epochs 60, 120 and 180 of 200.
+
+  Args:
+    peak: the learning rate before the first milestone.
+    milestones: fractions of training, in (0, 1].
+    factor: the factor at each milestone.
   """
   options.check_positive("schedule.factor", factor)
   for milestone in milestones:
@@ -110,7 +128,7 @@ def create(name: str, peak: float, **settings: object) -> Schedule:
   """Builds the schedule `name` with its largest learning rate `peak`.
 
   Raises:
-    UserError: the name or an option is not known, or a value is out of range.
+    UserError: the name or an option is unknown, or a value is out of range.
   """
   options.check_choice("schedule.name", name, SCHEDULES)
   options.check_positive("learning_rate", peak)

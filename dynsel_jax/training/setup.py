@@ -13,7 +13,7 @@ from dynsel_jax.data import gather, stream
 from dynsel_jax.selectors import wrappers
 from dynsel_jax.tasks import Task
 from dynsel_jax.training import buckets, checks, feed, optimizers, parallel, schedules, state, steps
-from dynsel_jax.types import SampleTable
+from dynsel_jax.types import SampleTable, Signals
 
 __all__ = ["Parts", "Run", "build", "description", "full_fraction", "matched", "parts", "table_of"]
 
@@ -23,7 +23,7 @@ DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 class Parts(NamedTuple):
   """The parts of a run that need no sample table, so that they are checked before one is made."""
 
-  config: ml_collections.ConfigDict  # with `match_steps` carried out
+  config: ml_collections.ConfigDict  # with `match_steps` applied
   source: data.Source
   devices: parallel.Devices
   module: nn.Module
@@ -32,6 +32,7 @@ class Parts(NamedTuple):
   schedule: schedules.Schedule
   wrappers: Mapping[str, Mapping[str, Any]]  # their options by name, the innermost first
   feed: feed.Feed
+  signals: Signals  # shapes and types of a step's signals
   init_key: jax.Array
 
 
@@ -48,12 +49,12 @@ class Run(NamedTuple):
 
   @property
   def arrays(self) -> steps.Arrays:
-    """The arrays that no step changes; of a streamed set the rows are padding."""
+    """The arrays that no step changes; the rows of a streamed data set are padding here."""
     return self.feed.arrays
 
 
 def _named(config: ml_collections.ConfigDict, section: str) -> tuple[str, dict[str, Any]]:
-  """Splits a section of the config into its name and the options beside it."""
+  """Splits a section of the config into its name and its options."""
   settings = config[section].to_dict()
   options.check_present(section, settings, ("name",))
   return settings.pop("name"), settings
@@ -69,7 +70,7 @@ def _wrappers(config: ml_collections.ConfigDict) -> dict[str, dict[str, Any]]:
 
 
 def table_of(source: data.Source, columns: Mapping[str, Any] = {}) -> SampleTable:
-  """Returns the sample table of a data set, with columns `[N]` float32 if there are any."""
+  """Builds the sample table of a data set, with columns `[N]` float32 if there are any."""
   labels = None if source.labels is None else jnp.asarray(source.labels)
   placed = {name: jnp.asarray(column) for name, column in columns.items()}
   return SampleTable(source.num_samples, labels, source.num_classes, placed)
@@ -84,8 +85,10 @@ def parts(config: ml_collections.ConfigDict, source: data.Source, devices: Seque
     devices: the devices to train on, by default all of this process.
 
   Raises:
-    UserError: a name, an option or a value is wrong; the message names the field and the value.
+    UserError: a name, an option or a value is wrong, or the model or the task does not return what it must; the message
+      names the field and the value.
   """
+  checks.check_fields(config)
   config = matched(config)
   placed = parallel.local_devices(devices)
   selector_name, selector_options = _named(config, "selector")
@@ -111,6 +114,7 @@ def parts(config: ml_collections.ConfigDict, source: data.Source, devices: Seque
     schedule=schedules.create(schedule_name, config.learning_rate, **schedule_options),
     wrappers=wrapped_in,
     feed=_feed(config, source, run_key, placed, streamed=streamed),
+    signals=checks.check_task(config, task, module, source, config.batch_size),
     init_key=init_key,
   )
 
@@ -123,8 +127,8 @@ def build(made: Parts, table: SampleTable) -> Run:
     table: the training set, as the selector knows it.
 
   Raises:
-    UserError: the table lacks what the selector reads, or the selector's or the task's functions return what they
-      must not.
+    UserError: the table or the task lacks what the selector reads, or a function of the selector does not return what
+      `types` says.
   """
   config, source, task, module, devices = made.config, made.source, made.task, made.module, made.devices
   name, settings = _named(config, "selector")
@@ -133,10 +137,9 @@ def build(made: Parts, table: SampleTable) -> Run:
     selector = selector._replace(loss_normalization=config.loss_normalization)
   whole_name = "+".join((name, *made.wrappers))
   checks.check_reads(whole_name, selector, table, task)
-  signals = checks.check_task(config.task.name, task, module, source, config.batch_size)
-  checks.check_selector(whole_name, selector, source.num_samples, signals, devices.num_replicas)
+  checks.check_selector(whole_name, selector, source.num_samples, made.signals, devices.num_replicas)
   if ":" in whole_name:  # a user's own
-    checks.check_padding(whole_name, selector, signals)
+    checks.check_padding(whole_name, selector, made.signals)
   recipe = steps.Recipe(
     module=module,
     task=task,
@@ -164,9 +167,10 @@ def build(made: Parts, table: SampleTable) -> Run:
 
 
 def full_fraction(config: ml_collections.ConfigDict) -> float:
-  """Returns the fraction of the epochs that a config gives to the full data: annealing, and RRD's last epochs.
+  """Returns the fraction of the epochs that train on all data: those of annealing, and the last ones of RRD.
 
-  At either end the longer of the selector's own and the wrapper's counts: they are the same epochs.
+  The selector's own epochs and those of the wrapper `annealed` are the same epochs, so that at either end the longer
+  ones count.
   """
   selector, annealed = config.selector, config.get("wrappers", {}).get("annealed", {})
   first = max(selector.get("anneal_first", 0.0), annealed.get("first", 0.0))
@@ -175,13 +179,13 @@ def full_fraction(config: ml_collections.ConfigDict) -> float:
 
 
 def matched(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-  """Carries out a config's `match_steps`: raises the epochs until the run takes as many steps as full training.
+  """Applies a config's `match_steps`: raises the number of epochs until a run takes as many steps as full training.
 
-  Nominally: `keep_fraction` of the samples in all epochs but those of `full_fraction`. As in RRD (arXiv 2603.04981),
-  Table 2, epochs grow in proportion as less is kept.
+  The number assumes that `keep_fraction` of the samples is kept in all epochs except those of `full_fraction`, as in
+  RRD (arXiv 2603.04981), Table 2.
 
   Raises:
-    UserError: the selector's `keep_fraction` lies outside (0, 1], or there is none.
+    UserError: the selector has no `keep_fraction`, or it lies outside (0, 1].
   """
   if not config.match_steps or (name := _named(config, "selector")[0]) == "full":
     return config
@@ -191,7 +195,7 @@ def matched(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   full = full_fraction(config)
   raised = config.copy_and_resolve_references()
   raised.epochs = round(config.epochs / (full + (1 - full) * config.selector.keep_fraction))
-  raised.match_steps = False  # it is carried out
+  raised.match_steps = False  # done
   return raised
 
 
@@ -203,7 +207,7 @@ def _task(config: ml_collections.ConfigDict, source: data.Source, *, streamed: b
 
 
 def _buckets(source: data.Source) -> buckets.Buckets | None:
-  """Returns the lengths that texts are cut to, where there is more than one."""
+  """Returns the lengths to which texts are truncated; None if there is only one."""
   text = source.text
   return buckets.Buckets(text.lengths, text.pad_id) if text is not None and len(text.lengths) > 1 else None
 
@@ -217,7 +221,7 @@ def _feed(
   sizes = {name: config[name] for name in ("batch_size", "eval_batch_size")}
   cropped = bool(set(config.dataset.augmentations) & set(stream.AUGMENTATIONS))
   if cropped and not config.dataset.image_size:
-    raise options.UserError("dataset.augmentations: resized_crop needs dataset.image_size")
+    raise options.UserError("dataset.augmentations: resized_crop needs a dataset.image_size greater than 0")
   return feed.Streamed(source, key, devices, cropped=cropped, **sizes)
 
 
@@ -230,7 +234,7 @@ def _model(config: ml_collections.ConfigDict, num_outputs: int, num_replicas: in
 
 
 def description(run: Run, config: ml_collections.ConfigDict, steps_done: int) -> str:
-  """Returns the run in one line for people."""
+  """Describes the run in one line for people."""
   train, test = data.num_samples(run.source.train), data.num_samples(run.source.test)
   parameters = sum(leaf.size for leaf in jax.tree.leaves(run.initial.train.params))
   devices = f"{run.devices.num_replicas} x {run.devices.local[0].device_kind}"

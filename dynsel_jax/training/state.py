@@ -1,4 +1,4 @@
-"""The run's state on the devices, all of it checkpointed. Pytrees and pure functions.
+"""The state of a run on the devices, which checkpoints hold entirely. Pytrees and pure functions.
 
 `N` is the number of training samples.
 """
@@ -26,19 +26,19 @@ __all__ = [
 
 
 class TrainState(train_state.TrainState):
-  """Flax's train state with running statistics, and an update that is given its learning rate."""
+  """Flax's train state with running statistics; the learning rate is an argument of its update."""
 
   batch_stats: Any
 
   def apply_gradients(self, *, grads: Any, learning_rate: Array, **changes: Any) -> "TrainState":  # type: ignore[override]
-    """Takes one optimizer step of `learning_rate`; `changes` replaces other fields, such as `batch_stats`."""
+    """Takes one optimizer step with `learning_rate`; `changes` replaces other fields, such as `batch_stats`."""
     updates, opt_state = self.tx.update(grads, self.opt_state, self.params)
     params = jax.tree.map(lambda p, u: p - learning_rate.astype(p.dtype) * u, self.params, updates)
     return self.replace(step=self.step + 1, params=params, opt_state=opt_state, **changes)
 
 
 class Usage(NamedTuple):
-  """How often each sample was used."""
+  """The use of each sample over the whole run."""
 
   visits: Array  # [N] int32, number of backward passes
   last_loss: Array  # [N] float32, last observed loss; NaN until the sample has been seen
@@ -74,7 +74,7 @@ def empty_meters() -> Meters:
 
 
 def record_usage(usage: Usage, signals: Signals) -> Usage:
-  """Counts the trained samples of one step and stores the observed losses; padding changes nothing."""
+  """Counts the trained samples of one step and stores the observed losses; ignores padding."""
   num_samples = usage.visits.shape[0]
   position = jnp.where(signals.index < 0, num_samples, signals.index)
   return Usage(
@@ -89,7 +89,7 @@ def create_run_state(
   """Builds the state before the first step.
 
   Args:
-    key: consumed; split between the initial values of the model and of the selector.
+    key: consumed; split between the initialisation of the model and that of the selector.
     module: a model of `dynsel_jax.models`.
     tx: an optax transformation without a learning rate.
     selector: its `init` gives the initial selector state.

@@ -1,11 +1,14 @@
-"""One step of training and scoring, and the plan of an epoch, as pure functions for a mapped axis "batch".
+"""One step of training or scoring, and the plan of an epoch, as pure functions for the mapped axis "batch".
 
-Every function sees the same replicated arrays on every device, takes its own slice of the step's samples by `replica`,
-and reduces over "batch", weighted by the valid samples. Randomness comes from `fold_in` alone:
-run key -> epoch -> purpose -> sample index, so that neither the number of devices nor a restart changes a draw; dropout
-folds in step and row of the global batch in place of the sample, and the order of an epoch's batches folds in neither.
+Every device has the same replicated arrays. A function takes the slice of the step's samples that belongs to `replica`,
+and reduces over "batch", weighted by the valid samples.
 
-`N` is the number of training samples, `B` the global batch size, `b` the part of it that a thinned step trains on.
+Keys come from `fold_in` alone: run key -> epoch -> purpose -> sample index, so that neither the number of devices nor a
+restart changes a draw. Dropout folds in the step and the row of the global batch instead of the sample; the order of an
+epoch's batches folds in neither.
+
+`N` is the number of training samples, `B` the global batch size, `b` the number of its rows that a thinned step trains
+on.
 """
 
 import functools
@@ -44,7 +47,7 @@ AXIS = "batch"
 
 
 class Recipe(NamedTuple):
-  """The static side of a run: the functions and numbers that every step takes first."""
+  """The static part of a run: the functions and numbers that every step takes as its first argument."""
 
   module: nn.Module
   task: Task
@@ -54,24 +57,24 @@ class Recipe(NamedTuple):
   eval_batch_size: int
   epochs: int
   num_replicas: int  # devices over all processes
-  buckets: Buckets | None = None  # None where all inputs are of one length
+  buckets: Buckets | None = None  # None if all inputs have one length
 
 
 class Arrays(NamedTuple):
-  """Arrays that no step changes. A streamed set is the `gather.Rows` of one step on one device."""
+  """Arrays that no step changes. A streamed data set is the `gather.Rows` of one step on one device."""
 
   train: Any  # a Dataset, or Rows
   test: Any  # likewise
-  key: Array  # the run's key
+  key: Array  # of the run
 
 
 def summed(recipe: Recipe, tree: Any) -> Any:
-  """Sums a pytree over the devices. With one device nothing is called: XLA would not remove the collective."""
+  """Sums a pytree over the devices. One device needs no collective, and XLA would not remove it."""
   return tree if recipe.num_replicas == 1 else jax.lax.psum(tree, AXIS)
 
 
 def gathered(recipe: Recipe, tree: Any) -> Any:
-  """Concatenates the devices' slices of arrays, in the order of the devices."""
+  """Concatenates the devices' slices of a pytree, in the order of the devices."""
   return tree if recipe.num_replicas == 1 else jax.lax.all_gather(tree, AXIS, tiled=True)
 
 
@@ -89,14 +92,14 @@ def _global_signals(recipe: Recipe, signals: Signals) -> Signals:
 
 
 def _model_inputs(recipe: Recipe, arrays: Arrays, epoch: Array, index: Array) -> Batch:
-  """Returns the batch as training sees it; a sample's view depends on (epoch, index) alone."""
+  """Gathers the batch and augments it; the augmentation of a sample depends on (epoch, index) alone."""
   batch = gather.gather(arrays.train, index)
   key = jax.random.fold_in(jax.random.fold_in(arrays.key, epoch), Purpose.AUGMENT)
   return recipe.task.inputs(key, index, batch)
 
 
 def outputs_of(recipe: Recipe, state: TrainState, batch: Batch, valid: Array, cut: Cut, *, running: bool) -> Any:
-  """Runs the model without changing or dropping anything; `running` uses the running statistics."""
+  """Runs the model without dropout and without updates; `running` says whether running statistics are used."""
   variables = {"params": state.params, "batch_stats": state.batch_stats}
   return cut(lambda batch: recipe.module.apply(variables, batch["inputs"], valid, train=not running)[0], batch)
 
@@ -107,7 +110,7 @@ def _cut_of_plan(recipe: Recipe, plan: Plan, arrays: Arrays, step: Array) -> Cut
 
 
 def _progress(recipe: Recipe, run: RunState, epoch: Array, step: Array) -> Array:
-  """Returns the fraction of training that is done before this step, `[]` float32."""
+  """Returns the fraction of training done before this step, `[]` float32."""
   steps_of_epoch = jnp.maximum(-(-run.plan.size // recipe.batch_size), 1)
   done_of_epoch = step.astype(jnp.float32) / steps_of_epoch.astype(jnp.float32)
   return (epoch.astype(jnp.float32) + done_of_epoch) / recipe.epochs
@@ -116,9 +119,9 @@ def _progress(recipe: Recipe, run: RunState, epoch: Array, step: Array) -> Array
 def _backward(
   recipe: Recipe, run: RunState, arrays: Arrays, epoch: Array, step: Array, index: Array, weights: Array, cut: Cut
 ) -> tuple[TrainState, Signals, Meters]:
-  """Takes one optimizer step on this device's samples together with the other devices' samples.
+  """Takes one optimizer step on the samples of all devices, of which this device computes its own.
 
-  Returns the new train state, this device's signals, and the meters without the samples' sums.
+  Returns the new train state, the signals of this device's rows, and the meters except the sums over samples.
   """
   state, task, selector = run.train, recipe.task, recipe.selector
   valid = index >= 0
@@ -137,7 +140,7 @@ def _backward(
       mutable=["batch_stats"],
       rngs={"dropout": dropout},
     )
-    # A padded row holds a real sample, so its loss is finite and the zero scale removes it.
+    # A padded row is a copy of sample 0, so that its loss is finite and a scale of 0 removes it.
     return jnp.sum(objective(outputs, batch) * scale), (outputs, new.get("batch_stats", state.batch_stats))
 
   local = functools.partial(jax.value_and_grad(loss_part, has_aux=True), state.params)
@@ -145,7 +148,7 @@ def _backward(
   loss, grads = summed(recipe, (part, grads))
   learning_rate = recipe.schedule(_progress(recipe, run, epoch, step)) * run.learning_rate_multiplier
   new = state.apply_gradients(grads=grads, learning_rate=learning_rate, batch_stats=batch_stats)
-  # The results of the step are checked too, or a checkpoint could hold an overflow.
+  # The new values are checked too, or a checkpoint could contain an overflow.
   checked = (loss, grads, new.params, batch_stats)
   finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(checked)]))
   first_bad = run.meters.non_finite_step
@@ -177,13 +180,13 @@ def _record(
 def _score(
   recipe: Recipe, run: RunState, epoch: Array, batch: Batch, index: Array, cut: Cut, *, running: bool
 ) -> Signals:
-  """Returns the global batch's signals from a forward pass that changes nothing."""
+  """Computes the signals of the global batch by a forward pass that changes nothing."""
   outputs = outputs_of(recipe, run.train, batch, index >= 0, cut, running=running)
   return _global_signals(recipe, _local_signals(recipe, outputs, batch, index, jnp.zeros_like(index, bool), epoch))
 
 
 def _grouped(recipe: Recipe, plan: Plan, arrays: Arrays) -> Plan:
-  """Groups texts by length."""
+  """Groups a plan by the lengths of texts."""
   if recipe.buckets is None:
     return plan
   return buckets_lib.group(plan, buckets_lib.of_rows(recipe.buckets, arrays.train["inputs"]))
@@ -201,7 +204,7 @@ def plan(
   select_key, order_key = batching.epoch_keys(arrays.key, epoch)
   selection, info = recipe.selector.select(select_key, run.selector, epoch)
   plan = _grouped(recipe, batching.order(order_key, selection), arrays)
-  if recipe.buckets is not None:  # or each epoch would go from the short texts to the long ones
+  if recipe.buckets is not None:  # otherwise each epoch would go from short texts to long ones
     batches_key = jax.random.fold_in(jax.random.fold_in(arrays.key, epoch), Purpose.BATCHES)
     plan = buckets_lib.shuffle_batches(batches_key, plan, recipe.batch_size)
   multiplier = jnp.asarray(selection.learning_rate_multiplier, jnp.float32)
@@ -219,12 +222,12 @@ def train(recipe: Recipe, run: RunState, arrays: Arrays, epoch: Array, step: Arr
 
 
 def train_thinned(recipe: Recipe, run: RunState, arrays: Arrays, epoch: Array, step: Array, replica: Array) -> RunState:
-  """Scores one meta-batch of the plan and takes one optimizer step on the rows that the selector's `thin` picks."""
+  """Scores one meta-batch of the plan and takes one optimizer step on the rows that `thin` picks."""
   selector, replicas = recipe.selector, recipe.num_replicas
   assert selector.thin is not None
   index, plan_weights = batching.batch_of(run.plan, step, recipe.batch_size, shard=replica, num_shards=replicas)
   batch = _model_inputs(recipe, arrays, epoch, index)
-  # Batch statistics of the meta-batch: the losses are those that training on it would have.
+  # With batch statistics of the meta-batch, the losses are those of training on all of it.
   cut = _cut_of_plan(recipe, run.plan, arrays, step)
   scored = _score(recipe, run, epoch, batch, index, cut, running=False)
   key = jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(arrays.key, epoch), Purpose.THIN), step)
@@ -242,23 +245,23 @@ def train_thinned(recipe: Recipe, run: RunState, arrays: Arrays, epoch: Array, s
 
 
 def _rows_at(recipe: Recipe, dataset: Any, positions: Array) -> Any:
-  """Returns the rows of a streamed set at `positions` of the global batch; a set on the device as it is."""
+  """Gathers the rows of a streamed data set at `positions` of the global batch; returns other data sets unchanged."""
   if not isinstance(dataset, Rows):
     return dataset
   return jax.tree.map(lambda rows: rows[positions], gathered(recipe, dataset))
 
 
 def refresh(recipe: Recipe, run: RunState, arrays: Arrays, epoch: Array, replica: Array) -> RunState:
-  """Plans the forward passes after an epoch over the samples that the selector's `refresh` names."""
+  """Plans the forward passes after an epoch, over the samples that the selector's `refresh` names."""
   assert recipe.selector.refresh is not None
   del replica
   keep = recipe.selector.refresh(run.selector, epoch)
-  # A forward pass changes nothing, so the order does not matter and any key will do.
+  # A forward pass changes nothing, so that the order does not matter and any key will do.
   return run._replace(plan=_grouped(recipe, batching.order(jax.random.key(0), Selection(keep)), arrays))
 
 
 def score(recipe: Recipe, run: RunState, arrays: Arrays, epoch: Array, step: Array, replica: Array) -> RunState:
-  """Takes one of the forward passes of `refresh`, on samples as in evaluation, with running statistics."""
+  """Takes one forward pass of the plan by `refresh`, on unaugmented samples with running statistics."""
   index, _ = batching.batch_of(run.plan, step, recipe.batch_size, shard=replica, num_shards=recipe.num_replicas)
   batch = recipe.task.inputs(None, index, gather.gather(arrays.train, index))
   cut = _cut_of_plan(recipe, run.plan, arrays, step)

@@ -13,6 +13,7 @@ import numpy as np
 from absl import logging
 
 from dynsel_jax import batching, options
+from dynsel_jax.runs import metrics_file
 from dynsel_jax.runs.console import Console
 from dynsel_jax.runs.interruption import Interrupted, NonFiniteError
 from dynsel_jax.runs.timing import Timers
@@ -73,7 +74,6 @@ class Trainer:
     with self.timers.phase("checkpointing"):
       self.position.corrupt = self.run.feed.corrupt() or {}
       self.position.seconds = self.timers.seconds()
-      self.position.metrics_digest = self.workdir.metrics_digest(self.position.epoch)
       self.checkpoints.save(self.state, self.position)
     self.saved = self.position.steps
 
@@ -212,8 +212,8 @@ class Trainer:
     position.step = 0
     position.forward_visits += int(meters.forward_visits)
     position.backward_visits += trained
-    if position.best_metric is None or self.metric.better(metric, position.best_metric):
-      position.best_metric = metric
+    before = [] if position.best_metric is None else [position.best_metric]
+    position.best_metric = self.metric.best([*before, metric])
     line = {
       "epoch": position.epoch,
       "step": position.steps,
@@ -233,6 +233,7 @@ class Trainer:
     for monitor in self.monitors:
       line |= monitor.metrics(position.monitors[monitor.name])
     line["seconds"] = self.timers.seconds()
+    position.lines.append(metrics_file.line(line))
     self.workdir.write_epoch(line, visits)
     return line
 
@@ -261,6 +262,12 @@ class Trainer:
       summary |= monitor.summary(position.monitors[monitor.name], position.backward_visits)
     self.workdir.write_summary(summary)
     return summary
+
+  def restore_files(self) -> None:
+    """Writes the files of a finished run again that are lost or damaged."""
+    usage, position = parallel.fetch(self.state.usage), self.position
+    self.workdir.restore_metrics(position.epoch, position.lines)
+    self.workdir.restore_usage(usage.visits, usage.last_loss)
 
   def _num_evaluations(self, split: str) -> int:
     return -(-self.run.feed.evaluated[split] // self.config.eval_batch_size)

@@ -15,12 +15,14 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from dynsel_jax import options
+from dynsel_jax import cache, options
+from dynsel_jax.runs import files
 from experiments import cli
 
 __all__ = ["differences"]
 
-_UNCOMPARED = ("seconds", "resumed_from")  # depend on the machine, and on where the run was stopped
+# Fields that depend on the machine, on where the run was stopped, or on those.
+_UNCOMPARED = ("seconds", "resumed_from", files.DIGEST)
 
 
 def differences(before: pathlib.Path, after: pathlib.Path) -> Iterator[str]:
@@ -28,22 +30,24 @@ def differences(before: pathlib.Path, after: pathlib.Path) -> Iterator[str]:
   for name, old, new in _values(before, after):
     if old != new:
       yield f"{name}: {old!r} before, {new!r} after"
-  with np.load(before / "usage.npz") as old_usage, np.load(after / "usage.npz") as new_usage:
-    for name in old_usage:
-      old, new = old_usage[name], new_usage[name]
-      if old.shape != new.shape:
-        yield f"usage.npz {name}: {len(old)} samples before, {len(new)} after"
-      elif count := np.count_nonzero((old != new) & ~(np.isnan(old) & np.isnan(new))):
-        yield f"usage.npz {name}: {count} samples differ"
+  old_usage, new_usage = (
+    cache.read_arrays(name, path / "usage.npz") for name, path in (("before", before), ("after", after))
+  )
+  for name, old in old_usage.items():
+    new = new_usage[name]
+    if old.shape != new.shape:
+      yield f"usage.npz {name}: {len(old)} samples before, {len(new)} after"
+    elif count := np.count_nonzero((old != new) & ~(np.isnan(old) & np.isnan(new))):
+      yield f"usage.npz {name}: {count} samples differ"
 
 
 def _values(before: pathlib.Path, after: pathlib.Path) -> Iterator[tuple[str, Any, Any]]:
   """Yields the name and the two values of each field that both runs have."""
   old_lines, new_lines = ((path / "metrics.jsonl").read_text().splitlines() for path in (before, after))
   yield "epochs", len(old_lines), len(new_lines)
-  pairs = [(f"epoch {epoch}", *pair) for epoch, pair in enumerate(zip(old_lines, new_lines, strict=False), start=1)]
-  pairs.append(("summary", *((path / "summary.json").read_text() for path in (before, after))))
-  for where, *texts in pairs:
+  pairs = {f"epoch {epoch}": pair for epoch, pair in enumerate(zip(old_lines, new_lines, strict=False), start=1)}
+  pairs["summary"] = ((before / "summary.json").read_text(), (after / "summary.json").read_text())
+  for where, texts in pairs.items():
     old, new = map(json.loads, texts)
     for name in sorted((old.keys() & new.keys()) - set(_UNCOMPARED)):
       yield f"{where} {name}", old[name], new[name]
@@ -51,7 +55,8 @@ def _values(before: pathlib.Path, after: pathlib.Path) -> Iterator[tuple[str, An
 
 def main() -> int:
   """Prints a line for each run."""
-  before, after = (pathlib.Path(options.expand_home(name, flags.FLAGS[name].value)) for name in ("before", "after"))
+  given = {"before": flags.FLAGS.before, "after": flags.FLAGS.after}
+  before, after = (pathlib.Path(options.expand_home(name, folder)) for name, folder in given.items())
   names, others = ({path.parent.name for path in folder.glob("*/summary.json")} for folder in (before, after))
   if not names & others:
     raise options.UserError(f"before={before} and after={after} contain no finished runs of the same name")

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from dynsel_jax.options import UserError
+from dynsel_jax.options import check_fraction
 from dynsel_jax.selectors import memory, ranking
 from dynsel_jax.selectors.wrappers.full_data import Selected, lift
 from dynsel_jax.selectors.wrappers.replacing import replace_samples
@@ -56,9 +56,8 @@ def noise_guarded(
   Raises:
     UserError: a fraction lies outside its range.
   """
-  if not 0 <= drop < 1:
-    raise UserError(f"drop={drop} must lie in [0, 1)")
-  ranking.check_fraction("first", first, zero=True)
+  check_fraction("drop", drop, zero=True, one=False)
+  check_fraction("first", first, zero=True)
   num_samples = table.num_samples
   layout = ranking.class_layout(table)
   counts = jnp.asarray([ranking.budget(drop, int(size), least=0) for size in layout.sizes], jnp.int32)

@@ -1,4 +1,4 @@
-"""Monitors: each adds its numbers to the line of an epoch; the loop knows none of them by name. Host-side."""
+"""Monitors: each adds its numbers to the line of an epoch, and the loop knows none of them by name. Host-side."""
 
 from collections.abc import Mapping
 
@@ -18,13 +18,13 @@ __all__ = ["EpochEnd", "Monitor", "create"]
 
 
 def create(source: Source, metric: Metric, *, streamed: bool, firings: Mapping[str, np.ndarray]) -> list[Monitor]:
-  """Builds the monitors that a run has something to show for.
+  """Builds the monitors that apply to a run.
 
   Args:
     source: the data set.
-    metric: the task's.
-    streamed: whether the set stays on disk.
-    firings: arrays of `factors.coverage.Firings`, or none.
+    metric: the task's headline.
+    streamed: whether the images stay on disk.
+    firings: the arrays of `factors.coverage.Firings`; empty without factors.
   """
   found: list[Monitor] = []
   if source.labels is not None:

@@ -1,4 +1,4 @@
-"""How many samples of each class an epoch trained on. `C` is the number of classes."""
+"""Counts the samples of each class that an epoch trained on. `C` is the number of classes."""
 
 from typing import Any
 
@@ -9,14 +9,14 @@ from dynsel_jax.training.monitors.monitor import EpochEnd, Monitor
 __all__ = ["by_class"]
 
 
-def by_class(labels: np.ndarray, num_classes: int) -> Monitor:
-  """Logs `kept_by_class`, C counts an epoch, from the training labels `[N]` int32."""
+def by_class(labels: np.ndarray, num_labels: int) -> Monitor:
+  """Logs `kept_by_class`, C counts per epoch, from the training labels `[N]` int32 in [0, C)."""
 
   def init() -> dict[str, list[int]]:
-    return {"total": [0] * num_classes, "kept": [0] * num_classes}
+    return {"total": [0] * num_labels, "kept": [0] * num_labels}
 
   def update(state: dict[str, list[int]], end: EpochEnd) -> dict[str, list[int]]:
-    total = np.zeros(num_classes, np.int64)
+    total = np.zeros(num_labels, np.int64)
     np.add.at(total, labels, end.visits)
     return {"total": total.tolist(), "kept": (total - np.asarray(state["total"])).tolist()}
 

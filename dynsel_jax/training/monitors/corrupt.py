@@ -1,4 +1,4 @@
-"""The number of damaged samples that a streamed set has met so far."""
+"""Counts the damaged samples that a run on a streamed data set has found so far."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ __all__ = ["corrupt"]
 
 
 def corrupt() -> Monitor:
-  """Logs `corrupt`, over all splits."""
+  """Logs `corrupt`, a count over all splits."""
 
   def update(state: int, end: EpochEnd) -> int:
     return state if end.corrupt is None else sum(map(len, end.corrupt.values()))

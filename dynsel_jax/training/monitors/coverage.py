@@ -1,4 +1,4 @@
-"""How well an epoch's samples cover the factors of the autoencoder; see `factors.coverage`."""
+"""Measures how well an epoch's samples cover the factors of the autoencoder; see `factors.coverage`."""
 
 from typing import Any
 

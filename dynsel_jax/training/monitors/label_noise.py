@@ -1,4 +1,4 @@
-"""The fraction of an epoch's samples whose label is wrong, where label noise was added."""
+"""Measures the fraction of an epoch's samples whose label is wrong, if label noise was added."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ __all__ = ["label_noise"]
 
 
 def label_noise(noisy: np.ndarray) -> Monitor:
-  """Logs `noisy_fraction_kept`, given which training labels are wrong, `[N]` bool."""
+  """Logs `noisy_fraction_kept`; `noisy` `[N]` bool is True for the training samples whose label is wrong."""
 
   def init() -> dict[str, Any]:
     return {"total": 0, "fraction": 0.0}

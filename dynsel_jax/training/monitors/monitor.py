@@ -1,4 +1,4 @@
-"""A monitor: a number about the run in each line of `metrics.jsonl`, updated at the end of each epoch. Host-side."""
+"""A monitor: adds numbers about the run to each line of `metrics.jsonl`, at the end of an epoch. Host-side."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
@@ -7,17 +7,17 @@ import numpy as np
 
 __all__ = ["EpochEnd", "Monitor", "State"]
 
-State = Any  # JSON must be able to hold it: it is saved with each checkpoint
+State = Any  # can be written as JSON, since each checkpoint contains it
 
 
 class EpochEnd(NamedTuple):
-  """A finished epoch, for monitors to look at."""
+  """A finished epoch, as monitors see it."""
 
-  visits: np.ndarray  # [N] int32, backward passes of each training sample over the run
+  visits: np.ndarray  # [N] int32, backward passes of each training sample over the whole run
   backward_visits: int  # of this epoch
-  metric: float  # of the test set
-  evaluate: Callable[[str], Mapping[str, float]]  # the task's metrics by name, over the set of a split's name
-  corrupt: Mapping[str, list[int]] | None  # damaged samples met so far, by split; None for a set in memory
+  metric: float  # the headline on the test set
+  evaluate: Callable[[str], Mapping[str, float]]  # the task's metrics by name, over the split of the given name
+  corrupt: Mapping[str, list[int]] | None  # damaged samples found so far, by split; None for a data set in memory
 
 
 class UpdateFn(Protocol):
@@ -27,7 +27,7 @@ class UpdateFn(Protocol):
 
 
 class Monitor(NamedTuple):
-  """A monitor. Its fields are the names of what it adds to a line of metrics and to the summary."""
+  """A monitor: a state, its update, and the fields that it adds to a line of metrics and to the summary."""
 
   name: str
   init: Callable[[], State]

@@ -1,5 +1,6 @@
-"""The metric on the validation set, and the test metric of the epoch that is best there."""
+"""Follows the metric on the validation set, and the test metric of the epoch that is best there."""
 
+import math
 from typing import Any
 
 from dynsel_jax.metric import Metric
@@ -16,7 +17,7 @@ def validation(metric: Metric) -> Monitor:
 
   def update(state: dict[str, Any], end: EpochEnd) -> dict[str, Any]:
     now = end.evaluate("validation")[metric.name]
-    if state["best"] is None or metric.better(now, state["best"]):
+    if state["best"] is None or math.isnan(state["best"]) or metric.better(now, state["best"]):
       return {"now": now, "best": now, "test_at_best": end.metric}
     return {**state, "now": now}
 

@@ -1,0 +1,81 @@
+"""`metrics.jsonl`: a line for each epoch of a run. Host-side.
+
+A checkpoint holds the lines of the epochs before it, so that lines which the file loses can be written again.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from absl import logging
+
+from dynsel_jax.runs import files
+
+__all__ = ["append", "line", "restore"]
+
+
+def line(metrics: Mapping[str, Any]) -> str:
+  """Returns the line of an epoch, without its end."""
+  return json.dumps(files.finite(metrics))
+
+
+def append(path: pathlib.Path, text: str) -> None:
+  """Adds a line, on the disk when this returns."""
+  with path.open("a") as file:
+    file.write(text + "\n")
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def restore(path: pathlib.Path, epoch: int, lines: Sequence[str]) -> None:
+  """Makes the file hold the lines of the first `epoch` epochs and no others.
+
+  Args:
+    path: of the file.
+    epoch: number of finished epochs.
+    lines: theirs, as the checkpoint has them; lines that the file lacks or has otherwise are named in a warning.
+      Without them, as in a checkpoint of an earlier version, the file's own are kept.
+  """
+  held, raw = _held(path, epoch)
+  right = dict(enumerate(lines[:epoch], start=1)) or held
+  lost = [number for number in range(1, epoch + 1) if number not in right]
+  changed = [number for number in right if held.get(number) != right[number]]
+  if lost:
+    logging.warning("%s lost the lines of epochs %s, which cannot be restored", path, _ranges(lost))
+  if changed:
+    logging.warning(
+      "%s lost the lines of epochs %s; they are written again from the checkpoint", path, _ranges(changed)
+    )
+  text = "".join(f"{right[number]}\n" for number in sorted(right))
+  if text.encode() != raw:
+    files.write_text(path, text)
+
+
+def _held(path: pathlib.Path, epoch: int) -> tuple[dict[int, str], bytes]:
+  """Returns the readable lines of the first `epoch` epochs by their number, counted from 1, and the whole content."""
+  try:
+    raw = path.read_bytes()
+  except OSError:
+    return {}, b""
+  found: dict[int, str] = {}
+  for one in raw.split(b"\n"):
+    with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):  # torn, or not UTF-8
+      text = one.decode()
+      number = json.loads(text)["epoch"]
+      if type(number) is int and 1 <= number <= epoch:
+        found.setdefault(number, text)
+  return found, raw
+
+
+def _ranges(numbers: Iterable[int]) -> str:
+  """Returns ascending numbers in words, as in "1-4, 7"."""
+  spans: list[list[int]] = []
+  for number in numbers:
+    if spans and number == spans[-1][1] + 1:
+      spans[-1][1] = number
+    else:
+      spans.append([number, number])
+  return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in spans)
