@@ -150,6 +150,7 @@ def test_a_workdir_without_permission(tmp_path):
     (["spet"], "benchmark='spet' is not known; known: sae, "),
     (["sae", "x"], "unexpected argument 'x' of the benchmark sae"),
     (["step", "nomodel"], "'nomodel' is not known"),
+    (["sampler", "5"], "num_samples=5 must be an integer, at least 100"),
     (["stream", "abc"], "images=abc must be a whole number"),
     (["stream", "0"], "images=0 must be a whole number, at least 2"),
     (["subset", "cifar100"], "data set='cifar100' is not known; known: cifar10, digits"),

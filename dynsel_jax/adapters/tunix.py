@@ -16,13 +16,13 @@
 A batch has B rows always, so that the step is traced once; the weights are divided as the method wants it, and are 0 on
 rows that fill up a last batch. Where the trainer saves a checkpoint, the state of the sampler goes into the folder
 selection beside it, and `with_data_hooks` loads it. A loss function that returns a `LossOutput` of newer versions puts
-sample_loss into its `aux_metrics`. With several processes a host's `fetch` gets its own rank's rows; not thinned.
+sample_loss into its `aux_metrics`. For one process, with any number of devices.
 """
 
 import json
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -57,10 +57,16 @@ class SelectionDataHooks(hooks.DataHooks):
       fetch: returns the batch of the samples with indices `[B]`, by the names of the loss function's arguments.
       eval_batches: returns the batches of an evaluation.
     """
+    for wrong, words in (
+      (selection.world_size > 1, "several processes"),
+      (selection.selector.thin or selection.selector.refresh, "a method that scores samples apart from training"),
+    ):
+      if wrong:
+        raise UserError(f"SelectionDataHooks does not work with {words}")
     self.selection, self._fetch, self._eval_batches = selection, fetch, eval_batches
-    self._batches: deque[tuple[np.ndarray, np.ndarray]] = deque()
+    self._batches: deque[tuple[np.ndarray, np.ndarray]] = deque()  # the first of them may have been loaded
     self._evaluation: Iterator[Any] | None = None
-    self._pending: deque[tuple[np.ndarray, Any]] = deque()  # batches that were trained on, with or without losses yet
+    self._pending: deque[tuple[np.ndarray, Any]] = deque()  # indices and signals of batches that were trained on
 
   def load_next_train_batch(self, train_ctx: Any) -> Any:
     """Returns the next batch, or None behind the last epoch."""
@@ -69,13 +75,11 @@ class SelectionDataHooks(hooks.DataHooks):
       self._batches.extend(self.selection.read_ahead())
     if not self._batches:
       return None
-    index, weight = self._batches.popleft()
-    self._pending.append((index, None))
-    size = self.selection.batch_size // self.selection.world_size
+    index, weight = self._batches[0]
+    missing = self.selection.batch_size - len(index)
     divisor = weight.sum() if self.selection.loss_normalization == "weight_sum" else len(weight)
-    filled = np.pad(index, (0, size - len(index)), mode="edge")
-    weight = np.pad(weight / np.float32(divisor), (0, size - len(weight)))
-    return {**self._fetch(filled), "weight": weight}
+    batch = self._fetch(np.pad(index, (0, missing), mode="edge"))
+    return {**batch, "weight": np.pad(weight / np.float32(divisor), (0, missing))}
 
   def load_next_eval_batch(self, train_ctx: Any) -> Any:
     """Returns the next batch of an evaluation, or None behind its last."""
@@ -84,21 +88,25 @@ class SelectionDataHooks(hooks.DataHooks):
       self._evaluation = None
     return batch
 
-  def trained(self, losses: Any) -> None:
-    """Takes the losses `[B]` of the batch that was loaded last; they are waited for some steps later."""
-    index, _ = self._pending.pop()
-    self._pending.append((index, losses))
+  def trained(self, aux: Any) -> None:
+    """Takes what the loss function returned for the batch that was loaded; it is waited for some steps later."""
+    names = ("sample_loss", *self.selection.extras)
+    if not isinstance(aux, Mapping) or not set(names) <= set(aux):
+      raise UserError(f"the loss function must return (loss, dict with {', '.join(names)} [B]): has_aux=True")
+    index, _ = self._batches.popleft()
+    self._pending.append((index, {name: aux[name] for name in names}))
     while len(self._pending) > IN_FLIGHT:
       self._observe_first()
 
   def observe_pending(self) -> None:
-    """Shows the sampler the losses that it has not seen yet."""
-    while self._pending and self._pending[0][1] is not None:
+    """Shows the sampler all batches that were trained on."""
+    while self._pending:
       self._observe_first()
 
   def _observe_first(self) -> None:
-    index, losses = self._pending.popleft()
-    self.selection.observe(index, np.asarray(losses, np.float32)[: len(index)])
+    index, signals = self._pending.popleft()
+    named = {name: np.asarray(values)[: len(index)] for name, values in signals.items()}
+    self.selection.observe(index, named.pop("sample_loss"), **named)
 
 
 class SelectionMixin(_Trainer):
@@ -135,8 +143,4 @@ class SelectionMixin(_Trainer):
 
   def _post_process_train_step(self, aux: Any) -> None:
     super()._post_process_train_step(aux)
-    if not hasattr(aux, "__getitem__") or "sample_loss" not in aux:
-      raise UserError(
-        "the loss function must return (loss, {'sample_loss': losses [B]}): with_loss_fn(..., has_aux=True)"
-      )
-    self.data_hooks.trained(aux["sample_loss"])
+    self.data_hooks.trained(aux)
