@@ -174,6 +174,7 @@ def test_a_workdir_without_permission(tmp_path):
     (["spet"], "benchmark='spet' is not known; known: sae, "),
     (["sae", "x"], "benchmark sae: unexpected argument 'x'; it takes at most 0"),
     (["step", "nomodel"], "'nomodel' is not known"),
+    (["sampler", "5"], "num_samples=5 must be an integer, at least 100"),
     (["stream", "abc"], "num_images=abc must be an integer, at least 2"),
     (["stream", "0"], "num_images=0 must be an integer, at least 2"),
     (["subset", "cifar100"], "data set='cifar100' is not known; known: cifar10, digits"),
