@@ -10,7 +10,8 @@
 `batch_size` is the micro-batch over all processes. The method observes the mean cross-entropy of each sequence's
 labels, and its weight multiplies the cross-entropy of each of them, so `full` is the plain `Trainer`. Checkpoints hold
 the sampler's state as sampler.json. Epochs differ in length, so a learning rate schedule runs by the epochs that are
-done, and `len(train_dataloader)` is that of an epoch on everything.
+done, and `len(train_dataloader)` is that of an epoch on everything. For workers of the loader call
+`torch.multiprocessing.set_start_method("spawn")` first: JAX has threads, and a process with threads must not be forked.
 """
 
 import json
