@@ -10,8 +10,11 @@
 `batch_size` is the micro-batch over all processes. The method observes the mean cross-entropy of each sequence's
 labels, and its weight multiplies the cross-entropy of each of them, so `full` is the plain `Trainer`. Checkpoints hold
 the sampler's state as sampler.json. Epochs differ in length, so a learning rate schedule runs by the epochs that are
-done, and `len(train_dataloader)` is that of an epoch on everything. For workers of the loader call
-`torch.multiprocessing.set_start_method("spawn")` first: JAX has threads, and a process with threads must not be forked.
+done, and `len(train_dataloader)` is that of an epoch on everything. Several processes leave out what is left of an
+epoch after its last whole batch, and gradient accumulation what is left after its last whole step.
+
+For workers of the loader call `torch.multiprocessing.set_start_method("spawn")` first: JAX has threads, and a process
+with threads must not be forked.
 """
 
 import json
@@ -89,7 +92,9 @@ class SelectionMixin(_Trainer):
 
   def _get_train_sampler(self, train_dataset: Any = None) -> Any:
     args = self.args
-    return _WholeEpochs(self.selection, args.gradient_accumulation_steps, drop_last=args.dataloader_drop_last)
+    # Several processes share a short last batch by repeating the samples that the loader read first, wherever it began.
+    drop_last = args.dataloader_drop_last or args.world_size > 1
+    return _WholeEpochs(self.selection, args.gradient_accumulation_steps, drop_last=drop_last)
 
   def _set_signature_columns_if_needed(self) -> None:
     super()._set_signature_columns_if_needed()
