@@ -9,7 +9,7 @@ import pytest
 from dynsel_jax.options import UserError
 from tests.support import ROOT
 
-NEEDED = {"grain": "grain", "torch": "torch", "transformers": "torch", "tunix": "tunix"}
+NEEDED = {"grain": "grain", "torch": "torch", "transformers": "torch", "tunix": "tunix.sft"}
 
 
 @pytest.mark.parametrize("name", NEEDED)

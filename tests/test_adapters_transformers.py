@@ -230,7 +230,7 @@ def test_a_trainer_that_cannot_follow_the_selection_is_refused(tmp_path, name):
 
 def test_a_checkpoint_of_another_trainer_is_refused(tmp_path):
   (tmp_path / "checkpoint-3").mkdir()
-  with pytest.raises(UserError, match="checkpoint-3 has no sampler.json"):
+  with pytest.raises(UserError, match="there is no .*checkpoint-3/sampler.json"):
     trainer_of(tmp_path, selection_of()).train(resume_from_checkpoint=True)
 
 

@@ -97,9 +97,8 @@ class Sampler:
     self._planned = -1  # the epoch that the plan is of
     self._epoch, self._step = 0, 0  # the running epoch, and its batches that are done
     self._read_ahead_of = -1  # the epoch whose batches count as done when they are observed, not when they are yielded
-    self._in_epochs = False  # whether a loop over `epochs` runs, which ends each epoch
-    self._queue: list[Batch] = []
-    self.info: dict[str, float] = {}  # of the method, for the running epoch
+    self._in_epochs = False  # whether a loop over `epochs` runs
+    self._queue, self.info = list[Batch](), dict[str, float]()  # `info` is the method's, for the running epoch
     self.forward_visits, self.backward_visits, self.non_finite = 0, 0, 0  # observed so far
 
   @property
