@@ -1,6 +1,7 @@
 """PyTorch's DataLoader, torchdata's StatefulDataLoader and torch.distributed over a Sampler, stopped and continued."""
 
 import itertools
+import os
 import subprocess
 import sys
 
@@ -172,11 +173,10 @@ def test_a_dict_and_a_lone_value_get_an_index_too():
 RANK = """
 import sys
 import numpy as np, torch
-import torch.multiprocessing as mp
 from dynsel_jax.adapters import torch as adapter
 from tests import test_adapters_torch as t
 
-def run(rank, folder):
+def run(folder, rank):
   torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
   selection = t.selection_of("kakurenbo", num_samples=50, rank=rank, world_size=2)
   dataset = adapter.WithIndex(torch.utils.data.TensorDataset(torch.arange(50)))
@@ -194,18 +194,19 @@ def run(rank, folder):
   np.savez(f"{folder}/{rank}.npz", seen=seen, backward_visits=selection.backward_visits, **state)
 
 if __name__ == "__main__":
-  mp.spawn(run, args=(sys.argv[1],), nprocs=2)
+  run(sys.argv[1], int(sys.argv[2]))
 """
 
 
 def test_two_ranks_observe_the_losses_of_both(tmp_path):
   script = tmp_path / "ranks.py"
   script.write_text(RANK)
-  environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-  done = subprocess.run(
-    [sys.executable, script, tmp_path], env=environment, capture_output=True, text=True, timeout=300
-  )
-  assert done.returncode == 0, done.stderr
+  environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+  pipes = {"env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+  ranks = [subprocess.Popen([sys.executable, script, tmp_path, str(rank)], **pipes) for rank in range(2)]
+  for rank in ranks:
+    output, _ = rank.communicate(timeout=300)
+    assert rank.returncode == 0, output
   alone = selection_of("kakurenbo", num_samples=50)
   for epoch in alone.epochs():
     for index, _ in epoch:

@@ -1,12 +1,16 @@
 """Hugging Face's Trainer and TRL's SFTTrainer with a Sampler inside, stopped at a checkpoint and continued."""
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 from dynsel_jax import sampler
 from dynsel_jax.options import UserError
+from tests.support import ROOT
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install torch")
 transformers = pytest.importorskip("transformers", reason="transformers is not installed: pip install transformers")
@@ -226,7 +230,7 @@ def test_a_trainer_that_cannot_follow_the_selection_is_refused(tmp_path, name):
 
 def test_a_checkpoint_of_another_trainer_is_refused(tmp_path):
   (tmp_path / "checkpoint-3").mkdir()
-  with pytest.raises(UserError, match="checkpoint-3 has no sampler.json"):
+  with pytest.raises(UserError, match="there is no .*checkpoint-3/sampler.json"):
     trainer_of(tmp_path, selection_of()).train(resume_from_checkpoint=True)
 
 
@@ -265,3 +269,35 @@ def test_trl_s_trainer_for_fine_tuning_is_continued_too(tmp_path):
   assert_the_same_run(again, whole, SAVED)
   state = json.loads((tmp_path / f"checkpoint-{SAVED}" / "sampler.json").read_text())
   assert (state["epoch"], state["step"]) == (1, SAVED - 8)
+
+
+RANK = """
+import os, sys
+import numpy as np
+from tests import test_adapters_transformers as t
+
+folder, checkpoint = sys.argv[1], f"{sys.argv[1]}/checkpoint-10" if sys.argv[2:] else None
+# Adam's state, of the device cpu:0 here, is not loaded again by transformers 5.12.
+settings = {"per_device_train_batch_size": t.B // 2, "ddp_backend": "gloo", "optim": "sgd"}
+trainer = t.trainer_of(folder, t.selection_of(), **settings)
+trainer.train(resume_from_checkpoint=checkpoint)
+state = {k: v for k, v in trainer.selection.state_dict().items() if isinstance(v, np.ndarray)}
+model = np.concatenate([p.detach().numpy().ravel() for p in trainer.model.parameters()])
+visits = trainer.selection.backward_visits
+np.savez(f"{folder}/{os.environ['RANK']}{'-again' if checkpoint else ''}.npz", model=model, visits=visits, **state)
+"""
+
+
+def test_two_processes_observe_the_losses_of_both_and_are_continued(tmp_path):
+  script = tmp_path / "rank.py"
+  script.write_text(RANK)
+  environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+  command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", script, tmp_path]
+  for more in ([], ["again"]):
+    done = subprocess.run([*command, *more], env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+  one, other, again = (np.load(tmp_path / f"{name}.npz") for name in ("0", "1", "0-again"))
+  assert N < one["visits"] < EPOCHS * N
+  for name in one.files:
+    np.testing.assert_array_equal(one[name], other[name])
+    np.testing.assert_array_equal(one[name], again[name])

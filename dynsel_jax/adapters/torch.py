@@ -1,7 +1,8 @@
 """PyTorch: samplers for `DataLoader` and torchdata's `StatefulDataLoader`, and losses gathered from all ranks.
 
     selection = dynsel_jax.Sampler("infobatch", num_samples=len(dataset), epochs=30, batch_size=128)
-    loader = DataLoader(WithIndex(dataset), batch_sampler=SelectionBatchSampler(selection), num_workers=4)
+    batches = SelectionBatchSampler(selection)
+    loader = DataLoader(WithIndex(dataset), batch_sampler=batches, num_workers=4, multiprocessing_context="spawn")
     for epoch in selection.epochs():
       for x, y, index in loader:
         losses = torch.nn.functional.cross_entropy(model(x), y, reduction="none")
@@ -11,7 +12,8 @@
 Save `selection.state_dict()` with the model; a loader over a `selection` that has loaded it goes on behind the last
 batch that was observed. A `StatefulDataLoader` has the position in its own state too, and refuses another one.
 
-With several ranks each builds the `Sampler` with its `rank` and `world_size`.
+With several ranks each builds the `Sampler` with its `rank` and `world_size`. Workers are spawned because JAX has
+threads, and a process with threads must not be forked.
 """
 
 from collections.abc import Mapping
@@ -20,14 +22,12 @@ from typing import Any
 import numpy as np
 
 from dynsel_jax.options import UserError
-from dynsel_jax.sampler import Sampler
+from dynsel_jax.sampler import Batches, Sampler
 
 try:
   import torch
 except ModuleNotFoundError as error:
   raise UserError("dynsel_jax.adapters.torch needs PyTorch: pip install torch") from error
-
-Batches = list[tuple[np.ndarray, np.ndarray]]
 
 __all__ = ["SelectionBatchSampler", "SelectionSampler", "WithIndex", "gather_observe", "weighted_mean"]
 

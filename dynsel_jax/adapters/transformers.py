@@ -10,16 +10,18 @@
 `batch_size` is the micro-batch over all processes. The method observes the mean cross-entropy of each sequence's
 labels, and its weight multiplies the cross-entropy of each of them, so `full` is the plain `Trainer`. Checkpoints hold
 the sampler's state as sampler.json. Epochs differ in length, so a learning rate schedule runs by the epochs that are
-done, and `len(train_dataloader)` is that of an epoch on everything.
+done, and `len(train_dataloader)` is that of an epoch on everything. Several processes leave out what is left of an
+epoch after its last whole batch, and gradient accumulation what is left after its last whole step.
+
+For workers of the loader call `torch.multiprocessing.set_start_method("spawn")` first: JAX has threads, and a process
+with threads must not be forked.
 """
 
-import json
 import os
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
+from dynsel_jax.adapters import state_files
 from dynsel_jax.adapters.torch import SelectionSampler, WithIndex, gathered, torch
 from dynsel_jax.options import UserError
 from dynsel_jax.sampler import Sampler
@@ -79,16 +81,15 @@ class SelectionMixin(_Trainer):
     """Trains as `Trainer.train` does; with a checkpoint the selection goes on where it stood."""
     folder = get_last_checkpoint(self.args.output_dir) if resume_from_checkpoint is True else resume_from_checkpoint
     if folder:
-      if not os.path.exists(path := os.path.join(folder, STATE)):
-        raise UserError(f"{folder} has no {STATE}: it was not saved by a trainer with a selection")
-      with open(path) as file:
-        self.selection.load_state_dict(json.load(file))
+      state_files.load(self.selection, os.path.join(folder, STATE))
       self._stopped = (folder, self.selection.epoch)
     return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
   def _get_train_sampler(self, train_dataset: Any = None) -> Any:
     args = self.args
-    return _WholeEpochs(self.selection, args.gradient_accumulation_steps, drop_last=args.dataloader_drop_last)
+    # Several processes share a short last batch by repeating the samples that the loader read first, wherever it began.
+    drop_last = args.dataloader_drop_last or args.world_size > 1
+    return _WholeEpochs(self.selection, args.gradient_accumulation_steps, drop_last=drop_last)
 
   def _set_signature_columns_if_needed(self) -> None:
     super()._set_signature_columns_if_needed()
@@ -176,13 +177,17 @@ class _Callback(transformers.TrainerCallback):
 
   def __init__(self, selection: Sampler):
     self._selection = selection
+    self._groups: list[tuple[Any, float]] = []  # of the optimizer, with their learning rates
 
   def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, optimizer: Any = None, **_: Any) -> None:
-    if (epoch := self._selection.current()) is not None:
-      for group in optimizer.param_groups:
-        group["lr"] *= epoch.learning_rate_multiplier
+    epoch = self._selection.current()
+    self._groups = [(group, group["lr"]) for group in optimizer.param_groups]
+    for group, rate in self._groups:
+      group["lr"] = rate * (epoch.learning_rate_multiplier if epoch is not None else 1)
 
   def on_optimizer_step(self, args: Any, state: Any, control: Any, lr_scheduler: Any = None, **_: Any) -> None:
+    for group, rate in self._groups:
+      group["lr"] = rate
     if isinstance(lr_scheduler, torch.optim.lr_scheduler.LambdaLR):  # its step comes next, and sets the rate anew
       done = self._selection.progress / self._selection.num_epochs
       lr_scheduler.last_epoch = round(done * state.max_steps) - 1
@@ -192,8 +197,5 @@ class _Callback(transformers.TrainerCallback):
 
   def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
     if state.is_world_process_zero:
-      named = self._selection.state_dict()
-      path = os.path.join(args.output_dir, f"checkpoint-{state.global_step}", STATE)
-      with open(f"{path}.part", "w") as file:
-        json.dump({name: v.tolist() if isinstance(v, np.ndarray) else v for name, v in named.items()}, file)
-      os.replace(f"{path}.part", path)
+      folder = os.path.join(args.output_dir, f"checkpoint-{state.global_step}")
+      state_files.save(self._selection, os.path.join(folder, STATE))

@@ -19,7 +19,6 @@ selection beside it, and `with_data_hooks` loads it. A loss function that return
 sample_loss into its `aux_metrics`. For one process, with any number of devices.
 """
 
-import json
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -27,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from dynsel_jax.adapters import state_files
 from dynsel_jax.options import UserError
 from dynsel_jax.sampler import Sampler
 
@@ -115,16 +115,14 @@ class SelectionMixin(_Trainer):
   def with_data_hooks(self, data_hooks: SelectionDataHooks) -> Any:
     """Sets the hooks; after a restored checkpoint the sampler goes on where it stood."""
     if self.train_steps:
-      if not os.path.exists(path := self._state_of(self.train_steps)):
-        raise UserError(f"there is no {path}: the checkpoint was not saved by a trainer with a selection")
-      with open(path) as file:
-        data_hooks.selection.load_state_dict(json.load(file))
+      state_files.load(data_hooks.selection, self._state_of(self.train_steps))
     saved = self.checkpoint_manager.save
 
     def save(step: int, *args: Any, **kwargs: Any) -> bool:
       done: bool = saved(step, *args, **kwargs)
       if done:
-        self._save_selection(step)
+        self.data_hooks.observe_pending()
+        state_files.save(self.data_hooks.selection, self._state_of(step))
       return done
 
     self.checkpoint_manager.save = save
@@ -132,14 +130,6 @@ class SelectionMixin(_Trainer):
 
   def _state_of(self, step: int) -> str:
     return os.path.join(self.config.checkpoint_root_directory, "selection", f"{step}.json")
-
-  def _save_selection(self, step: int) -> None:
-    self.data_hooks.observe_pending()
-    state = self.data_hooks.selection.state_dict()
-    os.makedirs(os.path.dirname(path := self._state_of(step)), exist_ok=True)
-    with open(f"{path}.part", "w") as file:
-      json.dump({name: v.tolist() if isinstance(v, np.ndarray) else v for name, v in state.items()}, file)
-    os.replace(f"{path}.part", path)
 
   def _post_process_train_step(self, aux: Any) -> None:
     super()._post_process_train_step(aux)

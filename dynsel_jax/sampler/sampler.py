@@ -1,4 +1,4 @@
-"""`Sampler` and its epochs. Host-side, numpy in and out.
+"""The `Sampler`. Host-side, numpy in and out.
 
 `N` is the number of training samples, `B` the global batch size, `b` the rows of a batch, or of one rank's part of it.
 """
@@ -15,43 +15,14 @@ from dynsel_jax import batching, selectors
 from dynsel_jax.batching import Purpose
 from dynsel_jax.options import UserError
 from dynsel_jax.sampler.arguments import check_numbers, check_rank, digest, sample_table, wrappers
+from dynsel_jax.sampler.epoch import Batches, Epoch
 from dynsel_jax.sampler.plan import HostPlan
 from dynsel_jax.sampler.programs import Batch, Programs, signals_of
 from dynsel_jax.types import Selector
 
-__all__ = ["Epoch", "Sampler"]
+__all__ = ["Sampler"]
 
 _VERSION = 1  # of `state_dict`
-
-
-class Epoch:
-  """One epoch of a `Sampler`: iterates over the batches that are left of it. Its length is their number."""
-
-  def __init__(self, sampler: "Sampler", number: int, first: int, num_batches: int, learning_rate_multiplier: float):
-    self._sampler, self._first, self._num_batches = sampler, first, num_batches
-    self.number = number  # counted from 0
-    self.learning_rate_multiplier = learning_rate_multiplier  # of the whole epoch; 1 for most methods
-
-  def __len__(self) -> int:
-    """Returns the number of batches that are left."""
-    return self._num_batches - self._first
-
-  def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields sample indices `[b]` int32 and loss weights `[b]` float32; a batch that was yielded counts as done."""
-    return self._sampler._batches(self.number)
-
-  def read_ahead(self, group: int = 1, *, drop_last: bool = False) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Returns the batches that are left, for a loop whose loader reads them before they are trained on.
-
-    None of them counts as done: showing a batch to `Sampler.observe` counts it, and those before it. Every rank gets
-    the same number of batches, so a last one with fewer samples than ranks is left out.
-
-    Args:
-      group: how many batches make a step of the optimizer; what is left over after the last whole group is left out,
-        unless it is all there is.
-      drop_last: whether a last batch of less than B samples is left out, as the loader may do.
-    """
-    return self._sampler._read_ahead(self.number, group, drop_last)
 
 
 class Sampler:
@@ -126,9 +97,8 @@ class Sampler:
     self._planned = -1  # epoch of the current plan
     self._epoch, self._step = 0, 0  # the running epoch, and its batches that are done
     self._read_ahead_of = -1  # the epoch whose batches count as done when they are observed, not when they are yielded
-    self._in_epochs = False  # whether a loop over `epochs` runs, which ends each epoch
-    self._queue: list[Batch] = []
-    self.info: dict[str, float] = {}  # of the method, for the running epoch
+    self._in_epochs = False  # whether a loop over `epochs` runs
+    self._queue, self.info = list[Batch](), dict[str, float]()  # `info` is the method's, for the running epoch
     self.forward_visits, self.backward_visits, self.non_finite = 0, 0, 0  # observed so far
 
   @property
@@ -171,14 +141,15 @@ class Sampler:
     if self._epoch >= self.num_epochs:
       return None
     self._make_plan()
-    return Epoch(self, self._epoch, self._step, self._num_batches, self._plan.learning_rate_multiplier)
+    left = self._num_batches - self._step
+    return Epoch(self._epoch, left, self._plan.learning_rate_multiplier, self._batches, self._read_ahead)
 
-  def read_ahead(self, group: int = 1, *, drop_last: bool = False) -> list[tuple[np.ndarray, np.ndarray]]:
+  def read_ahead(self, group: int = 1, *, drop_last: bool = False) -> Batches:
     """Returns what `Epoch.read_ahead` does of the running epoch, for a loop that is not over `epochs`.
 
     If all of the epoch is done, this ends it and goes on to the next. Behind the last epoch it returns no batch.
     """
-    batches: list[tuple[np.ndarray, np.ndarray]] = []
+    batches: Batches = []
     while not batches and (epoch := self.current()) is not None:
       batches = epoch.read_ahead(group, drop_last=drop_last)
       if self._in_epochs:
@@ -219,7 +190,7 @@ class Sampler:
   def _part(self, step: int) -> tuple[np.ndarray, np.ndarray]:
     return self._plan.part(step, self.batch_size, self.rank, self.world_size)
 
-  def _read_ahead(self, number: int, group: int, drop_last: bool) -> list[tuple[np.ndarray, np.ndarray]]:
+  def _read_ahead(self, number: int, group: int, drop_last: bool) -> Batches:
     if self._epoch != number:
       return []
     self._read_ahead_of = number
