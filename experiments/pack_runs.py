@@ -18,7 +18,7 @@ def main() -> int:
   """Writes the archive, and prints its size."""
   workdir, out = (options.expand_home(name, flags.FLAGS[name].value) for name in ("workdir", "out"))
   count = archive.pack(workdir, out)
-  print(f"{count} files, {pathlib.Path(out).stat().st_size:,} bytes: {out}")
+  print(options.printable(f"{count} files, {pathlib.Path(out).stat().st_size:,} bytes: {out}"))
   return 0
 
 
