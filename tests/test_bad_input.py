@@ -96,7 +96,9 @@ def test_a_workdir_below_a_file(tmp_path):
 def test_a_workdir_of_somebody_else(tmp_path):
   for content in ('{"architectures": []}', "no json", "[]"):
     (tmp_path / "config.json").write_text(content)
-    with pytest.raises(options.UserError, match="contains a config.json that is damaged, or that dynsel_jax did not write"):
+    with pytest.raises(
+      options.UserError, match="contains a config.json that is damaged, or that dynsel_jax did not write"
+    ):
       small_runs.train(small_runs.config(), tmp_path)
 
 

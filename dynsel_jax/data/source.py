@@ -205,7 +205,12 @@ def _labels(name: str, split: str, labels: np.ndarray, num_classes: int) -> np.n
 
 
 def check_classes(name: str, labels: np.ndarray, num_classes: int) -> None:
-  """Raises `UserError` if one of the classes has no training sample."""
+  """Raises `UserError` if a training label is no class, or one of the classes has no training sample."""
+  wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
+  if wrong.size:
+    raise UserError(
+      f"dataset.name={name!r} has label {labels[wrong[0]]} at sample {wrong[0]}, outside [0, num_classes={num_classes})"
+    )
   empty = np.flatnonzero(np.bincount(labels, minlength=num_classes) == 0)
   if empty.size:
     raise UserError(
