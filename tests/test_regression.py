@@ -152,7 +152,7 @@ def test_a_method_that_needs_a_classifier_or_labels_is_refused_in_one_line(selec
 
 
 def test_rrd_without_its_columns_is_refused_too(tmp_path):
-  with pytest.raises(options.UserError, match="rrd .*'representativeness'") as error:
+  with pytest.raises(options.UserError, match="rrd reads labels, and the training set has none") as error:
     loop.train_and_evaluate(_config("rrd"), tmp_path / "run", small_runs.devices(1))
   assert "\n" not in str(error.value) and not (tmp_path / "run").exists()
 
