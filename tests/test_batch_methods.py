@@ -1,5 +1,7 @@
 """Methods that thin meta-batches: promises of them all, and the stateless ones against references and twins."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dynsel_jax import selectors
+from dynsel_jax import batching, selectors
 from dynsel_jax.options import UserError
 from dynsel_jax.selectors import evolved, rho_loss, thinning
 from dynsel_jax.types import SampleTable
@@ -97,6 +99,22 @@ def test_inverse_probabilities_are_finite_whatever_the_losses(name):
     assert np.all(np.isfinite(weights)) and np.all(weights > 0)
   _, weights = thinner(INDEX, 1.0)
   assert np.all(np.abs(weights - weights[:, :1]) < 1e-6)  # equal losses, equal weights
+
+
+@pytest.mark.parametrize("name", WEIGHTED)
+def test_the_loss_of_drawn_rows_estimates_that_of_their_batch(name):
+  thinner = Thinner(name, weights="inverse_probability")
+  loss = np.linspace(0.05, 3.0, 8, dtype=np.float32)
+  positions, weights = thinner(INDEX, loss)
+  assert thinner.selector.loss_normalization == "batch_size"
+  assert selectors.create(name, simulation.table(), 8).loss_normalization == "weight_sum"  # without such weights
+
+  def bias(normalization):
+    mean = functools.partial(batching.weighted_mean, loss_normalization=normalization)
+    estimates = np.asarray(jax.vmap(mean)(loss[positions], weights, np.array(INDEX, np.int32)[positions]))
+    return (estimates.mean() - loss.mean()) / (estimates.std() / np.sqrt(DRAWS))
+
+  assert abs(bias("batch_size")) < 5 < abs(bias("weight_sum"))
 
 
 @pytest.mark.parametrize("name", METHODS)
