@@ -103,7 +103,7 @@ def test_a_stray_folder_is_no_checkpoint(whole, run, content, said):
     (run / "checkpoints" / "999" / "_CHECKPOINT_METADATA").write_text(content)
   small_runs.train(_config(), run)
   assert commands.differences(run, whole) == []
-  assert "step 999" in said()[0]
+  assert sum("the checkpoint of step 999 is damaged" in line for line in said()) == 1  # Orbax may warn too
 
 
 def test_without_its_config_a_run_still_refuses_another_seed_and_takes_its_own(whole, run):

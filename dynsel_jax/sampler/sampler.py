@@ -109,7 +109,8 @@ class Sampler:
   @property
   def progress(self) -> float:
     """The epochs that are done, with the done fraction of the running one."""
-    return self._epoch + self._step / max(self._num_batches, 1)
+    planned = len(self._plan.indices)  # the last batch may be small
+    return self._epoch + min(self._step * self.batch_size, planned) / max(planned, 1)
 
   @property
   def realised_keep_fraction(self) -> float:
