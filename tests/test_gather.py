@@ -48,7 +48,7 @@ def test_normalize_is_by_channel_in_float32(as_array):
 
 def test_crop_takes_every_place_of_the_framed_image_alike():
   image, pad, count = _images(1, 5, 3), 2, 2500
-  keys = jax.random.split(KEY, count)
+  keys = jax.random.split(jax.random.key(4), count)
   crops = np.asarray(
     jax.jit(lambda keys, x: gather.random_crop(keys, x, pad=pad))(keys, jnp.tile(image, (count, 1, 1, 1)))
   )
@@ -62,7 +62,7 @@ def test_crop_takes_every_place_of_the_framed_image_alike():
 
 def test_flip_mirrors_half_of_the_images():
   images = _images(1000, 2, 3, 2)
-  flipped = np.asarray(gather.random_flip(jax.random.split(KEY, 1000), images))
+  flipped = np.asarray(gather.random_flip(jax.random.split(jax.random.key(5), 1000), images))
   mirrored = (flipped == np.asarray(images)[:, :, ::-1]).all(axis=(1, 2, 3))
   same = (flipped == np.asarray(images)).all(axis=(1, 2, 3))
   assert (mirrored ^ same).all()

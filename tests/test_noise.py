@@ -1,7 +1,5 @@
 """Label noise: what is drawn, who is told of it, and that it is part of the data's identity."""
 
-import json
-
 import hypothesis
 import numpy as np
 import pytest
@@ -9,6 +7,7 @@ from hypothesis import strategies
 
 from dynsel_jax import data, options
 from dynsel_jax.data import noise
+from dynsel_jax.runs import files
 from dynsel_jax.runs.interruption import Interrupted
 from tests.support import small_runs
 
@@ -126,4 +125,4 @@ def test_a_run_says_how_many_of_its_samples_had_a_wrong_label(tmp_path, monkeypa
   made.dataset.label_noise.seed = 1
   with pytest.raises(options.UserError, match=r"label_noise.seed \(0 there, 1 here\), data_fingerprint"):
     small_runs.train(made, tmp_path / "whole")
-  assert json.loads((tmp_path / "whole" / "summary.json").read_text()) == summary
+  assert files.read_json(tmp_path / "whole" / "summary.json") == summary
