@@ -9,6 +9,7 @@ import logging as std_logging
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -74,6 +75,8 @@ def _quiet_libraries() -> None:
   handler = logging.get_absl_handler()
   handler.addFilter(_is_ours)
   handler.setFormatter(_Plain())
+  # Pillow's remarks on single files; a reader says in a line of its own what it makes of them.
+  warnings.filterwarnings("ignore", module=r"PIL\.")
   # After a read has failed, Python finds asyncio's tasks unfinished at exit.
   sys.unraisablehook = lambda unraisable: None
   threading.excepthook = lambda failed: logging.warning("the thread %s ended: %s", failed.thread.name, failed.exc_value)

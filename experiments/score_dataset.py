@@ -15,6 +15,7 @@ from absl import flags
 
 from dynsel_jax import data
 from dynsel_jax.offline import proxy_scores, score_file
+from dynsel_jax.offline.plain_config import plain_config
 from dynsel_jax.training import parallel
 from experiments import cli
 
@@ -31,7 +32,7 @@ def main(config: ml_collections.ConfigDict, workdir: str) -> None:
   """Scores the set, and prints where the file is."""
   proxy_scores.check(config, _SCORES.value, _WINDOW.value)
   source = data.prepare(config.dataset.to_dict(), config.cache_dir)
-  recipe = proxy_scores.proxy_config(config, "full").to_dict()
+  recipe = plain_config(config, "full").to_dict()
   settings = {"scores": _SCORES.value, "window": _WINDOW.value, "early_epochs": _EARLY_EPOCHS.value}
   columns = proxy_scores.score(config, workdir, **settings, prepare=lambda *_: source)
   if parallel.is_first_process():

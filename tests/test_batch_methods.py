@@ -1,4 +1,4 @@
-"""What every method that thins meta-batches keeps to, and those without a past against references and twins."""
+"""Methods that thin meta-batches: promises of them all, and the stateless ones against references and twins."""
 
 import jax
 import jax.numpy as jnp

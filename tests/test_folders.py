@@ -207,7 +207,7 @@ def test_a_wrong_option_is_named(root, settings, line):
     data.load("digits", image_size=8)
 
 
-def test_a_run_trains_on_a_folder(root, tmp_path):
+def test_a_run_trains_on_a_folder_and_says_once_what_was_read(root, tmp_path, capsys):
   made = folder.get_config("size=smoke,selector=random")
   made.dataset.data_dir = str(root)
   made.update(batch_size=2, eval_batch_size=2)
@@ -215,6 +215,8 @@ def test_a_run_trains_on_a_folder(root, tmp_path):
   made.selector.keep_fraction = 0.5
   summary, _ = small_runs.train(made, tmp_path / "run")
   assert summary["backward_visits"] == 3
+  line = "pets: train: 6 images of 2 classes (cat 3, dog 3); test: 2 images of 2 classes (cat 1, dog 1)\n"
+  assert capsys.readouterr().err.count(line) == 1
 
 
 def test_tiny_imagenet_is_read_as_it_is_unpacked_and_sorted(tmp_path):

@@ -3,14 +3,16 @@
 import json
 import logging
 import os
+import shutil
 import socket
 
+import jax
 import numpy as np
 import PIL.Image
 import pytest
 
 from dynsel_jax import data
-from dynsel_jax.data import folders, image_decoding, image_files, stream_sets
+from dynsel_jax.data import folders, image_decoding, image_files, stream_sets, summary
 from dynsel_jax.options import UserError
 from tests.support import image_sets
 
@@ -266,6 +268,32 @@ def test_too_many_pixels_are_one_line_for_every_reader(root, tmp_path, monkeypat
   assert "\n" not in str(caught.value)
   with pytest.raises(UserError, match=r"tiny_bomb/1.0.0 train\[0\] cannot be decoded \(it has 5x5 pixels"):
     stream_sets.load("tiny_bomb", data_dir=str(tmp_path), image_size=0, resize=0, corrupt_limit=0)
+
+
+def test_a_prepared_set_of_the_same_size_and_time_is_read_anew(tmp_path):
+  images = np.random.default_rng(0).integers(0, 256, (4, 3, 3, 3), np.uint8)
+  found, sizes = [], []
+  for labels in ([0, 1, 0, 1], [1, 0, 1, 0]):
+    shutil.rmtree(tmp_path / "tiny_same", ignore_errors=True)
+    image_sets.prepare(tmp_path, "tiny_same", {"train": (images, labels), "test": (images, labels)})
+    shards = sorted((tmp_path / "tiny_same").rglob("*.array_record*"))
+    for shard in shards:
+      os.utime(shard, (0, 0))
+    sizes.append([shard.stat().st_size for shard in shards])
+    whole = data.load("tiny_same", data_dir=str(tmp_path))
+    streamed = stream_sets.load("tiny_same", data_dir=str(tmp_path), image_size=0, resize=0)
+    for source in (whole, streamed):
+      np.testing.assert_array_equal(source.train["labels"], labels)
+    found.append([whole.fingerprint, streamed.fingerprint])
+  assert sizes[0] == sizes[1] and not set(found[0]) & set(found[1])
+
+
+def test_of_several_processes_the_first_speaks(monkeypatch, capsys):
+  for process, said in ((0, "line\n"), (1, "")):
+    monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(jax, "process_index", lambda process=process: process)
+    summary.say("line")
+    assert capsys.readouterr().err == said
 
 
 def test_a_listing_opens_no_file(root, monkeypatch):

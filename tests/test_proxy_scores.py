@@ -11,6 +11,7 @@ import pytest
 from configs import digits
 from dynsel_jax import data, options
 from dynsel_jax.offline import proxy_recorder, proxy_scores, score_file
+from dynsel_jax.offline.plain_config import plain_config
 from dynsel_jax.runs.interruption import Interrupted
 from dynsel_jax.training import loop, setup
 from experiments import score_dataset
@@ -109,7 +110,7 @@ def test_each_irreducible_loss_is_of_the_model_that_never_saw_the_sample(scored)
   np.testing.assert_array_equal(seen[0], ~seen[1])
   assert seen[0].sum() == 721
   for part in (0, 1):
-    proxy = proxy_scores.proxy_config(_config(), "dynsel_jax.offline.proxy_scores:half", part=part, seed=0)
+    proxy = plain_config(_config(), "dynsel_jax.offline.proxy_scores:half", part=part, seed=0)
     _, state, run = loop.train_and_evaluate(proxy, folder / f"half_{part}")  # finished: nothing is trained
     loss = proxy_recorder.outputs(run, state.train, ("loss",))["loss"]
     np.testing.assert_allclose(columns["irreducible_loss"][seen[1 - part]], loss[seen[1 - part]], rtol=1e-5)
@@ -248,7 +249,7 @@ def test_what_is_wrong_is_said_before_the_data_are_read(tmp_path, monkeypatch):
 
 
 def test_a_proxy_run_has_the_epochs_of_its_config():
-  proxy = proxy_scores.proxy_config(_config(match_steps=True), "full")
+  proxy = plain_config(_config(match_steps=True), "full")
   assert not proxy.match_steps and setup.matched(proxy).epochs == EPOCHS
 
 

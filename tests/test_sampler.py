@@ -160,6 +160,15 @@ def test_what_it_reports():
   epoch = next(made.epochs())
   assert len(epoch) == 7 and epoch.number == 0 and epoch.learning_rate_multiplier == 1.0
   assert made.extras == ("correct", "confidence") and make("infobatch").loss_normalization == "batch_size"
+  made = make("es", epochs=6)
+  train(made, [])
+  assert (
+    made.backward_visits < made.num_samples * 6 and made.forward_visits > made.num_samples * 6
+  )  # scored, then trained
+  made = make("random", keep_fraction=0.5)
+  for index, _ in next(made.epochs()):
+    made.observe(index, losses_of(index, 0))
+    assert made.realised_keep_fraction <= 26 / 53 + 1e-9
   made = make("random", keep_fraction=0.5)
   train(made, [])
   assert made.realised_keep_fraction == pytest.approx(26 / 53) and made.forward_visits == 26 * EPOCHS
@@ -199,6 +208,7 @@ def test_a_wrong_observation_is_refused_in_one_line(name):
     ({"method": "banana"}, "selector.name='banana' is not known"),
     ({"nonsense": 1}, "no option 'nonsense'"),
     ({"wrap": ["banana"]}, "wrap='banana'"),
+    ({"wrap": ["annealed", "annealed"]}, "names a wrapper twice"),
   ],
 )
 def test_a_wrong_sampler_is_refused_in_one_line(changes, words):
@@ -211,6 +221,8 @@ def test_a_state_of_another_sampler_is_refused():
   for other, words in ((make("seta"), "method"), (make("infobatch", prune_probability=0.2), "options")):
     with pytest.raises(UserError, match=f"another sampler: {words}"):
       other.load_state_dict(state)
+  with pytest.raises(UserError, match="table"):
+    make("infobatch", labels=LABELS[::-1]).load_state_dict(state)
   with pytest.raises(UserError, match="num_samples"):
     make("infobatch", num_samples=52, labels=None, columns={}).load_state_dict(state)
   with pytest.raises(UserError, match="state_dict"):
@@ -222,3 +234,93 @@ def test_wrappers_go_around_any_method(wrap):
   made, seen = make("infobatch", wrap=wrap), []
   train(made, seen)
   assert made.epoch == EPOCHS and seen
+
+
+def train_reading_ahead(made, seen, stop_after=None, group=1):
+  """Runs a loop whose loader has read the whole epoch before the first batch is trained on."""
+  for epoch in made.epochs():
+    for index, weight in epoch.read_ahead(group):
+      np.testing.assert_array_equal(made.weight_of(index), weight)
+      positions, weight = made.thin(index, losses_of(index, epoch.number), **extras_of(made, index, epoch.number))
+      seen.append((index[positions].tolist(), weight.tolist()))
+      if len(seen) == stop_after:
+        return
+    for index in made.to_refresh():
+      made.observe(index, losses_of(index, epoch.number), trained=False, **extras_of(made, index, epoch.number))
+
+
+@pytest.mark.parametrize("method", ["infobatch", "kakurenbo", "selective_backprop"])
+@pytest.mark.parametrize("back", [1, 9])
+def test_a_loop_that_reads_ahead_is_done_with_what_it_observed(method, back):
+  whole, seen = [], []
+  train(make(method), whole)
+  first = make(method)
+  train_reading_ahead(first, seen, stop_after=len(whole) - back)
+  second = make(method)
+  second.load_state_dict(through_json(first.state_dict()))
+  train_reading_ahead(second, seen)
+  assert seen == whole
+
+
+def test_an_epoch_that_was_read_to_its_end_stands_where_it_was_observed():
+  made = make("infobatch")
+  epoch = made.current()
+  ahead = epoch.read_ahead()
+  assert len(ahead) == len(epoch) == 7
+  made.observe(ahead[0][0], losses_of(ahead[0][0], 0))
+  made.observe(ahead[5][0], losses_of(ahead[5][0], 0), trained=False)  # scored, not trained on
+  assert len(made.current()) == 6 and made.epoch == 0
+  made.observe(ahead[2][0], losses_of(ahead[2][0], 0))
+  assert [i.tolist() for i, _ in made.current().read_ahead()] == [i.tolist() for i, _ in ahead[3:]]
+  made.end_epoch()
+  assert epoch.read_ahead() == [] and made.current().number == 1
+
+
+def test_a_last_incomplete_group_of_batches_is_left_out():
+  made = make("full")
+  assert [len(made.current().read_ahead(group)) for group in (1, 2, 3, 7, 8)] == [7, 6, 6, 7, 7]
+
+
+@pytest.mark.parametrize(("size", "batches"), [(53, 7), (50, 6)])
+def test_no_rank_reads_a_batch_without_a_sample(size, batches):
+  alike = {"num_samples": size, "labels": None, "columns": {}, "world_size": 4}
+  ranks = [make("full", rank=rank, **alike).current().read_ahead() for rank in range(4)]
+  assert [len(parts) for parts in ranks] == [batches] * 4
+  assert all(len(index) for parts in ranks for index, _ in parts)
+
+
+def test_all_epochs_end():
+  made = make("full", epochs=2)
+  for number in range(2):
+    assert made.current().number == made.epoch == number
+    made.end_epoch()
+  assert made.current() is None and list(made.epochs()) == []
+
+
+def test_the_weight_of_a_sample_that_is_left_out_is_refused():
+  made = make("random", keep_fraction=0.2)
+  made.current()
+  absent = next(n for n in range(N) if not made._plan.given[n])
+  for wrong in (absent, N, -1):
+    with pytest.raises(UserError, match=f"index contains {wrong}, which the epoch does not train on"):
+      made.weight_of([made._plan.indices[0], wrong])
+
+
+def test_what_waits_in_the_queue_is_no_longer_its_owner_s():
+  one, other = make("infobatch"), make("infobatch")
+  index, _ = one.current().read_ahead()[0]
+  other.current().read_ahead()
+  losses = losses_of(index, 0)
+  one.observe(index, losses)
+  other.observe(index.tolist(), jnp.array(losses, copy=True))
+  losses[:] = 0
+  for ours, theirs in zip(jax.tree.leaves(one.state_dict()), jax.tree.leaves(other.state_dict()), strict=True):
+    np.testing.assert_array_equal(ours, theirs)
+
+
+def test_extras_of_several_types_are_one_array():
+  made = make("kakurenbo")
+  for number, (index, _) in enumerate(made.current()):
+    correct = losses_of(index, 0) < 1
+    made.observe(index, losses_of(index, 0), correct=correct if number % 2 else correct.astype(int), confidence=correct)
+  assert made.forward_visits == made.backward_visits == N

@@ -1,4 +1,4 @@
-"""What every selector owes the training loop, whatever it selects: the whole registry, bare and wrapped."""
+"""The contract of a selector with the training loop, for the whole registry, bare and wrapped."""
 
 import jax
 import jax.numpy as jnp

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dynsel_jax import selectors
+from dynsel_jax import batching, selectors
 from dynsel_jax.options import UserError
 from dynsel_jax.selectors import seta
+from dynsel_jax.types import SampleTable
 from tests.support import oracles, simulation
 from tests.support.simulation import NUM_SAMPLES
 
@@ -95,6 +96,20 @@ def test_a_run_slides_the_window_over_the_pool():
     else:
       assert len(chosen) == NUM_SAMPLES
     last_loss[chosen] = simulation.signals(chosen, epoch).loss
+
+
+def test_the_groups_of_a_large_set_are_found_on_a_random_part_of_it():
+  n = 20_000  # more than the 16,384 whose losses are grouped
+  losses = np.random.default_rng(0).lognormal(size=n).astype(np.float32)
+  options = {"pool_fraction": 1.0, "num_groups": 4, "window_fraction": 0.5}
+  selector = selectors.create("seta", SampleTable(n), 10, **options)
+  seen = batching.signals(jnp.arange(n, dtype=jnp.int32), jnp.asarray(losses), jnp.int32(0))
+  state = selector.observe(selector.init(jax.random.key(0)), seen)
+  selection, _ = jax.jit(selector.select)(jax.random.key(1), state, jnp.int32(1))
+  groups = groups_of(losses, 4)
+  inside = (groups >= 1) & (groups < 3)
+  assert np.mean(np.asarray(selection.keep) != inside) < 0.02
+  assert 0.1 < inside.mean() < 0.9
 
 
 def test_the_pool_is_drawn_anew_and_equal_losses_take_all_of_it():

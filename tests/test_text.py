@@ -78,7 +78,8 @@ def test_lists_of_one_label_are_taken_and_others_left_out(tmp_path, caplog):
   assert source.text.train == ("one", "other", "plain")
   np.testing.assert_array_equal(source.train["labels"], [1, 0, 0])
   assert [r.getMessage() for r in caplog.records] == [
-    "x: 4 rows without a label or with several were left out, 6 remain"  # of both files
+    "x: train: 3 texts of 2 classes (0 2, 2 1); test: 3 texts of 2 classes (0 2, 2 1);"
+    " left out: rows without a label or with several 4"  # of both files
   ]
 
 
@@ -152,8 +153,8 @@ def test_the_fingerprint_covers_texts_that_no_token_tells(tmp_path):
 
 def test_lengths_are_quantiles_of_the_training_texts_and_the_longest_of_all(tmp_path):
   counts = [3, 3, 3, 3, 4, 4, 7, 8]  # with both special tokens
-  train = [(" ".join(["word"] * (count - 2)), "pet") for count in counts]
-  test = [(" ".join(["word"] * (count - 2)), "pet") for count in (10, 4, 9, 3)]
+  train = [(" ".join(["word"] * (count - 2)), "pn"[place % 2]) for place, count in enumerate(counts)]
+  test = [(" ".join(["word"] * (count - 2)), "p") for count in (10, 4, 9, 3)]
   for number, lengths in ((1, (10,)), (2, (3, 10)), (4, (3, 4, 10)), (100, (3, 4, 7, 8, 10))):
     assert _load(tmp_path, train, test, length_buckets=number).text.lengths == lengths
 
@@ -186,7 +187,7 @@ def test_prepare_adds_label_noise_and_checks_the_section(tmp_path):
   ("name", "content", "line"),
   [
     ("a.txt", b"x", "must end in one of: .csv, .jsonl, .csv.gz, .jsonl.gz"),
-    ("a.csv", b"text,labels\nx,1\n", "line 2 has no column 'label'; its columns: text, labels"),
+    ("a.csv", b"text,labels\nx,1\n", "line 1 has no column 'label'; its columns: text, labels"),
     ("a.csv", b"text,label\nx,1\n  ,1\n", "line 3 has the text '  '; it must be a string that is not empty"),
     ("a.csv", b"text,label\nx,\n", "line 2 has the label ''; it must be a string or an integer"),
     ("a.csv", b"text,label\nx,1\ny\n", "line 3 has 1 fields, the first line 2"),

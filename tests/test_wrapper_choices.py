@@ -1,4 +1,4 @@
-"""What the wrappers compute that change who is chosen, or with which weight, against brute force and planted truth."""
+"""Wrappers that change who is chosen, or with which weight, against brute force and planted truth."""
 
 import functools
 

@@ -108,7 +108,7 @@ def read(
     return {"train": inputs[: len(paths["train"])], "test": inputs[len(paths["train"]) :], "changes": numbers}
 
   key = {
-    "files": [_digest(path) for split in paths.values() for path in split],
+    "files": [(_digest(path), os.path.splitext(path)[1].lower()) for split in paths.values() for path in split],
     "training": len(paths["train"]),
     "settings": [image_size, image_mode],
     "decoder": [PIL.__version__, image_decoding.RULES],  # Pillow decides the pixels of a JPEG
@@ -122,7 +122,7 @@ def read(
 def describe(listed: Listing, changes: dict[str, int]) -> None:
   """Says what was read; `changes` are the numbers of images that `image_decoding.decode` had to change."""
   labels = {split: listed.labels(split) for split in listed.splits}
-  parts = summary.splits("images", labels, listed.class_names)
+  parts = summary.splits("image", labels, listed.class_names)
   if alike := _alike(listed.class_names):
     parts.append(f"classes that look alike: {summary.named(alike)}")
   parts += [f"{number:,} {image_decoding.CHANGES[name]}" for name, number in changes.items() if number]

@@ -53,16 +53,16 @@ def splits(what: str, labels: Mapping[str, np.ndarray], names: Sequence[str]) ->
   """Describes each split, for example "train: 8 images of 2 classes (cat 5, dog 3)", and the classes that one lacks.
 
   Args:
-    what: the samples, for people.
+    what: a sample, for people: "image" or "text".
     labels: `[N]` int32 by split.
     names: of the classes, in the order of the labels.
   """
   parts = []
   for split, of_split in labels.items():
     counts = np.bincount(of_split, minlength=len(names))
-    parts.append(f"{split}: {len(of_split):,} {what} of {_classes(counts, names)}")
+    parts.append(f"{split}: {len(of_split):,} {what}{'s' * (len(of_split) != 1)} of {_classes(counts, names)}")
     if not counts.all():
-      parts.append(f"no {split} {what} of: {named(names[label] for label in np.flatnonzero(counts == 0).tolist())}")
+      parts.append(f"no {split} {what}s of: {named(names[label] for label in np.flatnonzero(counts == 0).tolist())}")
   return parts
 
 

@@ -3,19 +3,23 @@
 `N` is the number of samples, `L` the number of tokens of the longest text.
 """
 
+import collections
 import hashlib
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from absl import logging
 
 from dynsel_jax import options
-from dynsel_jax.data import text_files, tokens
+from dynsel_jax.data import summary, text_files, tokens
 from dynsel_jax.data.source import Dataset, Source, Text, fingerprint
 from dynsel_jax.options import UserError
 
 __all__ = ["defaults", "halves", "load"]
+
+_WHOLE = re.compile(r"-?[0-9]{1,18}(?:\.0+)?")
 
 
 def load(
@@ -32,12 +36,12 @@ def load(
   max_length: int = 128,
   length_buckets: int = 4,
 ) -> Source:
-  """Loads the texts of the given files; the inputs are token ids `[N, L]` int32.
+  """Loads the texts of the given files, and says in one line what was read; the inputs are token ids `[N, L]` int32.
 
   Args:
     name: of the data set, for people.
     train: file of the training rows; ends in .csv, .jsonl, .csv.gz or .jsonl.gz. Its labels are the classes, sorted as
-      numbers if all are integers, and as words otherwise.
+      numbers if all are integers, and as words otherwise; 1.0 is the integer 1. There must be at least two.
     test: file of the test rows.
     validation: file of the validation rows; "" for none.
     split_test: whether to halve the test rows, class by class, into validation and test, as RRD does with RSD-15K.
@@ -54,20 +58,20 @@ def load(
   Raises:
     UserError: a file, one of its rows or an option is wrong, or a label does not occur in the training rows.
   """
-  if max_length < 3:  # two special tokens and one of the text
-    raise UserError(f"dataset.max_length={max_length} must be at least 3")
-  options.check_positive("dataset.length_buckets", length_buckets)
-  if validation and split_test:
-    raise UserError(
-      f"dataset.validation={validation!r} and dataset.split_test=True give two validation sets; set one of them only"
-    )
+  _check(validation, split_test, (text_column, label_column), max_length, length_buckets)
   paths = {"train": train, "test": test} | ({"validation": validation} if validation else {})
   # Before the files, which may be long.
   loaded = tokens.load("dataset.tokenizer", tokenizer) if tokenizer else None
   rows = {split: text_files.read(f"dataset.{split}", path, text_column, label_column) for split, path in paths.items()}
   tokenize = tokens.words_of(rows["train"].texts) if loaded is None else loaded
   classes = _classes(rows["train"].labels)
-  labels = {split: _numbers(f"dataset.{split}={paths[split]}", rows[split], classes) for split in rows}
+  if len(classes) == 1:
+    raise UserError(
+      f"dataset.train={summary.shown(train)} has one class, {classes[0]!r}; a classifier needs two; is"
+      f" dataset.label_column={label_column!r} the column of the labels?"
+    )
+  labels = {split: _numbers(f"dataset.{split}={summary.shown(paths[split])}", rows[split], classes) for split in rows}
+  _describe(name, rows, labels, classes)
   ids = _encode(name, tokenize, rows, max_length)
   longest, pad = max(len(row) for split in ids for row in ids[split]), tokens.pad_id(tokenize)
   sets: dict[str, Dataset] = {
@@ -79,10 +83,22 @@ def load(
   return _source(name, sets, classes, Text(tuple(rows["train"].texts), pad, tokenize.get_vocab_size(), lengths))
 
 
+def _check(validation: str, split_test: bool, columns: Sequence[str], max_length: int, length_buckets: int) -> None:
+  if max_length < 3:  # two special tokens and one of the text
+    raise UserError(f"dataset.max_length={max_length} must be at least 3")
+  options.check_positive("dataset.length_buckets", length_buckets)
+  if columns[0] == columns[1]:
+    raise UserError(f"dataset.text_column and dataset.label_column are both {columns[0]!r}")
+  if validation and split_test:
+    raise UserError(
+      f"dataset.validation={validation!r} and dataset.split_test=True give two validation sets; set one of them only"
+    )
+
+
 def _encode(
   name: str, tokenize: tokens.Tokenizer, rows: dict[str, text_files.Rows], max_length: int
 ) -> dict[str, list[list[int]]]:
-  """Returns the token ids of each split's texts; warns of truncated texts and of rows that were left out."""
+  """Returns the token ids of each split's texts; warns of truncated texts."""
   ids, truncated = {}, 0
   for split in rows:
     ids[split], count = tokens.encode(tokenize, rows[split].texts, max_length)
@@ -92,9 +108,23 @@ def _encode(
     logging.warning(
       "%s: %s of %s texts had more than max_length=%d tokens and were truncated", name, truncated, total, max_length
     )
-  if left_out := sum(split.left_out for split in rows.values()):
-    logging.warning("%s: %s rows without a label or with several were left out, %s remain", name, left_out, total)
   return ids
+
+
+def _describe(
+  name: str, rows: Mapping[str, text_files.Rows], labels: Mapping[str, np.ndarray], classes: Sequence[str]
+) -> None:
+  """Says what was read, and what was left out."""
+  parts = summary.splits("text", labels, classes)
+  left_out = sum((split.left_out for split in rows.values()), collections.Counter[str]())
+  if words := summary.counted(left_out):
+    parts.append(f"left out: {words}")
+  parts += [
+    f"the columns of dataset.{split} are separated by {split_rows.separator!r}"
+    for split, split_rows in rows.items()
+    if split_rows.separator != ","
+  ]
+  summary.say(f"{summary.shown(name)}: {'; '.join(parts)}", warn=bool(left_out))
 
 
 def _source(name: str, sets: dict[str, Dataset], classes: tuple[str, ...], text: Text) -> Source:
@@ -161,14 +191,21 @@ def _rows(dataset: Dataset, rows: np.ndarray) -> Dataset:
 
 
 def _classes(labels: Sequence[str]) -> tuple[str, ...]:
-  distinct = set(labels)
-  numbers = all(label.removeprefix("-").isdecimal() for label in distinct)
-  return tuple(sorted(distinct, key=int) if numbers else sorted(distinct))
+  if all(map(_WHOLE.fullmatch, labels)):
+    return tuple(sorted({*map(_plain, labels)}, key=lambda label: (int(label), label)))
+  return tuple(sorted({*labels}))
+
+
+def _plain(label: str) -> str:
+  """Returns 1 for 1.0, as some libraries write a column of whole numbers in which one is missing."""
+  return label.partition(".")[0]
 
 
 def _numbers(where: str, rows: text_files.Rows, classes: Sequence[str]) -> np.ndarray:
   number = {label: position for position, label in enumerate(classes)}
-  for label, line in zip(rows.labels, rows.lines, strict=True):
+  whole = all(map(_WHOLE.fullmatch, classes))
+  labels = [_plain(label) if whole and _WHOLE.fullmatch(label) else label for label in rows.labels]
+  for label, line in zip(labels, rows.lines, strict=True):
     if label not in number:
       raise UserError(f"{where}: line {line} has the label {label!r}, which does not occur in dataset.train")
-  return np.array([number[label] for label in rows.labels], np.int32)
+  return np.array([number[label] for label in labels], np.int32)

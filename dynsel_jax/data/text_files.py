@@ -1,35 +1,76 @@
 """Reads texts with one label each from CSV or JSON Lines files, plain or gzipped. Host-side."""
 
+import ast
+import codecs
+import collections
+import contextlib
 import csv
 import gzip
 import io
 import json
+import os
 import pathlib
+import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+from dynsel_jax import options
+from dynsel_jax.data.summary import shown
 from dynsel_jax.options import UserError
 
 __all__ = ["Rows", "read"]
 
 _ENDINGS = (".csv", ".jsonl", ".csv.gz", ".jsonl.gz")
+_GZIP = b"\x1f\x8b"
+_MARKS = {  # of encodings at the begin of a file; UTF-32 begins like UTF-16
+  codecs.BOM_UTF8: "utf-8",
+  codecs.BOM_UTF32_LE: "utf-32",
+  codecs.BOM_UTF32_BE: "utf-32",
+  codecs.BOM_UTF16_LE: "utf-16",
+  codecs.BOM_UTF16_BE: "utf-16",
+}
+_SEPARATORS = (",", ";", "\t", "|")
+_LONGEST_FIELD = 2**31 - 1  # what the module csv takes on every system; by default it refuses more than 131,072
+_LARGEST = 2**53  # up to here a floating-point number that is whole is one integer
+_SHOWN = 60  # characters of a value that a message shows
+
+_ELEMENT = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|-?[0-9]{1,18}(?:\.0)?)"""
+_LIST = re.compile(rf"\s*\[\s*(?:{_ELEMENT}\s*(?:,\s*{_ELEMENT}\s*)*)?\]\s*")  # 'a' 'b', as NumPy prints, is no list
+_LIST_BEGINS = re.compile(r"""\s*\[\s*(?:['"\]]|-?[0-9])""")
+
+HEADER, EMPTY, UNLABELLED = "repeated header rows", "empty rows", "rows without a label or with several"
 
 
 class Rows(NamedTuple):
   """The rows of a file that have exactly one label."""
 
   texts: list[str]
-  labels: list[str]
+  labels: list[str]  # without spaces around
   lines: list[int]  # line numbers, counted from 1, of each row's end in the file
-  left_out: int  # number of rows without a label or with several
+  left_out: collections.Counter[str]  # number of other rows by reason
+  separator: str  # of the columns of a CSV file
+
+
+class _Columns(NamedTuple):
+  text: str
+  label: str
+
+
+class _Record(NamedTuple):
+  line: int
+  text: Any
+  label: Any
+  fields: Sequence[str]  # all of the row, in a CSV file
 
 
 def read(field: str, path: str, text_column: str, label_column: str) -> Rows:
   """Reads the rows of a file.
 
-  A CSV file begins with a line of column names; each line of a JSON Lines file is one object. A label is a string or an
-  integer. It may also be a list of labels; a row whose list does not have exactly one is left out.
+  A CSV file begins with a line of column names, separated by a comma, semicolon, tab or "|"; each line of a JSON Lines
+  file is one object. The encoding is UTF-8, or UTF-16 with its byte order mark. A label is a string or an integer. It
+  may also be a list of labels; a row whose list does not have exactly one is left out, and so are empty rows and the
+  line of column names where it comes again, as in files that were joined.
 
   Args:
     field: the config's field that names the file, for the messages.
@@ -38,79 +79,239 @@ def read(field: str, path: str, text_column: str, label_column: str) -> Rows:
     label_column: name of the labels' column.
 
   Raises:
-    UserError: the file is missing, damaged, not UTF-8 or has an unknown ending; or a row lacks a column, has an empty
-      text, or a label that is neither a string nor an integer.
+    UserError: the file is missing, damaged, in another encoding or has an unknown ending; or a row lacks a column, has
+      more or fewer fields than the first, an empty text, or a label that is neither a string nor an integer. The
+      message names the file and the line.
   """
-  where = f"{field}={path}"
+  where, columns = f"{field}={shown(path)}", _Columns(text_column.strip(), label_column.strip())
   text = _decoded(field, path)
-  records = _csv_records if path.removesuffix(".gz").endswith(".csv") else _json_records
-  rows = Rows([], [], [], 0)
-  for line, record in records(where, text):
-    for column in (text_column, label_column):
-      if column not in record:
-        raise UserError(
-          f"{where}: line {line} has no column {column!r}; its columns: {', '.join(map(str, record)) or 'none'}"
-        )
-    value = record[text_column]
-    if not isinstance(value, str) or not value.strip():
-      raise UserError(f"{where}: line {line} has the text {value!r}; it must be a string that is not empty")
-    label = record[label_column]
-    if isinstance(label, list):
-      if len(label) != 1:
-        rows = rows._replace(left_out=rows.left_out + 1)
+  rows = Rows([], [], [], collections.Counter(), ",")
+  with _fields_of_any_length():
+    if _ending(path).startswith(".csv"):
+      rows = rows._replace(separator=_separator(where, text, columns))
+      records = _csv_records(where, text, columns, rows)
+    else:
+      records = _json_records(where, text, columns)
+    repeats_header = _header_test(columns)
+    for record in records:
+      at = f"{where}: line {record.line}"
+      if repeats_header(at, record):
+        rows.left_out[HEADER] += 1
         continue
-      (label,) = label
-    if isinstance(label, bool) or not isinstance(label, str | int) or label == "":
-      raise UserError(f"{where}: line {line} has the label {label!r}; it must be a string or an integer")
-    rows.texts.append(value)
-    rows.labels.append(str(label))
-    rows.lines.append(line)
+      value, label = _text(at, record.text), _label(at, record.label)
+      if label is None:
+        rows.left_out[UNLABELLED] += 1
+        continue
+      rows.texts.append(value)
+      rows.labels.append(label)
+      rows.lines.append(record.line)
   if not rows.texts:
     raise UserError(f"{where} has no row with exactly one label")
   return rows
 
 
+def _ending(path: str) -> str:
+  """Returns which of `_ENDINGS` a path has, in any case; "" if none."""
+  return next((ending for ending in _ENDINGS if path.lower().endswith(ending)), "")
+
+
 def _decoded(field: str, path: str) -> str:
-  if not pathlib.Path(path).is_file():
+  where = f"{field}={shown(path)}"
+  path = options.expand_home(field, path)
+  if not os.path.isfile(path):
     raise UserError(f"{field}={path!r} is not a file")
-  if not path.endswith(_ENDINGS):
-    raise UserError(f"{field}={path} must end in one of: {', '.join(_ENDINGS)}")
-  raw = pathlib.Path(path).read_bytes()
-  if path.endswith(".gz"):
+  if not _ending(path):
+    raise UserError(f"{where} must end in one of: {', '.join(_ENDINGS)}")
+  try:
+    raw = pathlib.Path(path).read_bytes()
+  except OSError as error:
+    raise UserError(f"{where} cannot be read: {error.strerror}") from None
+  if _ending(path).endswith(".gz") or raw.startswith(_GZIP):
     try:
       raw = gzip.decompress(raw)
     except (OSError, EOFError, zlib.error) as error:
-      raise UserError(f"{field}={path} is not a complete gzip file: {error}") from None
+      raise UserError(f"{where} is not a complete gzip file: {error}") from None
+  encoding = next((encoding for mark, encoding in _MARKS.items() if raw.startswith(mark)), "utf-8")
   try:
-    return raw.decode("utf-8-sig")
+    text = raw.decode(encoding)
   except UnicodeDecodeError as error:
     line = raw.count(b"\n", 0, error.start) + 1
-    raise UserError(f"{field}={path}: line {line} is not UTF-8: byte 0x{raw[error.start]:02x}") from None
+    name = encoding.upper()
+    raise UserError(f"{where}: line {line} is not {name}: byte 0x{raw[error.start]:02x}") from None
+  if (position := text.find("\0")) >= 0:
+    line = len(_lines(text[:position]))
+    raise UserError(f"{where}: line {line} has a NUL byte: the file is damaged, or neither UTF-8 nor marked as UTF-16")
+  # A mark also stands in front of the second of two files that were joined.
+  return re.sub(r"(^|[\r\n])\ufeff+", r"\1", text) if "\ufeff" in text else text
 
 
-def _csv_records(where: str, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
-  reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-  header: list[str] | None = None
+def _lines(text: str) -> list[str]:
+  return re.split(r"\r\n|\n|\r", text)  # not splitlines: a JSON string may contain U+2028
+
+
+@contextlib.contextmanager
+def _fields_of_any_length() -> Iterator[None]:
+  before = csv.field_size_limit(_LONGEST_FIELD)
+  try:
+    yield
+  finally:
+    csv.field_size_limit(before)
+
+
+def _reader(text: str, separator: str) -> Any:
+  return csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+
+
+def _separator(where: str, text: str, columns: _Columns) -> str:
+  """Returns the first separator with which the line of column names has both columns."""
+  found: list[tuple[int, list[str]]] = []
+  for separator in _SEPARATORS:
+    with contextlib.suppress(csv.Error):
+      line, names = _header(text, separator)
+      if set(columns) <= set(names):
+        for column in columns:
+          if names.count(column) > 1:
+            raise UserError(f"{where}: line {line} has the column {column!r} twice")
+        return separator
+      found.append((line, names))
+  if not found:
+    raise UserError(f"{where}: line 1 is not valid CSV: a quoted field does not end")
+  line, names = max(found, key=lambda header: len(header[1]))
+  if not names:
+    raise UserError(f"{where} has no row with exactly one label")
+  raise UserError(f"{where}: line {line} {_lacks(columns, names)}")
+
+
+def _header(text: str, separator: str) -> tuple[int, list[str]]:
+  """Returns the line number and the fields of the first line that is not blank."""
+  reader = _reader(text, separator)
+  return next(((reader.line_num, names) for row in reader if any(names := _names(row))), (1, []))
+
+
+def _names(row: Sequence[str]) -> list[str]:
+  return [name.strip() for name in row]
+
+
+def _lacks(columns: _Columns, names: Sequence[str]) -> str:
+  missing = next(column for column in columns if column not in names)
+  return f"has no column {missing!r}; its columns: {_short(', '.join(map(str, names)), 200) or 'none'}"
+
+
+def _csv_records(where: str, text: str, columns: _Columns, rows: Rows) -> Iterator[_Record]:
+  """Yields the rows of a CSV file; counts empty ones in `rows`."""
+  names: list[str] = []
+  text_place = label_place = 0
+  reader, start = _reader(text, rows.separator), 1
   try:
     for row in reader:
-      if header is None:
-        header = row
-      elif len(row) == len(header):
-        yield reader.line_num, dict(zip(header, row, strict=True))
-      elif row:
-        raise UserError(f"{where}: line {reader.line_num} has {len(row)} fields, the first line {len(header)}")
+      blank = not any(field.strip() for field in row)
+      if not names:
+        if not blank:
+          names = _names(row)
+          text_place, label_place = (names.index(column) for column in columns)
+      elif blank:
+        rows.left_out[EMPTY] += len(row) > 1  # an empty line says nothing; commas alone come from spreadsheets
+      elif len(row) != len(names):
+        raise UserError(f"{where}: line {start} has {len(row)} fields, the first line {len(names)}")
+      else:
+        yield _Record(reader.line_num, row[text_place], row[label_place], row)
+      start = reader.line_num + 1
   except csv.Error as error:
-    raise UserError(f"{where}: line {reader.line_num} is not valid CSV: {error}") from None
+    reason = "a quoted field does not end" if "unexpected end" in str(error) else str(error)
+    raise UserError(f"{where}: line {start} is not valid CSV: {reason}") from None
 
 
-def _json_records(where: str, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
-  for number, line in enumerate(text.split("\n"), start=1):  # not splitlines: a JSON string may contain U+2028
+def _json_records(where: str, text: str, columns: _Columns) -> Iterator[_Record]:
+  def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name.strip() for name, _ in items]
+    for column in columns:
+      if names.count(column) > 1:
+        raise ValueError(f"it has {column!r} twice")
+    return dict(zip(names, (value for _, value in items), strict=True))
+
+  for number, line in enumerate(_lines(text), start=1):
     if not line.strip():
       continue
     try:
-      record = json.loads(line)
-    except ValueError as error:
+      record = json.loads(line, object_pairs_hook=pairs)
+    except (ValueError, RecursionError) as error:
       raise UserError(f"{where}: line {number} is not valid JSON: {error}") from None
     if not isinstance(record, dict):
       raise UserError(f"{where}: line {number} is not a JSON object: {line.strip()[:40]!r}")
-    yield number, record
+    if not set(columns) <= record.keys():
+      raise UserError(f"{where}: line {number} {_lacks(columns, list(record))}")
+    yield _Record(number, record[columns.text], record[columns.label], ())
+
+
+def _header_test(columns: _Columns) -> Callable[[str, _Record], bool]:
+  """Returns whether a row has the columns' names for values, as where two files with a header each were joined."""
+  text, label = names = [column.casefold() for column in columns]
+  spelt = {*columns, *names}
+  longest = max(map(len, columns)) + 20  # with spaces around
+
+  def plain(value: Any) -> str:
+    return value.strip().casefold() if isinstance(value, str) and len(value) <= longest else ""
+
+  def repeats_header(at: str, record: _Record) -> bool:
+    if plain(record.label) == label and plain(record.text) == text:
+      return True
+    if not spelt.isdisjoint(record.fields) and {*names} <= {*map(plain, record.fields)}:
+      raise UserError(f"{at} names the columns again, in another order than the first line")
+    return False
+
+  return repeats_header
+
+
+def _text(at: str, value: Any) -> str:
+  if not isinstance(value, str) or not value.strip():
+    raise UserError(f"{at} has the text {_short(repr(value))}; it must be a string that is not empty")
+  if not _is_clean(value):
+    raise UserError(f"{at} has the text {_short(repr(value))}, with NUL or half of a surrogate pair in it")
+  return value
+
+
+def _label(at: str, label: Any) -> str | None:
+  """Returns the label of a row; None if it is a list that does not have exactly one."""
+  given = label
+
+  def wrong(reason: str) -> UserError:
+    return UserError(f"{at} has the label {_short(repr(given))}{reason}")
+
+  if isinstance(label, str) and _LIST_BEGINS.match(label):
+    label = _spelled_list(label)
+    if label is None:
+      raise wrong(", which begins like a list and is none; write ['a', 'b']")
+  if isinstance(label, list):
+    if len(label) != 1:
+      return None
+    (label,) = label
+  if isinstance(label, float) and label.is_integer() and abs(label) < _LARGEST:
+    label = int(label)  # as libraries write a column of integers in which one is missing
+  if isinstance(label, bool) or not isinstance(label, str | int) or not str(label).strip():
+    raise wrong("; it must be a string or an integer")
+  label = str(label).strip()
+  if label.casefold() == "nan":
+    raise wrong(", which stands for a missing value; leave the row out")
+  if not label.isprintable() and (not _is_clean(label) or len(label.splitlines()) > 1):
+    raise wrong(", which is no text of one line")
+  return label
+
+
+def _spelled_list(label: str) -> list[Any] | None:
+  """Returns the list that the label of a CSV file spells, as JSON or Python does; None if it spells none."""
+  if _LIST.fullmatch(label):
+    with contextlib.suppress(ValueError, SyntaxError):
+      return ast.literal_eval(label.strip())
+  return None
+
+
+def _is_clean(value: str) -> bool:
+  try:
+    value.encode()
+  except UnicodeEncodeError:
+    return False
+  return "\0" not in value
+
+
+def _short(text: str, length: int = _SHOWN) -> str:
+  return text if len(text) <= length else f"{text[:length]}..."

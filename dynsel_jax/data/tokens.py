@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from dynsel_jax import options
 from dynsel_jax.models.weights import folder
 from dynsel_jax.options import UserError, optional_library
 
@@ -34,6 +35,7 @@ def load(field: str, value: str) -> Tokenizer:
   Raises:
     UserError: the file does not exist or is not a tokenizer.
   """
+  value = options.expand_home(field, value)
   path = pathlib.Path(value)
   path = path if path.is_file() else folder(field, value) / "tokenizer.json"
   library = _library()

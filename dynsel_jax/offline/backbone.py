@@ -18,9 +18,10 @@ import numpy as np
 from flax import traverse_util
 from jax import Array
 
-from dynsel_jax import cache, models, options, selectors
+from dynsel_jax import cache, models, options
 from dynsel_jax.data import Source, gather
 from dynsel_jax.features import images
+from dynsel_jax.offline.plain_config import plain_config
 from dynsel_jax.runs.interruption import Interrupted
 from dynsel_jax.training import checkpoint, loop
 
@@ -83,11 +84,9 @@ class Backbone:
 
 def _warm_up(config: ml_collections.ConfigDict, epochs: int) -> ml_collections.ConfigDict:
   """Returns the config of plain training for `epochs`, with the run's own recipe and the seed of section `factors`."""
-  left_out = ("features", "factors", "scores", "wrappers")
-  made = {name: value for name, value in config.to_dict().items() if name not in left_out}
-  made["selector"] = {"name": "full", **selectors.defaults("full")}
-  made |= {"loss_normalization": "", "epochs": epochs, "seed": config.factors.seed}
-  return ml_collections.ConfigDict(made | {"checkpoint_every_steps": 0, "match_steps": False})
+  plain = plain_config(config)
+  plain.update(epochs=epochs, seed=config.factors.seed, checkpoint_every_steps=0)
+  return plain
 
 
 def _trained(config: ml_collections.ConfigDict, source: Source) -> Variables:

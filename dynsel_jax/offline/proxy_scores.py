@@ -17,13 +17,14 @@ import numpy as np
 from dynsel_jax import cache, data
 from dynsel_jax.coresets import d2, dynamics, geometry, greedy
 from dynsel_jax.offline import proxy_recorder
+from dynsel_jax.offline.plain_config import plain_config
 from dynsel_jax.options import UserError, check_choice
 from dynsel_jax.selectors import ranking, static
 from dynsel_jax.selectors.rho_loss import COLUMN as IRREDUCIBLE_LOSS
 from dynsel_jax.training import loop
 from dynsel_jax.types import SampleTable, Selector
 
-__all__ = ["DEFAULT_SCORES", "SCORES", "check", "half", "order_column", "proxy_config", "score"]
+__all__ = ["DEFAULT_SCORES", "SCORES", "check", "half", "order_column", "score"]
 
 FINAL = ("entropy", "margin")  # from the outputs of the trained model
 FROM_FEATURES = ("d2", "herding", "k_center", "moderate", "prototypes")
@@ -32,7 +33,6 @@ SLOW = (IRREDUCIBLE_LOSS, "moso", "herding", "k_center")
 SCORES = tuple(sorted((*proxy_recorder.RECORDED, *FINAL, *FROM_FEATURES, IRREDUCIBLE_LOSS)))
 DEFAULT_SCORES = tuple(name for name in SCORES if name not in SLOW)
 
-_SECTIONS = ("features", "factors", "scores", "wrappers")  # sections of a config that belong to its selector
 _RECORDER = f"{proxy_recorder.__name__}:recorder"
 _HALF = f"{__name__}:half"
 
@@ -87,18 +87,6 @@ def check(config: ml_collections.ConfigDict, scores: Sequence[str], window: int)
     raise UserError("dataset.stream=True: scores can be recorded only for images in memory (dataset.stream=False)")
 
 
-def proxy_config(config: ml_collections.ConfigDict, selector: str, **options: Any) -> ml_collections.ConfigDict:
-  """Returns a copy of `config` with another selector and without the sections that belong to the old one."""
-  proxy = config.copy_and_resolve_references()
-  with proxy.unlocked():
-    for section in _SECTIONS:
-      if section in proxy:
-        del proxy[section]
-    proxy.selector = ml_collections.ConfigDict({"name": selector, **options})
-    proxy.match_steps = False
-  return proxy
-
-
 def _of_proxy(
   config: ml_collections.ConfigDict,
   workdir: pathlib.Path,
@@ -111,7 +99,7 @@ def _of_proxy(
   needed = {*scores, "forgetting"} if "d2" in scores else {*scores}  # D2's measure of difficulty
   recorded = tuple(sorted(needed & set(proxy_recorder.RECORDED)))
   settings: dict[str, Any] = {"scores": recorded, "window": window, "early_epochs": early_epochs}
-  proxy, hook = proxy_config(config, _RECORDER, **settings), functools.partial(proxy_recorder.record, **settings)
+  proxy, hook = plain_config(config, _RECORDER, **settings), functools.partial(proxy_recorder.record, **settings)
   _, state, run = loop.train_and_evaluate(proxy, workdir, prepare=prepare, after_epoch=hook)
   columns = proxy_recorder.columns(run, state, **settings)
   if needed & set(FINAL):
@@ -182,7 +170,7 @@ def _irreducible_loss(
   """
   losses = []
   for part in (0, 1):
-    proxy = proxy_config(config, _HALF, part=part, seed=config.seed)
+    proxy = plain_config(config, _HALF, part=part, seed=config.seed)
     _, state, run = loop.train_and_evaluate(proxy, workdir / f"half_{part}", prepare=prepare)
     losses.append(proxy_recorder.outputs(run, state.train, ("loss",))["loss"])
   in_first = _first_half(config.seed, len(losses[0]))

@@ -56,7 +56,7 @@ def counts_and_groups(
     Counts `[C]` int32 and groups `[N]` int32; without class balance a single count, and None.
 
   Raises:
-    UserError: the fraction lies outside its range, or there are no classes to balance.
+    UserError: the fraction lies outside its range, or the table has no labels to balance.
   """
   count = ranking.keep_count(keep_fraction, table.num_samples)
   if not class_balanced:

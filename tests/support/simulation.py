@@ -115,9 +115,8 @@ order = jax.jit(batching.order, compiler_options=QUICK)
 
 
 def epoch_keys(epoch: int) -> tuple[jax.Array, jax.Array]:
-  """The keys of an epoch: that of `select`, and that of `order`."""
-  select_key, order_key = jax.random.split(jax.random.fold_in(jax.random.key(7), epoch))
-  return select_key, order_key
+  """The keys of an epoch, as those of a run: that of `select`, and that of `order`."""
+  return batching.epoch_keys(jax.random.key(7), jnp.int32(epoch))
 
 
 def select_key(epoch: int) -> jax.Array:
@@ -134,7 +133,7 @@ def batches(indices: Any) -> list[np.ndarray]:
 
 
 class Epoch(NamedTuple):
-  """What happened in an epoch."""
+  """The record of an epoch."""
 
   selection: Selection
   plan: Plan

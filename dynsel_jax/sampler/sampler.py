@@ -1,34 +1,26 @@
-"""`Sampler`: any method of selection in any training loop. Host-side, numpy in and out, no framework.
+"""`Sampler` and its epochs. Host-side, numpy in and out.
 
 `N` is the number of training samples, `B` the global batch size, `b` the rows of a batch, or of one rank's part of it.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
-from dynsel_jax import batching, selectors
+from dynsel_jax import batching, cache, selectors
 from dynsel_jax.batching import Purpose
 from dynsel_jax.options import UserError, check_at_least, check_positive, check_seed
-from dynsel_jax.types import Plan, SampleTable, Selector, Signals
+from dynsel_jax.sampler.plan import HostPlan
+from dynsel_jax.sampler.programs import Batch, Programs, signals_of
+from dynsel_jax.types import SampleTable, Selector
 
 __all__ = ["Epoch", "Sampler"]
 
 _VERSION = 1  # of `state_dict`
-
-
-class _Batch(NamedTuple):
-  """One observed batch, not applied yet."""
-
-  index: np.ndarray  # type: ignore[assignment]  # [b] int32
-  loss: np.ndarray  # [b] float32
-  trained: np.ndarray  # [b] bool
-  extras: dict[str, np.ndarray]  # [b] each
 
 
 class Epoch:
@@ -47,6 +39,18 @@ class Epoch:
     """Yields sample indices `[b]` int32 and loss weights `[b]` float32; a batch that was yielded counts as done."""
     return self._sampler._batches(self.number)
 
+  def read_ahead(self, group: int = 1) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Returns the batches that are left, for a loop whose loader reads them before they are trained on.
+
+    None of them counts as done: showing a batch to `Sampler.observe` counts it, and those before it. Every rank gets
+    the same number of batches, so a last one with fewer samples than ranks is left out.
+
+    Args:
+      group: how many batches make a step of the optimizer; what is left over after the last whole group is left out,
+        unless it is all there is.
+    """
+    return self._sampler._read_ahead(self.number, group)
+
 
 class Sampler:
   """Selects the samples of each epoch by a method that learns from the losses it is shown.
@@ -61,7 +65,7 @@ class Sampler:
   samples, or "weight_sum", the sum of its weights. Most methods have weight 1 everywhere, and both are the mean.
 
   Several ranks: each builds the same sampler with its own `rank`, iterates over its part of every batch, and observes
-  the gathered indices and losses of all ranks.
+  the gathered indices and losses of all ranks. The last batch of an epoch may be shorter, and empty on some ranks.
   """
 
   def __init__(
@@ -102,29 +106,31 @@ class Sampler:
     for name, value in (("num_samples", num_samples), ("epochs", epochs), ("batch_size", batch_size)):
       check_at_least(name, value, 1)
     check_seed("seed", seed)
-    check_positive("world_size", world_size)
-    if not 0 <= rank < world_size:
-      raise UserError(f"rank={rank} must lie in [0, world_size={world_size})")
-    if batch_size % world_size:
-      raise UserError(f"batch_size={batch_size} must be a multiple of world_size={world_size}")
+    _check_ranks(rank, world_size, batch_size)
     wrapped_in = dict(wrap) if isinstance(wrap, Mapping) else {name: {} for name in wrap}
+    if len(wrapped_in) < len(wrap):
+      raise UserError(f"wrap={list(wrap)} names a wrapper twice")
     table = _table(num_samples, labels, num_classes, columns)
     self.num_samples, self.num_epochs, self.batch_size = num_samples, epochs, batch_size
     self.selector: Selector = selectors.create(method, table, epochs, wrapped_in, **options)
     self.loss_normalization = self.selector.loss_normalization
-    self.extras = tuple(n for n in self.selector.reads if n not in columns and n != "labels")  # that `observe` needs
+    # Names of the extras that `observe` must be given.
+    self.extras = tuple(name for name in self.selector.reads if name not in columns and name != "labels")
+    selectors.check_reads(method, self.selector, table, self.extras, "give it, [N] int, in labels=")
     self._rank, self._world_size = rank, world_size
     made_by = {"method": method, "options": options, "wrap": wrapped_in, "epochs": epochs, "batch_size": batch_size}
-    self._made_by = json.dumps(made_by | {"num_samples": num_samples, "seed": seed}, sort_keys=True, default=str)
+    made_by |= {"num_samples": num_samples, "seed": seed, "table": _digest(table)}
+    self._made_by = json.dumps(made_by, sort_keys=True, default=str)
     # The same keys as a run of `dynsel_jax.training` with this seed has, and so the same draws.
     init_key, self._key = jax.random.split(jax.random.key(seed))
     _, selector_key = jax.random.split(init_key)
-    self._programs = _Programs(self.selector, batch_size, num_samples)
+    self._programs = Programs(self.selector, batch_size, num_samples)
     self._state = self._programs.init(selector_key)
-    self._plan = _HostPlan(np.zeros(0, np.int32), np.zeros(0, np.float32), 1.0, False, np.zeros(num_samples, bool))
-    self._planned = -1  # the epoch that the plan is of
-    self._epoch, self._step = 0, 0  # the running epoch, and its batches that were yielded
-    self._queue: list[_Batch] = []
+    self._plan = HostPlan.of(num_samples, np.zeros(0, np.int32), np.zeros(0, np.float32), 1.0, False)
+    self._planned = -1  # epoch of the current plan
+    self._epoch, self._step = 0, 0  # the running epoch, and its batches that are done
+    self._read_ahead_of = -1  # the epoch whose batches count as done when they are observed, not when they are yielded
+    self._queue: list[Batch] = []
     self.info: dict[str, float] = {}  # of the method, for the running epoch
     self.forward_visits, self.backward_visits, self.non_finite = 0, 0, 0  # observed so far
 
@@ -136,7 +142,8 @@ class Sampler:
   @property
   def realised_keep_fraction(self) -> float:
     """Backward visits so far over those that training on everything would have taken."""
-    done = self._epoch + self._step / max(self._num_batches, 1)
+    planned = len(self._plan.indices)
+    done = self._epoch + min(self._step * self.batch_size, planned) / max(planned, 1)
     return self.backward_visits / (self.num_samples * done) if done else 1.0
 
   @property
@@ -145,12 +152,30 @@ class Sampler:
 
   def epochs(self) -> Iterator[Epoch]:
     """Yields the epochs that are left, the first of them from the batch at which a loaded state stands."""
-    while self._epoch < self.num_epochs:
-      number = self._epoch
-      self._make_plan()
-      yield Epoch(self, number, self._step, self._num_batches, self._plan.learning_rate_multiplier)
-      if self._epoch == number:  # the caller left the epoch early
-        self._end_epoch()
+    while (epoch := self.current()) is not None:
+      yield epoch
+      if self._epoch == epoch.number:  # the caller left the epoch early, or read ahead
+        self.end_epoch()
+
+  def current(self) -> Epoch | None:
+    """Returns the running epoch, whose samples it selects if nobody has; None if all epochs have ended."""
+    if self._epoch >= self.num_epochs:
+      return None
+    self._make_plan()
+    return Epoch(self, self._epoch, self._step, self._num_batches, self._plan.learning_rate_multiplier)
+
+  def end_epoch(self) -> None:
+    """Ends the running epoch, for a loop over `current` that somebody else's trainer runs; `epochs` ends its own."""
+    self._flush()
+    self._epoch, self._step = self._epoch + 1, 0
+
+  def weight_of(self, index: Any) -> np.ndarray:
+    """Returns the loss weights `[b]` float32 of samples of the epoch, for a loop whose loader gives indices alone.
+
+    Raises:
+      UserError: the epoch does not train on one of the samples.
+    """
+    return self._plan.weights[self._plan.places_of(np.asarray(index))]
 
   def _make_plan(self) -> None:
     if self._planned == self._epoch:
@@ -161,29 +186,33 @@ class Sampler:
     size = int(plan.size)
     if not size:
       raise UserError(f"the method selects no sample in epoch {self._epoch + 1}")
-    given = np.zeros(self.num_samples, bool)
-    indices = np.asarray(plan.indices)[:size]
-    given[indices] = True
-    self._plan = _HostPlan(indices, np.asarray(plan.weights)[:size], float(multiplier), bool(thin), given)
+    indices, weights = np.asarray(plan.indices)[:size], np.asarray(plan.weights)[:size]
+    self._plan = HostPlan.of(self.num_samples, indices, weights, float(multiplier), bool(thin))
     self._planned = self._epoch
     self.info = {name: float(value) for name, value in info.items()}
 
   def _batches(self, number: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     while self._epoch == number and self._step < self._num_batches:
-      start = self._step * self.batch_size
-      rows = np.arange(start, min(start + self.batch_size, len(self._plan.indices)))
-      mine = np.array_split(rows, self._world_size)[self._rank] if self._world_size > 1 else rows
       self._step += 1
-      yield self._plan.indices[mine], self._plan.weights[mine]
+      yield self._part(self._step - 1)
     if self._epoch == number:
-      self._end_epoch()
+      self.end_epoch()
 
-  def _end_epoch(self) -> None:
-    self._flush()
-    self._epoch, self._step = self._epoch + 1, 0
+  def _part(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+    return self._plan.part(step, self.batch_size, self._rank, self._world_size)
+
+  def _read_ahead(self, number: int, group: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    if self._epoch != number:
+      return []
+    self._read_ahead_of = number
+    last = self._num_batches - (0 < len(self._plan.indices) % self.batch_size < self._world_size)
+    last = last // group * group or last
+    return [self._part(step) for step in range(self._step, last)]
 
   def observe(self, index: Any, losses: Any, *, trained: Any = True, **extras: Any) -> None:
     """Takes the losses of a batch that was trained on, or scored; queued until the epoch ends.
+
+    In a loop that reads ahead, this is what counts a trained batch, and those before it, as done.
 
     Args:
       index: `[b]` int, as the epoch yielded it, or of all ranks; b at most B.
@@ -194,7 +223,18 @@ class Sampler:
     Raises:
       UserError: an array has another length, or an index is not of this epoch.
     """
-    self._queue.append(self._batch(index, losses, trained, extras))
+    self._enqueue(self._batch(index, losses, trained, extras))
+
+  def _enqueue(self, batch: Batch, *, scored_first: bool = False) -> None:
+    self._queue.append(batch)
+    trained = int(np.count_nonzero(batch.trained))
+    self.backward_visits += trained
+    self.forward_visits += len(batch.index) + (trained if scored_first else 0)
+    if self._read_ahead_of == self._epoch and batch.trained.any():
+      self._step = max(self._step, self._step_of(batch) + 1)
+
+  def _step_of(self, batch: Batch) -> int:
+    return self._plan.last_place(batch.index) // self.batch_size
 
   def thin(self, index: Any, losses: Any, **extras: Any) -> tuple[np.ndarray, np.ndarray]:
     """Picks the rows of a scored batch to train on, for the methods of level "batch", and observes it.
@@ -210,23 +250,23 @@ class Sampler:
       Positions in the batch `[p]` int32, ascending, and the loss weights to train them with `[p]` float32.
     """
     batch = self._batch(index, losses, False, extras)
-    places = {sample: weight for sample, weight in zip(*self._last_batch(), strict=True)}
-    weights = np.array([places.get(sample, 1.0) for sample in batch.index.tolist()], np.float32)
+    weights = self.weight_of(batch.index)
     if self.selector.thin is None or not self._plan.thin:
-      self._queue.append(batch._replace(trained=np.ones(len(batch.index), bool)))
+      self._enqueue(batch._replace(trained=np.ones(len(batch.index), bool)))
       return np.arange(len(batch.index), dtype=np.int32), weights
     if self._world_size > 1:
       raise UserError("thin works on the whole batch: with several ranks call it on one and share the positions")
     self._flush()
-    step = np.int32(self._step - 1)
+    step = np.int32(self._step_of(batch))
     epoch_key = jax.random.fold_in(self._key, self._planned)
     key = jax.random.fold_in(jax.random.fold_in(epoch_key, Purpose.THIN), step)
-    positions, thin_weights = map(np.asarray, self._programs.thin(key, self._state, self._signals(batch)))
+    signals = signals_of(batch, self.batch_size, self._planned)
+    positions, thin_weights = map(np.asarray, self._programs.thin(key, self._state, signals))
     kept = (thin_weights > 0) & (positions < len(batch.index))
     positions, thin_weights = positions[kept], thin_weights[kept]
     trained = np.zeros(len(batch.index), bool)
     trained[positions] = True
-    self._queue.append(batch._replace(trained=trained))
+    self._enqueue(batch._replace(trained=trained), scored_first=True)
     return positions, thin_weights * weights[positions]
 
   def to_refresh(self) -> Iterator[np.ndarray]:
@@ -242,13 +282,9 @@ class Sampler:
     for start in range(0, len(names), self.batch_size):
       yield names[start : start + self.batch_size]
 
-  def _last_batch(self) -> tuple[list[int], list[float]]:
-    rows = slice((self._step - 1) * self.batch_size, self._step * self.batch_size)
-    return self._plan.indices[rows].tolist(), self._plan.weights[rows].tolist()
-
-  def _batch(self, index: Any, losses: Any, trained: Any, extras: Mapping[str, Any]) -> _Batch:
-    index, losses = np.asarray(index), np.asarray(losses, np.float32)
-    if index.ndim != 1 or not np.issubdtype(index.dtype, np.integer) or len(index) > self.batch_size:
+  def _batch(self, index: Any, losses: Any, trained: Any, extras: Mapping[str, Any]) -> Batch:
+    index, losses = np.array(index), _queued(losses)
+    if index.ndim != 1 or index.dtype.kind not in "iu" or len(index) > self.batch_size:
       raise UserError(
         f"index has shape {index.shape} and type {index.dtype}; it must be at most {self.batch_size} integers"
       )
@@ -259,39 +295,27 @@ class Sampler:
     if index.size and (index.min() < 0 or index.max() >= self.num_samples or not self._plan.given[index].all()):
       wrong = next(i for i in index.tolist() if not 0 <= i < self.num_samples or not self._plan.given[i])
       raise UserError(f"index contains {wrong}, which the sampler has not given in this epoch")
-    named = {name: np.asarray(extras[name]) for name in self.extras if name in extras}
-    if missing := set(self.extras) - set(named):
-      raise UserError(f"the method reads {', '.join(sorted(missing))}: give it to observe by name, one value a sample")
+    named = {name: _queued(extras[name]) for name in self.extras if name in extras}
+    if len(named) < len(self.extras):
+      missing = ", ".join(name for name in self.extras if name not in named)
+      raise UserError(f"the method reads {missing}: give it to observe by name, one value a sample")
     for name, values in named.items():
       if values.shape != index.shape:
         raise UserError(f"{name} has shape {values.shape}, index {index.shape}")
-    return _Batch(index.astype(np.int32), losses, np.broadcast_to(np.asarray(trained, bool), index.shape), named)
-
-  def _signals(self, batch: _Batch) -> Signals:
-    """Pads a batch to B rows."""
-    missing = self.batch_size - len(batch.index)
-    padded: Any = Signals  # of numpy arrays
-    return padded(
-      index=np.pad(batch.index, (0, missing), constant_values=-1),
-      loss=np.pad(batch.loss, (0, missing)),
-      trained=np.pad(batch.trained, (0, missing)),
-      epoch=np.int32(self._planned),
-      extras={name: np.pad(values, (0, missing)) for name, values in batch.extras.items()},
-    )
+    return Batch(index, losses, np.broadcast_to(np.array(trained, bool), index.shape), named)
 
   def _flush(self) -> None:
     """Applies the queued batches to the method's state, in the order in which they came."""
     queue, self._queue = self._queue, []
-    for batch in queue:
-      self.forward_visits += len(batch.index)
-      self.backward_visits += int(batch.trained.sum())
-      self.non_finite += int(np.count_nonzero(~np.isfinite(batch.loss)))
-    self._state = self._programs.observe(self._state, [self._signals(batch) for batch in queue])
+    if queue:
+      self._state, non_finite = self._programs.observe(self._state, queue, self._planned)
+      self.non_finite += non_finite
 
   def state_dict(self) -> dict[str, Any]:
     """Returns everything that a continued loop needs, as numpy arrays, numbers and strings.
 
-    A batch that an epoch has yielded counts as done: call it when the batch has been trained on and observed.
+    A batch that an epoch has yielded counts as done: call it when the batch has been trained on and observed. In a
+    loop that reads ahead, a batch counts as done when it has been observed, however far the loader has read.
     """
     self._flush()
     leaves = jax.tree.leaves(self._state)
@@ -301,10 +325,11 @@ class Sampler:
       "epoch": self._epoch,
       "step": self._step,
       "planned": self._planned,
+      "info": json.dumps(self.info),
       "forward_visits": self.forward_visits,
       "backward_visits": self.backward_visits,
       "non_finite": self.non_finite,
-      **{f"plan_{name}": value for name, value in self._plan._asdict().items()},
+      **self._plan.state(),
       **{f"state_{number:03}": np.asarray(leaf) for number, leaf in enumerate(leaves)},
     }
 
@@ -323,63 +348,32 @@ class Sampler:
     leaves, structure = jax.tree.flatten(self._state)
     loaded = [jnp.asarray(state[f"state_{n:03}"], leaf.dtype).reshape(leaf.shape) for n, leaf in enumerate(leaves)]
     self._state = jax.tree.unflatten(structure, loaded)
-    self._plan = _HostPlan(
-      np.asarray(state["plan_indices"], np.int32),
-      np.asarray(state["plan_weights"], np.float32),
-      float(state["plan_learning_rate_multiplier"]),
-      bool(state["plan_thin"]),
-      np.asarray(state["plan_given"], bool),
-    )
+    self._plan = HostPlan.from_state(state)
     self._epoch, self._step, self._planned = (int(state[name]) for name in ("epoch", "step", "planned"))
+    self._read_ahead_of, self.info = -1, json.loads(state["info"])
     self.forward_visits, self.backward_visits = int(state["forward_visits"]), int(state["backward_visits"])
     self.non_finite = int(state["non_finite"])
     self._queue = []
 
 
-class _HostPlan(NamedTuple):
-  """The plan of an epoch as numpy arrays."""
-
-  indices: np.ndarray  # [size] int32
-  weights: np.ndarray  # [size] float32
-  learning_rate_multiplier: float
-  thin: bool
-  given: np.ndarray  # [N] bool, samples that may be observed
+def _check_ranks(rank: int, world_size: int, batch_size: int) -> None:
+  check_positive("world_size", world_size)
+  if not 0 <= rank < world_size:
+    raise UserError(f"rank={rank} must lie in [0, world_size={world_size})")
+  if batch_size % world_size:
+    raise UserError(f"batch_size={batch_size} must be a multiple of world_size={world_size}")
 
 
-class _Programs:
-  """The compiled functions of a selector; each is traced once, whatever the number of batches."""
+def _digest(table: SampleTable) -> str:
+  """Returns hexadecimal digits that change with any label or column."""
+  labels = {} if table.labels is None else {"labels": np.asarray(table.labels)}
+  columns = {f"column {name}": np.asarray(column) for name, column in table.columns.items()}
+  return cache.checksum(labels | columns)
 
-  def __init__(self, selector: Selector, batch_size: int, num_samples: int):
-    self._chunk = -(-num_samples // batch_size)  # batches that are applied in one call
-    self._selector = selector
-    self.init = jax.jit(selector.init)
-    self.plan = jax.jit(self._select_and_order)
-    self._observe = jax.jit(selector.observe, donate_argnums=0)
-    self._observe_many = jax.jit(self._scan, donate_argnums=0)
-    self.thin: Callable[..., Any] = jax.jit(selector.thin) if selector.thin else lambda *_: None
-    self.refresh: Callable[..., Any] = jax.jit(selector.refresh) if selector.refresh else lambda *_: None
 
-  def _select_and_order(
-    self, select_key: Array, order_key: Array, state: Any, epoch: Array
-  ) -> tuple[Plan, Any, Any, Any]:
-    selection, info = self._selector.select(select_key, state, epoch)
-    return batching.order(order_key, selection), selection.learning_rate_multiplier, selection.thin, info
-
-  def _scan(self, state: Any, batches: Signals) -> Any:
-    return jax.lax.scan(lambda state, signals: (self._selector.observe(state, signals), None), state, batches)[0]
-
-  def observe(self, state: Any, batches: list[Signals]) -> Any:
-    """Returns the state after batches of B rows each."""
-    if not batches:
-      return state
-    if len(batches) == 1:
-      return self._observe(state, batches[0])
-    for start in range(0, len(batches), self._chunk):
-      part = batches[start : start + self._chunk]
-      padding = batches[0]._replace(index=np.full(batches[0].index.shape, -1, np.int32))  # type: ignore[arg-type]
-      part = [*part, *[padding] * (self._chunk - len(part))]
-      state = self._observe_many(state, jax.tree.map(lambda *rows: np.stack(rows), *part))
-    return state
+def _queued(values: Any) -> Any:
+  """Copies values that their owner may overwrite; an array of JAX is not waited for until the queue is applied."""
+  return values if isinstance(values, jax.Array) else np.array(values)
 
 
 def _table(num_samples: int, labels: Any, num_classes: int, columns: Mapping[str, Any]) -> SampleTable:
