@@ -8,7 +8,10 @@ INSTALLED := $(VENV)/.installed
 DEMO_FLAGS :=
 TESTS :=
 
-.PHONY: demo check test results
+# For more faults: make faults FAULTS=1000
+FAULTS := 200
+
+.PHONY: demo check test results faults
 
 demo: $(INSTALLED)
 	rm -rf runs/demo
@@ -23,6 +26,10 @@ check: $(INSTALLED)
 # A worker that crashes ends the tests: xdist, given another in its place, waits for ever at the end.
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --dist=loadfile --max-worker-restart=0 $(TESTS)
+
+# Breaks runs on purpose, an hour or more; see docs/faults.md.
+faults: $(INSTALLED)
+	$(BIN)/python -m experiments.faults campaign --faults=$(FAULTS) --workdir=runs/faults
 
 # Every table and plot of experiments/results from its archives of runs.
 results: $(INSTALLED)

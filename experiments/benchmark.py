@@ -4,6 +4,7 @@
     python -m experiments.benchmark thinned       a step of ES, on a quarter of the batch it scores, against a plain one
     python -m experiments.benchmark sae           a step of the sparse autoencoder against a matrix product and PyTorch
     python -m experiments.benchmark scoring       both factor scores of 1.28 million samples from stored codes
+    python -m experiments.benchmark sampler       a batch through a Sampler, every method, against a numpy permutation
     python -m experiments.benchmark selecting     one epoch's selection and order, every method, against numpy
     python -m experiments.benchmark stream        images/s of a streamed set's loader against the cores' decoding limit
     python -m experiments.benchmark subset        training seconds of `random` at 30 % against `full`, on digits
@@ -35,7 +36,7 @@ from dynsel_jax import batching, data, offline, options, selectors
 from dynsel_jax.training import setup
 from dynsel_jax.training.state import RunState
 from dynsel_jax.types import Plan, SampleTable, Selector
-from experiments.benchmarks import alternate, factors, seconds_of, stream
+from experiments.benchmarks import alternate, factors, sampler, seconds_of, stream
 
 IMAGENET_SIZE = 1_281_167
 
@@ -217,6 +218,7 @@ def benchmark_subset(name: str = "digits") -> None:
 SUBSETS = {"cifar10": (cifar10.get_config, 2, 1), "digits": (digits.get_config, 30, 5)}  # epochs, pairs of runs
 BENCHMARKS: dict[str, Callable[..., None]] = {
   "sae": factors.benchmark_sae,
+  "sampler": sampler.benchmark_sampler,
   "scoring": factors.benchmark_scoring,
   "selecting": benchmark_selecting,
   "step": benchmark_step,

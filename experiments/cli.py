@@ -57,7 +57,7 @@ def _unknown_field(arguments: Sequence[str]) -> str:
 
 
 def _fail(text: str, status: int = 2) -> int:
-  print(f"error: {text}", file=sys.stderr)
+  print(f"error: {options.printable(text)}", file=sys.stderr)
   return status
 
 
@@ -86,7 +86,7 @@ class _Plain(std_logging.Formatter):
   """Shows a log record as one plain line."""
 
   def format(self, record: std_logging.LogRecord) -> str:
-    return f"{record.levelname.lower()}: {record.getMessage()}"
+    return options.printable(f"{record.levelname.lower()}: {record.getMessage()}")
 
 
 def _is_ours(record: std_logging.LogRecord) -> bool:
@@ -126,7 +126,7 @@ def run(main: Callable[..., Any], *, with_arguments: bool = False) -> None:
     except interruption.Interrupted as stopped:
       # A note replaces the default line where the same command starts anew, see `offline.backbone`.
       then = getattr(stopped, "__notes__", ["the same command continues it"])
-      print("; ".join([str(stopped), *then]), file=sys.stderr)
+      print(options.printable("; ".join([str(stopped), *then])), file=sys.stderr)
       return 0
     except KeyboardInterrupt:  # a second Ctrl-C: not even a checkpoint that is being written is waited for
       print("stopped at once; the same command continues from the last checkpoint", file=sys.stderr, flush=True)

@@ -16,9 +16,9 @@ from experiments import cli
 
 def main() -> int:
   """Writes the archive, and prints its size."""
-  out = options.expand_home("out", flags.FLAGS.out)
-  count = archive.pack(options.expand_home("workdir", flags.FLAGS.workdir), out)
-  print(f"{count} files, {pathlib.Path(out).stat().st_size:,} bytes: {out}")
+  workdir, out = (options.expand_home(name, flags.FLAGS[name].value) for name in ("workdir", "out"))
+  count = archive.pack(workdir, out)
+  print(options.printable(f"{count} files, {pathlib.Path(out).stat().st_size:,} bytes: {out}"))
   return 0
 
 

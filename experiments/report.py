@@ -30,8 +30,8 @@ def main(*more: str) -> int:
     if target is not None:
       targets.check_target(target, found)
     for note in page.write(found, out, target, finished.lost(folders)):
-      print(f"note: {note}", file=sys.stderr)
-  print(f"{len(found)} runs: {out}/report.html, report.md, tables/ and plots/")
+      print(options.printable(f"note: {note}"), file=sys.stderr)
+  print(options.printable(f"{len(found)} runs: {out}/report.html, report.md, tables/ and plots/"))
   return 0
 
 

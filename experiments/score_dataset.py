@@ -13,7 +13,7 @@ import pathlib
 import ml_collections
 from absl import flags
 
-from dynsel_jax import data
+from dynsel_jax import data, options
 from dynsel_jax.offline import proxy_scores, score_file
 from dynsel_jax.offline.plain_config import plain_config
 from dynsel_jax.training import parallel
@@ -38,7 +38,7 @@ def main(config: ml_collections.ConfigDict, workdir: str) -> None:
   if parallel.is_first_process():
     path = pathlib.Path(workdir, "scores.npz")
     score_file.write(path, columns, source.fingerprint, {"config": recipe, **settings})
-    print(f"{path}: {', '.join(columns)} of {source.num_samples:,} samples")
+    print(options.printable(f"{path}: {', '.join(columns)} of {source.num_samples:,} samples"))
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from configs.sweeps import base
 from dynsel_jax import data, options
 from dynsel_jax.runs.interruption import Interrupted, stop_requests
 from dynsel_jax.runs.workdir import Workdir, check_writable
+from dynsel_jax.training import checkpoint
 from experiments import cli
 from experiments.sweeps import run_cell, workers
 from experiments.sweeps.progress_table import ProgressTable
@@ -74,7 +75,7 @@ def _finished(config: ml_collections.ConfigDict, folder: pathlib.Path) -> dict[s
     UserError: the folder contains a run of another config.
   """
   held = Workdir(str(folder))
-  held.check_same_run({"config": config.to_dict()})
+  held.check_same_run({"config": config.to_dict()}, checkpoint.saved_identity(held.checkpoints))
   return held.read_summary()
 
 
@@ -148,7 +149,8 @@ def main() -> int:
   try:
     table = sweep(flags.FLAGS.sweep, flags.FLAGS.workdir, flags.FLAGS.processes)
   except Interrupted as stopped:
-    print(f"{stopped}; the same command continues the sweep", file=sys.stderr)
+    said = "\n".join(map(options.printable, str(stopped).split("\n")))  # a line for each process
+    print(f"{said}; the same command continues the sweep", file=sys.stderr)
     return 0
   print(table.table())
   return 1 if table.failures else 0

@@ -96,7 +96,9 @@ def test_a_workdir_below_a_file(tmp_path):
 def test_a_workdir_of_somebody_else(tmp_path):
   for content in ('{"architectures": []}', "no json", "[]"):
     (tmp_path / "config.json").write_text(content)
-    with pytest.raises(options.UserError, match="contains a config.json that dynsel_jax did not write"):
+    with pytest.raises(
+      options.UserError, match="contains a config.json that is damaged, or that dynsel_jax did not write"
+    ):
       small_runs.train(small_runs.config(), tmp_path)
 
 
@@ -174,6 +176,7 @@ def test_a_workdir_without_permission(tmp_path):
     (["spet"], "benchmark='spet' is not known; known: sae, "),
     (["sae", "x"], "benchmark sae: unexpected argument 'x'; it takes at most 0"),
     (["step", "nomodel"], "'nomodel' is not known"),
+    (["sampler", "5"], "num_samples=5 must be an integer, at least 100"),
     (["stream", "abc"], "num_images=abc must be an integer, at least 2"),
     (["stream", "0"], "num_images=0 must be an integer, at least 2"),
     (["subset", "cifar100"], "data set='cifar100' is not known; known: cifar10, digits"),

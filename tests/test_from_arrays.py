@@ -1,5 +1,6 @@
 """A data set from arrays: what it holds of them, and one line for arrays that are none."""
 
+import jax
 import numpy as np
 import pytest
 
@@ -88,3 +89,15 @@ def test_arrays_that_are_no_data_set_are_named(changes, line):
 def test_class_names_are_as_many_as_the_classes():
   with pytest.raises(options.UserError, match="dataset.name='six' has 2 class names for 3 classes"):
     data.from_arrays("six", GOOD, GOOD, num_classes=3, class_names=("a", "b"))
+
+
+def test_a_data_set_gives_its_arrays_as_attributes_and_is_a_pytree():
+  inputs, targets = np.arange(6.0, dtype=np.float32).reshape(3, 2), np.ones(3, np.float32)
+  arrays = {"inputs": inputs, "targets": targets}
+  dataset = data.from_arrays("mine", arrays, arrays).train
+  np.testing.assert_array_equal(dataset.inputs, dataset["inputs"])
+  doubled = jax.jit(lambda tree: jax.tree.map(lambda array: 2 * array, tree))(dataset)
+  np.testing.assert_array_equal(doubled.targets, 2 * targets)
+  assert jax.tree_util.keystr(jax.tree_util.tree_leaves_with_path(dataset)[0][0]) == "['inputs']"
+  with pytest.raises(AttributeError, match="no array 'labels'; it has inputs, targets"):
+    _ = dataset.labels

@@ -157,7 +157,7 @@ def test_what_a_folder_lacks_is_said_and_the_rest_is_reported(folder, tmp_path):
   }
   notes = page.write(found, str(tmp_path / "out"), lost=finished.lost([str(tmp_path)]))
   assert len(notes) == 3 and all("not finished" in note for note in notes[1:])
-  assert notes[0] == "Left out: no_run: config.json was not written by dynsel_jax."
+  assert notes[0] == "Left out: no_run: config.json is damaged, or was not written by dynsel_jax."
   text = (tmp_path / "out" / "report.md").read_text()
   assert "| random | 3 | 90.00" in text
   assert "metrics.jsonl: a torn line, summary.json, 2 of 4 epochs" in text

@@ -196,7 +196,7 @@ def test_a_config_with_a_task_that_cannot_be_read_is_left_out(task, tmp_path):
   run_folders.write(tmp_path / "bad")
   _edit(tmp_path / "bad" / "config.json", lambda made: made | {"task": task})
   assert [run.path.name for run in finished.find([str(tmp_path)])] == ["good"]
-  assert finished.lost([str(tmp_path)]) == ["bad: config.json was not written by dynsel_jax"]
+  assert finished.lost([str(tmp_path)]) == ["bad: config.json is damaged, or was not written by dynsel_jax"]
 
 
 def test_a_summary_without_the_metric_is_that_of_an_unfinished_run(tmp_path):

@@ -16,6 +16,7 @@ ALLOWED = {
   "selectors": GROUND,
   "batching": GROUND | {"selectors"},
   "sampler": GROUND | {"selectors", "batching"},
+  "adapters": GROUND | {"sampler"},
   "factors": GROUND,
   "coresets": GROUND,
   "models": GROUND,

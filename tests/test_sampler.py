@@ -272,8 +272,10 @@ def test_an_epoch_that_was_read_to_its_end_stands_where_it_was_observed():
   assert len(made.current()) == 6 and made.epoch == 0
   made.observe(ahead[2][0], losses_of(ahead[2][0], 0))
   assert [i.tolist() for i, _ in made.current().read_ahead()] == [i.tolist() for i, _ in ahead[3:]]
-  made.end_epoch()
-  assert epoch.read_ahead() == [] and made.current().number == 1
+  made.observe(ahead[6][0], losses_of(ahead[6][0], 0))
+  assert made.step == 7 and epoch.read_ahead() == [] and made.epoch == 0
+  assert len(made.read_ahead()) == len(made.current()) and made.epoch == 1 and made.step == 0
+  assert epoch.read_ahead() == []
 
 
 def test_a_last_incomplete_group_of_batches_is_left_out():
@@ -289,12 +291,22 @@ def test_no_rank_reads_a_batch_without_a_sample(size, batches):
   assert all(len(index) for parts in ranks for index, _ in parts)
 
 
-def test_all_epochs_end():
+def test_a_trainer_with_a_loop_of_its_own_is_given_each_epoch_once():
+  made, given = make("full", epochs=2), []
+  while batches := made.read_ahead():
+    given.append(made.epoch)
+    for index, _ in batches:
+      made.observe(index, losses_of(index, 0))
+  assert given == [0, 1] and made.current() is None and list(made.epochs()) == []
+
+
+def test_a_loop_over_epochs_is_not_overtaken():
   made = make("full", epochs=2)
-  for number in range(2):
-    assert made.current().number == made.epoch == number
-    made.end_epoch()
-  assert made.current() is None and list(made.epochs()) == []
+  for epoch in made.epochs():
+    for index, _ in epoch.read_ahead():
+      made.observe(index, losses_of(index, 0))
+    assert made.read_ahead() == [] and made.epoch == epoch.number
+  assert made.current() is None
 
 
 def test_the_weight_of_a_sample_that_is_left_out_is_refused():

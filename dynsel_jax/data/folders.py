@@ -54,9 +54,9 @@ def listing(data_dir: str | None, test_folder: str = "") -> Listing:
     raise UserError(f"{shown(train)} contains no class: it must contain a folder of images for each class")
   if len(folders) == 1:
     raise UserError(_one_class(found.paths[0]))
-  class_names = tuple(map(shown, folders))
-  if len(set(class_names)) < len(folders):
-    raise UserError(f"{shown(train)} holds folders whose names are shown alike: {summary.named(_alike(class_names))}")
+  class_names = tuple(os.fsencode(name).decode("utf-8", "backslashreplace") for name in folders)
+  if len(set(class_names)) < len(folders):  # a name with a byte that is not UTF-8, and one with its escape
+    raise UserError(f"{shown(train)} holds folders of one name: {summary.named(_alike(class_names))}")
   others = image_files.subfolders(test)
   passed_over.update(others.passed_over)
   splits["test"] = _files(others.paths, folders, passed_over)

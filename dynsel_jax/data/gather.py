@@ -47,7 +47,7 @@ def gather(dataset: Dataset | Rows, index: Array) -> Batch:
   if isinstance(dataset, Rows):
     return dataset.batch
   row = jnp.maximum(index, 0)
-  return jax.tree.map(lambda array: array[row], dataset)
+  return {name: array[row] for name, array in dataset.items()}
 
 
 def normalize(inputs: Array, mean: Any, std: Any) -> Array:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dynsel_jax import options
-from dynsel_jax.data.source import Source, check_classes
+from dynsel_jax.data.source import Dataset, Source, check_classes
 
 __all__ = ["KINDS", "apply", "check", "defaults", "noisy_labels"]
 
@@ -91,4 +91,5 @@ def apply(source: Source, settings: dict[str, Any]) -> Source:
   labels = noisy_labels(true_labels, source.num_classes, **settings)
   check_classes(source.name, labels, source.num_classes)
   fingerprint = hashlib.sha256(source.fingerprint.encode() + labels.tobytes()).hexdigest()
-  return source._replace(train={**source.train, "labels": labels}, true_labels=true_labels, fingerprint=fingerprint)
+  train = Dataset(source.train | {"labels": labels})
+  return source._replace(train=train, true_labels=true_labels, fingerprint=fingerprint)

@@ -1,14 +1,15 @@
 """A data set with its statistics and fingerprints, and its construction from arrays. Host-side.
 
-A data set is a dict of arrays with a leading sample axis: "inputs", which the model is given, and further arrays that
-the task reads, such as "labels" or "targets". `N` is the number of samples, `H`, `W`, `C` are height, width and
-channels of an image.
+A data set is a `Dataset`: a dict of arrays with a leading sample axis, "inputs", which the model is given, and further
+arrays that the task reads, such as "labels" or "targets". `N` is the number of samples, `H`, `W`, `C` are height,
+width and channels of an image.
 """
 
 import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from dynsel_jax.options import UserError
@@ -28,7 +29,28 @@ __all__ = [
 _CHUNK = 4096  # images whose pixels are counted at a time
 _NARROW = {"float64": np.float32, "int64": np.int32, "uint64": np.uint32}  # the types that JAX holds these as
 
-Dataset = dict[str, Any]  # "inputs" and others, [N, ...] each: NumPy arrays, or device arrays once they are placed
+
+@jax.tree_util.register_pytree_with_keys_class
+class Dataset(dict[str, Any]):
+  """ "inputs" and others, `[N, ...]` each: NumPy arrays, or device arrays once they are placed.
+
+  A dict whose arrays are its attributes too: `train.labels` is `train["labels"]`.
+  """
+
+  def __getattr__(self, name: str) -> Any:
+    if name not in self:
+      raise AttributeError(f"the data set has no array {name!r}; it has {', '.join(self)}")
+    return self[name]
+
+  def tree_flatten_with_keys(self) -> tuple[tuple[tuple[jax.tree_util.DictKey, Any], ...], tuple[str, ...]]:
+    """Returns the arrays in the order of their names, as JAX does of a dict."""
+    names = tuple(sorted(self))
+    return tuple((jax.tree_util.DictKey(name), self[name]) for name in names), names
+
+  @classmethod
+  def tree_unflatten(cls, names: tuple[str, ...], arrays: Iterable[Any]) -> "Dataset":
+    """Inverts `tree_flatten_with_keys`."""
+    return cls(zip(names, arrays, strict=True))
 
 
 class Text(NamedTuple):
@@ -105,7 +127,7 @@ def from_arrays(
   """
   splits = {"train": train, "test": test} | ({} if validation is None else {"validation": validation})
   sets: dict[str, Dataset] = {
-    split: {field: _numbers(name, split, field, array) for field, array in arrays.items()}
+    split: Dataset({field: _numbers(name, split, field, array) for field, array in arrays.items()})
     for split, arrays in splits.items()
   }
   for split, dataset in sets.items():
@@ -183,7 +205,12 @@ def _labels(name: str, split: str, labels: np.ndarray, num_classes: int) -> np.n
 
 
 def check_classes(name: str, labels: np.ndarray, num_classes: int) -> None:
-  """Raises `UserError` if one of the classes has no training sample."""
+  """Raises `UserError` if a training label is no class, or one of the classes has no training sample."""
+  wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
+  if wrong.size:
+    raise UserError(
+      f"dataset.name={name!r} has label {labels[wrong[0]]} at sample {wrong[0]}, outside [0, num_classes={num_classes})"
+    )
   empty = np.flatnonzero(np.bincount(labels, minlength=num_classes) == 0)
   if empty.size:
     raise UserError(

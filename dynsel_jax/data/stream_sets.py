@@ -105,7 +105,7 @@ def _source(opened: _Opened, view: image_ops.View, cache_dir: str, **reading: An
   def dataset(split: str) -> source_lib.Dataset:
     labels = opened.labels[split]
     images = Images(len(labels), opened.read[split], opened.file_name[split], view, **reading)
-    return {"inputs": images, "labels": labels}
+    return source_lib.Dataset(inputs=images, labels=labels)
 
   train, test = dataset("train"), dataset("test")
   measured = cache.cached("statistics", key | {"times": opened.times}, lambda: _statistics(train), cache_dir)

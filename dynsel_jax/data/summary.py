@@ -2,18 +2,18 @@
 
 import os
 import sys
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
 import jax
 import numpy as np
 from absl import logging
 
+from dynsel_jax import options
+
 __all__ = ["counted", "named", "say", "shown", "splits"]
 
 _NAMED = 10  # largest number of classes, or of reasons, of which each is named
-_LENGTH = 40  # characters of a class's name that are shown
-_BREAKS = frozenset({"Cc", "Cs", "Zl", "Zp"})  # categories of characters that end a line, or cannot be encoded
+_LENGTH = 40  # characters of a class's name from which on its middle is cut out
 
 
 def say(line: str, *, warn: bool = False) -> None:
@@ -28,15 +28,12 @@ def say(line: str, *, warn: bool = False) -> None:
 
 def shown(path: str) -> str:
   """Returns a path, or a name, for people: in one line, whatever bytes it has."""
-  text = os.fsencode(path).decode("utf-8", "backslashreplace")
-  return "".join(
-    char.encode("unicode_escape").decode() if unicodedata.category(char) in _BREAKS else char for char in text
-  )
+  return options.printable(os.fsencode(path).decode("utf-8", "backslashreplace"))
 
 
 def named(names: Iterable[str]) -> str:
   """Lists names, the first ten of them if there are more."""
-  listed = [name if len(name) <= _LENGTH else f"{name[:_LENGTH]}..." for name in map(shown, names)]
+  listed = [options.printable(shown(name), _LENGTH) for name in names]
   return ", ".join([*listed[:_NAMED], *(["..."] if len(listed) > _NAMED else [])])
 
 

@@ -75,7 +75,7 @@ def load(
   ids = _encode(name, tokenize, rows, max_length)
   longest, pad = max(len(row) for split in ids for row in ids[split]), tokens.pad_id(tokenize)
   sets: dict[str, Dataset] = {
-    split: {"inputs": tokens.padded(ids[split], longest, pad), "labels": labels[split]} for split in rows
+    split: Dataset(inputs=tokens.padded(ids[split], longest, pad), labels=labels[split]) for split in rows
   }
   if split_test:
     sets["validation"], sets["test"] = halves(sets["test"], split_seed)
@@ -187,7 +187,7 @@ def _by_length(dataset: Dataset, lengths: Sequence[int], pad: int) -> Dataset:
 
 
 def _rows(dataset: Dataset, rows: np.ndarray) -> Dataset:
-  return {name: array[rows] for name, array in dataset.items()}
+  return Dataset({name: array[rows] for name, array in dataset.items()})
 
 
 def _classes(labels: Sequence[str]) -> tuple[str, ...]:

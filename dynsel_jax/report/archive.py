@@ -103,7 +103,7 @@ def unpacked(workdirs: Iterable[str]) -> Iterator[list[str]]:
     except options.UserError as error:
       text = str(error)
       for made, workdir in archives.items():
-        text = text.replace(made, workdir)
+        text = text.replace(options.printable(made), options.printable(workdir))
       raise options.UserError(text) from None
 
 

@@ -10,6 +10,8 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from dynsel_jax.options import printable
+from dynsel_jax.report import escape
 from dynsel_jax.report.groups import Difference, Group, Spread
 from dynsel_jax.runs.finished import Metric
 
@@ -26,6 +28,8 @@ __all__ = [
   "row_of",
   "text",
 ]
+
+_LONGEST = 300  # characters of a cell
 
 Row = dict[str, Any]
 Show = Callable[[Row], str]  # formats the cell of a row
@@ -48,14 +52,16 @@ class Table(NamedTuple):
   rows: list[Row]
 
   def shown(self) -> list[list[str]]:
-    """Returns the text of every cell, row by row."""
-    return [[column.show(row) for column in self.columns] for row in self.rows]
+    """Returns the text of every cell, row by row; a very long one without its middle."""
+    return [[printable(column.show(row), _LONGEST) for column in self.columns] for row in self.rows]
 
   def markdown(self) -> str:
     """Returns the table in Markdown; the first column is aligned left, the others right."""
     head = [column.title for column in self.columns]
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *self.shown()]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    rule = "| --- |" + " ---: |" * (len(head) - 1)
+    ruled = [head, *self.shown()]
+    rows = ["| " + " | ".join(map(escape.markdown, line)) + " |" for line in ruled]
+    return "\n".join([rows[0], rule, *rows[1:]])
 
   def csv(self) -> str:
     """Returns every number of the table, unrounded; an unknown one is left empty."""
@@ -63,7 +69,9 @@ class Table(NamedTuple):
     names = list(dict.fromkeys(name for row in self.rows for name in row))
     writer = csv.DictWriter(lines, names, lineterminator="\n")
     writer.writeheader()
-    writer.writerows({name: "" if _unknown(value) else value for name, value in row.items()} for row in self.rows)
+    writer.writerows(
+      {name: "" if _unknown(value) else escape.csv(value) for name, value in row.items()} for row in self.rows
+    )
     return lines.getvalue()
 
 

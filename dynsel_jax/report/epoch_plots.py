@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from dynsel_jax.report import theme
+from dynsel_jax.report import escape, theme
 from dynsel_jax.report.groups import Group, reference
 from dynsel_jax.runs import finished
 from dynsel_jax.runs.finished import Metric, Run
@@ -83,7 +83,7 @@ def curves(groups: Sequence[Group]) -> Figure:
   words = (
     f"blue: the method; grey: full training; band: one standard deviation.\nThe {worst} tenth of the points is cut off"
   )
-  return _finish(figure, f"test {metric.title}", words)
+  return _finish(figure, f"test {escape.plot(metric.title)}", words)
 
 
 def _without_worst_tenth(points: np.ndarray, metric: Metric) -> tuple[float, float]:

@@ -7,16 +7,20 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
+from dynsel_jax.options import printable
+from dynsel_jax.report import escape
+
 __all__ = ["class_name", "factor_sheet", "firing_frequency", "largest_classes", "sample_sheet", "scores"]
 
 INK, PALE, ACCENT = "#274060", "#9fb4c7", "#c8553d"
+_LONGEST = 40  # characters of a class's name
 INCH = 0.72  # the side of an image on a sheet
 SMALL = 16  # images with fewer pixels per side are drawn pixel by pixel
 
 
 def class_name(label: int, class_names: Sequence[str]) -> str:
   """Returns the name of a class, or "class 3" if it has no name or a number as its name."""
-  name = class_names[label] if class_names else str(label)
+  name = printable(class_names[label] if class_names else str(label), _LONGEST)
   return f"class {name}" if name.isdigit() else name
 
 
@@ -141,7 +145,8 @@ def _sheet(rows: int, width: float, head: float = 0.05) -> tuple[Figure, Axes]:
 
 
 def _words(axes: Axes, x: float, row: int, text: str) -> None:
-  axes.text(x, row + 0.46, text, va="center", fontsize=7.5, linespacing=1.35)
+  lines = "\n".join(escape.plot(line) for line in text.split("\n"))
+  axes.text(x, row + 0.46, lines, va="center", fontsize=7.5, linespacing=1.35)
 
 
 def _class_bars(axes: Axes, x: float, row: int, counts: np.ndarray, text: str) -> None:
@@ -150,7 +155,7 @@ def _class_bars(axes: Axes, x: float, row: int, counts: np.ndarray, text: str) -
   left, height = x + step * np.arange(counts.size), 0.62 * counts / max(1, counts.max())
   axes.bar(left, -height, 0.85 * step, foot, align="edge", color=PALE)
   axes.plot([x, x + 2.5], [foot, foot], color=PALE, lw=0.8)
-  axes.text(x, row + 0.18, text, fontsize=6.5)
+  axes.text(x, row + 0.18, escape.plot(text, 3 * _LONGEST), fontsize=6.5)
 
 
 def _image(axes: Axes, x: float, row: int, image: np.ndarray) -> None:

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 
 from dynsel_jax import cache
-from dynsel_jax.report import factor_figures
+from dynsel_jax.options import printable
+from dynsel_jax.report import escape, factor_figures, theme
 
 __all__ = ["closing_lines", "write"]
 
 SCORES = ("representativeness", "rarity")
+_LONGEST = 200  # characters of the data set's name
 GROUPS = {"common": "Most common factors", "rare": "Rarest factors that fire"}
 
 
@@ -40,15 +42,16 @@ def write(folder: pathlib.Path) -> None:
     by_score = {name: shown[f"class_{name}_images"] for name in SCORES}
     figures["samples"] = factor_figures.sample_sheet(by_score, shown["class_labels"], summary["class_names"])
   for name, figure in figures.items():
-    figure.savefig(folder / f"{name}.png", dpi=140)
-  (folder / "factors.md").write_text(_page(summary, shown, set(figures)))
+    theme.save(figure, folder / f"{name}.png", dpi=140)
+  (folder / "factors.md").write_text(_page(summary, shown, set(figures)), "utf-8")
 
 
 def closing_lines(summary: dict[str, Any], folder: str) -> str:
   """Returns the main entries of `factors.json` as a few lines for the console; `folder` contains `factors.md`."""
   spent = ", ".join(f"{name} {value:.1f}" for name, value in summary["seconds"].items())
   return "\n".join(
-    [
+    printable(line)
+    for line in [
       f"{summary['dataset']}: {summary['num_samples']:,} samples, features of width {summary['width']}",
       f"autoencoder     {_autoencoder(summary)}",
       f"scores          {_correlations(summary)}",
@@ -80,13 +83,13 @@ def _correlations(summary: dict[str, Any]) -> str:
 def _page(summary: dict[str, Any], shown: dict[str, np.ndarray], figures: set[str]) -> str:
   settings = summary["settings"]
   lines = [
-    f"# Factors of {summary['dataset']}",
+    f"# Factors of {escape.markdown(printable(summary['dataset'], _LONGEST))}",
     "",
     f"{summary['num_samples']:,} training samples of {summary['num_classes']} classes. Features of width"
     f" {summary['width']}: {_settings(settings['features'])}. Autoencoder: {_settings(settings['factors'])}.",
     "",
     f"Sparse autoencoder: {_autoencoder(summary)}.",
-    *(f"\n**Warning.** {line}" for line in summary["warnings"]),
+    *(f"\n**Warning.** {escape.markdown(line)}" for line in summary["warnings"]),
     "",
     "## Firing frequency",
     "",
@@ -117,7 +120,7 @@ def _page(summary: dict[str, Any], shown: dict[str, np.ndarray], figures: set[st
 
 
 def _settings(section: dict[str, Any]) -> str:
-  return ", ".join(f"`{name}={value}`" for name, value in section.items() if value != "")
+  return ", ".join(escape.markdown_code(f"{name}={value}") for name, value in section.items() if value != "")
 
 
 def _frequencies(summary: dict[str, Any]) -> list[str]:
@@ -136,6 +139,6 @@ def _table(shown: dict[str, np.ndarray], group: str, class_names: list[str]) -> 
   rows = (shown[f"{group}_{part}"] for part in ("latents", "class_counts", "samples"))
   for latent, counts, samples in zip(*rows, strict=True):
     found = " ".join(str(sample) for sample in samples if sample >= 0)
-    largest = factor_figures.largest_classes(counts, class_names)
+    largest = escape.markdown(factor_figures.largest_classes(counts, class_names))
     lines.append(f"| {latent} | {counts.sum():,} | {np.count_nonzero(counts)} | {largest} | {found} |")
   return lines

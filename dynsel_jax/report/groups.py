@@ -45,6 +45,7 @@ _IGNORED = (
   "scores.path",  # often one file per seed
   "selector.name",  # part of the method's name
 )
+_LONGEST = 200  # characters of a label
 _LENGTH = ("epochs", "match_steps")  # fields in which a group and its reference may differ
 _METHOD_SECTIONS = ("selector", "wrappers", "scores", *finished.OFFLINE)  # the rest of the config is the recipe
 
@@ -83,10 +84,10 @@ class Group(NamedTuple):
   def label(self) -> str:
     """The name in tables and plots: the sweep's, or else the method with the settings that differ."""
     if self.cell:
-      return self.cell
+      return options.printable(self.cell, _LONGEST)
     settings = [(name.rpartition(".")[2].removesuffix("_fraction"), value) for name, value in (*self.own, *self.shared)]
     words = [f"{name}={_word(value)}" for name, value in settings]
-    return f"{self.method} ({', '.join(words)})" if words else self.method
+    return options.printable(f"{self.method} ({', '.join(words)})" if words else self.method, _LONGEST)
 
   @property
   def keep_fraction(self) -> float | None:

@@ -1,17 +1,15 @@
 """Writes a report: Markdown and CSV, plots as PNG and SVG, and one self-contained HTML page. Host-side."""
 
 import base64
-import html
 import io
 import pathlib
-import re
 from collections.abc import Sequence
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from dynsel_jax.report import escape, plots, tables, theme
 from dynsel_jax.report import groups as groups_lib
-from dynsel_jax.report import plots, tables
 from dynsel_jax.report.columns import Table
 from dynsel_jax.report.groups import Group
 from dynsel_jax.runs.finished import Run
@@ -41,17 +39,13 @@ def _svg(figure: Figure) -> str:
   """Returns the figure as SVG that is the same for the same figure and refers to nothing outside itself."""
   svg = io.StringIO()
   with mpl.rc_context({"svg.hashsalt": "dynsel_jax"}):
-    figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    theme.save(figure, svg, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
   return svg.getvalue()
-
-
-def _slug(name: str) -> str:
-  return re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")
 
 
 def _html_table(table: Table) -> str:
   def row(cells: Sequence[str], tag: str) -> str:
-    return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+    return "<tr>" + "".join(f"<{tag}>{escape.html(cell)}</{tag}>" for cell in cells) + "</tr>"
 
   head = row([column.title for column in table.columns], "th")
   body = "\n".join(row(cells, "td") for cells in table.shown())
@@ -65,35 +59,44 @@ class _Report:
     self.folder = folder
     self.markdown = ["# Report\n"]
     self.html = ["<h1>Report</h1>"]
+    self._stems: dict[str, str] = {}
     for name in ("tables", "plots"):
       (folder / name).mkdir(parents=True, exist_ok=True)
 
+  def stem(self, name: str) -> str:
+    """Returns the stem of the files about `name`, which no other name has."""
+    stem = escape.file_name(name)
+    taken = [other for other, of in self._stems.items() if of.partition("-")[0] == stem and other != name]
+    return self._stems.setdefault(name, f"{stem}-{len(taken) + 1}" if taken else stem)
+
   def heading(self, text: str) -> None:
-    self.markdown.append(f"\n## {text}\n")
-    self.html.append(f"<h2>{html.escape(text)}</h2>")
+    self.markdown.append(f"\n## {escape.markdown(text)}\n")
+    self.html.append(f"<h2>{escape.html(text)}</h2>")
 
   def note(self, text: str) -> None:
-    self.markdown.append(f"* {text}")
-    self.html.append(f'<p class="note">{html.escape(text)}</p>')
+    self.markdown.append(f"* {escape.markdown(text)}")
+    self.html.append(f'<p class="note">{escape.html(text)}</p>')
 
   def table(self, table: Table, name: str) -> None:
     """Adds a table, and writes it to `tables/NAME.csv`."""
-    (self.folder / "tables" / f"{name}.csv").write_text(table.csv())
-    self.markdown.append(f"### {table.title}\n\n{table.markdown()}\n\n{table.note}\n")
-    note = f'<p class="note">{html.escape(table.note)}</p>'
-    self.html.append(f"<h3>{html.escape(table.title)}</h3>\n{_html_table(table)}\n{note}")
+    (self.folder / "tables" / f"{name}.csv").write_text(table.csv(), "utf-8")
+    title, text = escape.markdown(table.title), escape.markdown(table.note)
+    self.markdown.append(f"### {title}\n\n{table.markdown()}\n\n{text}\n")
+    note = f'<p class="note">{escape.html(table.note)}</p>'
+    self.html.append(f"<h3>{escape.html(table.title)}</h3>\n{_html_table(table)}\n{note}")
 
   def plot(self, figure: Figure | str, title: str, name: str) -> None:
     """Adds a figure, and writes it to `plots/NAME.png` and `.svg`, or adds the reason why it was not drawn."""
-    escaped = html.escape(title)
+    escaped = escape.html(title)
     if isinstance(figure, str):
-      self.markdown.append(f"### {title}\n\nNot drawn: {figure}.\n")
-      self.html.append(f'<p class="note">{escaped}: not drawn, because {html.escape(figure)}.</p>')
+      self.markdown.append(f"### {escape.markdown(title)}\n\nNot drawn: {escape.markdown(figure)}.\n")
+      self.html.append(f'<p class="note">{escaped}: not drawn, because {escape.html(figure)}.</p>')
       return
     svg = _svg(figure)
-    figure.savefig(self.folder / "plots" / f"{name}.png", dpi=200)
-    (self.folder / "plots" / f"{name}.svg").write_text(svg)
-    self.markdown.append(f"### {title}\n\n![{title}](plots/{name}.svg)\n")
+    theme.save(figure, self.folder / "plots" / f"{name}.png", dpi=200)
+    (self.folder / "plots" / f"{name}.svg").write_text(svg, "utf-8")
+    heading = escape.markdown(title)
+    self.markdown.append(f"### {heading}\n\n![{heading}](plots/{name}.svg)\n")
     data = base64.b64encode(svg.encode()).decode()
     image = f'<img alt="{escaped}" src="data:image/svg+xml;base64,{data}">'
     self.html.append(f"<figure><figcaption>{escaped}</figcaption>{image}</figure>")
@@ -101,17 +104,18 @@ class _Report:
   def section(self, heading: str, members: Sequence[Group], target: float | None) -> None:
     """Adds the tables and plots of the groups of one data set, task and metric."""
     self.heading(heading)
+    stem = self.stem(heading)
     for table in tables.all_tables(members, target):
-      self.table(table, f"{_slug(heading)}_{table.name}")
+      self.table(table, f"{stem}_{table.name}")
     self.html.append('<div class="pictures">')
     for name, title, figure in plots.all_plots(members):
-      self.plot(figure, title, f"{_slug(heading)}_{name}")
+      self.plot(figure, title, f"{stem}_{name}")
     self.html.append("</div>")
 
   def write(self) -> None:
     """Writes `report.md` and `report.html`."""
-    (self.folder / "report.md").write_text("\n".join(self.markdown))
-    (self.folder / "report.html").write_text(_document("\n".join(self.html)))
+    (self.folder / "report.md").write_text("\n".join(self.markdown), "utf-8")
+    (self.folder / "report.html").write_text(_document("\n".join(self.html)), "utf-8")
 
 
 def _notes(found: Sequence[Run], lost: Sequence[str], on_groups: Sequence[str]) -> list[str]:
@@ -144,7 +148,7 @@ def write(found: Sequence[Run], out: str, target: float | None = None, lost: Seq
     report.section(heading, members, target)
   report.heading("All runs")
   for table in tables.runs_tables(found):
-    report.table(table, _slug(table.name))
+    report.table(table, report.stem(table.name))
   report.write()
   return notes
 

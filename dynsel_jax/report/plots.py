@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from dynsel_jax.report import epoch_plots, theme
+from dynsel_jax.report import epoch_plots, escape, theme
 from dynsel_jax.report.groups import Group, recipe, spread, summary, work_seconds
 from dynsel_jax.report.tables import kept_by_class
 from dynsel_jax.runs import finished
@@ -110,7 +110,7 @@ def _pareto(groups: Sequence[Group], cost: Callable[[Group, Run], float], words:
       arrowprops={"arrowstyle": "-", "color": theme.GREY, "lw": 0.4, "shrinkA": 1, "shrinkB": 3, "relpos": (0, 0.5)},
     )
   axes.set_xlabel(words, fontsize=9)
-  axes.set_ylabel(f"final test {metric.title}", fontsize=9)
+  axes.set_ylabel(f"final test {escape.plot(metric.title)}", fontsize=9)
   axes.set_title(f"{theme.seeds(groups)}; blue: Pareto front of each recipe", fontsize=8.5, loc="left")
   theme.tidy(axes)
   return figure

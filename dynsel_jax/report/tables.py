@@ -5,6 +5,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -186,7 +187,7 @@ def runs_tables(found: Iterable[Run]) -> list[Table]:
         "epochs": len(run.metrics),
         "metric": metric.name,
         "value": finished.value(run.metrics[-1]) if run.metrics else None,
-        "device": f"{run.made['device']['count']} x {run.made['device']['kind']}" if "device" in run.made else "-",
+        "device": _device(run.made.get("device")),
         "missing": ", ".join(run.missing) or "-",
       }
       for run in members
@@ -197,6 +198,12 @@ def runs_tables(found: Iterable[Run]) -> list[Table]:
     name, title = ("runs", "Runs") if not words else (f"runs_{words}", f"Runs: {words}")
     tables.append(Table(name, title, "All run folders that were read.", tuple(shown), rows))
   return tables
+
+
+def _device(device: Any) -> str:
+  """Describes a run's devices, "-" where it does not say."""
+  known = isinstance(device, dict) and {"count", "kind"} <= device.keys()
+  return f"{device['count']} x {device['kind']}" if known else "-"
 
 
 def all_tables(groups: Sequence[Group], target: float | None) -> list[Table]:

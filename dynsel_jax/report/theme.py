@@ -4,14 +4,17 @@ The colours are those of Okabe and Ito (jfly.uni-koeln.de/color), which readers 
 """
 
 import math
+import warnings
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from dynsel_jax.report import escape
 from dynsel_jax.report.groups import Group
 
-__all__ = ["figure", "label", "panels", "seeds", "tidy"]
+__all__ = ["figure", "label", "panels", "save", "seeds", "tidy"]
 
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PINK = (
   "#000000",
@@ -48,7 +51,14 @@ def seeds(groups: Sequence[Group]) -> str:
 
 def label(group: Group) -> str:
   """Returns the group's label, cut off where it would not fit into a plot; the tables have all of it."""
-  return group.label if len(group.label) <= 34 else f"{group.label[:33]}…"
+  return escape.plot(group.label, 34)
+
+
+def save(figure: Figure, target: Any, **options: Any) -> None:
+  """Writes a figure; a character that the font lacks becomes a box, without a warning of several lines for each."""
+  with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", message="Glyph .* missing from")
+    figure.savefig(target, **options)
 
 
 def panels(groups: Sequence[Group], *, sharey: bool = True) -> tuple[Figure, Iterator[tuple[Group, Axes]]]:

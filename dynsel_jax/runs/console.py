@@ -7,6 +7,7 @@ from typing import Any
 from tqdm import tqdm
 
 from dynsel_jax.metric import Metric
+from dynsel_jax.options import printable
 
 __all__ = ["Console", "closing_lines"]
 
@@ -46,7 +47,7 @@ class Console:
     """Shows a finished epoch, given its line of `metrics.jsonl`."""
     self._words = {
       "loss": f"loss {metrics['train_loss']:.4f}",
-      "metric": f"{self._metric.words} {self._metric.show(metrics['metric'])}",
+      "metric": printable(f"{self._metric.words} {self._metric.show(metrics['metric'])}"),
       "kept": f"kept {metrics['realised_keep_fraction']:.1%}",
     }
     if self._bar is not None:
@@ -81,7 +82,8 @@ def closing_lines(summary: dict[str, Any], metric: Metric, workdir: str) -> str:
     selected = summary[f"test_{metric.name}_at_best_validation"]
     best += f", {metric.show(selected)} at the best validation {metric.words} {metric.show(validation)}"
   return "\n".join(
-    [
+    printable(line)
+    for line in [
       f"{f'test {metric.words}':15} {metric.show(summary['final_metric'])} ({best})",
       f"visits          {summary['backward_visits']:,} backward, {summary['forward_visits']:,} forward"
       f" in {summary['steps']:,} steps, {summary['epochs']} epochs",

@@ -40,7 +40,7 @@ def write_text(path: pathlib.Path, text: str) -> None:
 
 def write_json(path: pathlib.Path, fields: Mapping[str, Any]) -> None:
   """Writes a JSON object, with its digest in the field `DIGEST`; NaN and infinity, which JSON lacks, become null."""
-  held = finite(fields)
+  held = json.loads(json.dumps(finite(fields)))  # as it will be read
   write_text(path, json.dumps({**held, DIGEST: _digest(held)}, indent=2) + "\n")
 
 
@@ -71,6 +71,8 @@ def finite(value: Any) -> Any:
   """Replaces what JSON has no number for by None."""
   if isinstance(value, Mapping):
     return {name: finite(one) for name, one in value.items()}
+  if isinstance(value, list | tuple):
+    return [finite(one) for one in value]
   return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from dynsel_jax import cache, options
 from dynsel_jax.metric import ACCURACY, Metric
+from dynsel_jax.runs import files
 
 __all__ = [
   "OFFLINE",
@@ -123,7 +124,7 @@ def lost(folders: Iterable[str]) -> list[str]:
         text = (path / "error.txt").read_text(errors="replace").strip().splitlines() or ["error.txt is empty"]
         lines.append(f"{path.name}: failed ({text[-1].strip()})")
     unreadable = [path for path in _holding("config.json", folder) if read(path) is None]
-    lines += [f"{path.name}: config.json was not written by dynsel_jax" for path in unreadable]
+    lines += [f"{path.name}: config.json is damaged, or was not written by dynsel_jax" for path in unreadable]
   return lines
 
 
@@ -134,13 +135,13 @@ def _holding(name: str, folder: str) -> list[pathlib.Path]:
 
 
 def read(path: pathlib.Path) -> Run | None:
-  """Returns the run in the folder `path`, or None if dynsel_jax did not write its `config.json`."""
+  """Returns the run in the folder `path`, or None if dynsel_jax did not write its `config.json`, or not as it is."""
   try:
-    made = json.loads((path / "config.json").read_text())
+    made = files.read_json(path / "config.json") or {}
     config = made.pop("config")
-    config["seed"], config["dataset"]["name"], config["selector"]["name"]  # noqa: B018 - every run has these
+    _check_config(config)
     task, metric = _task(made)
-  except (OSError, ValueError, KeyError, TypeError, AttributeError):
+  except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
     return None
   missing: list[str] = []
   metrics, summary = _metrics(path, metric, missing), _summary(path, metric, missing)
@@ -151,6 +152,23 @@ def read(path: pathlib.Path) -> Run | None:
     )
     missing.append(f"{lacking} epochs")
   return Run(path, config, made, task, metric, metrics, summary, _visits(path, missing), tuple(missing))
+
+
+def _check_config(config: dict[str, Any]) -> None:
+  """Checks the fields of a config that a report relies on.
+
+  Raises:
+    KeyError: a field that every run has is missing.
+    TypeError: a field has the wrong type.
+  """
+  sections = config["dataset"], config["selector"], config.get("wrappers", {})
+  words = [config["dataset"]["name"], config["selector"]["name"], *sections[2].get("names", ())]
+  numbers = [config["seed"], config.get("epochs", 0)]
+  kept = config["selector"].get("keep_fraction", 1.0)
+  if not all(type(word) is str for word in words) or not all(type(number) is int for number in numbers):
+    raise TypeError("a name is not a text, or a number no integer")
+  if type(kept) not in (int, float) or not all(isinstance(section, dict) for section in sections):
+    raise TypeError("a field has the wrong type")
 
 
 def _task(made: dict[str, Any]) -> tuple[str, Metric]:
@@ -169,15 +187,14 @@ def _task(made: dict[str, Any]) -> tuple[str, Metric]:
   return name, metric
 
 
-def _fields(text: str, metric: Metric) -> dict[str, Any]:
-  """Parses one JSON object, and adds under today's name each field that has another one there.
+def _fields(fields: Any, metric: Metric) -> dict[str, Any]:
+  """Returns the fields of a JSON object, and under today's name each field that has another one there.
 
   Raises:
-    ValueError: the text is not a JSON object.
+    ValueError: it is not an object.
   """
-  fields = json.loads(text)
   if not isinstance(fields, dict):
-    raise ValueError(f"{text[:40]!r} is not a JSON object")
+    raise ValueError(f"{type(fields).__name__} instead of a JSON object")
   former = {
     "metric": f"test_{metric.name}",
     "final_metric": f"final_test_{metric.name}",
@@ -189,15 +206,15 @@ def _fields(text: str, metric: Metric) -> dict[str, Any]:
 
 def _metrics(path: pathlib.Path, metric: Metric, missing: list[str]) -> list[dict[str, Any]]:
   try:
-    lines = (path / "metrics.jsonl").read_text().splitlines()
+    lines = (path / "metrics.jsonl").read_text(errors="replace").splitlines()
   except OSError:
     missing.append("metrics.jsonl")
     return []
   metrics: list[dict[str, Any]] = []
   for line in lines:
     try:
-      metrics.append(_fields(line, metric))
-    except ValueError:  # the run was killed while writing it
+      metrics.append(_fields(json.loads(line), metric))
+    except (ValueError, RecursionError):  # the run was killed while writing it
       missing.append("metrics.jsonl: a torn line")
       break
   return metrics
@@ -205,8 +222,8 @@ def _metrics(path: pathlib.Path, metric: Metric, missing: list[str]) -> list[dic
 
 def _summary(path: pathlib.Path, metric: Metric, missing: list[str]) -> dict[str, Any] | None:
   try:
-    summary = _fields((path / "summary.json").read_text(), metric)
-  except (OSError, ValueError):
+    summary = _fields(files.read_json(path / "summary.json"), metric)
+  except ValueError:
     missing.append("summary.json")
     return None
   if "final_metric" not in summary:

@@ -1,5 +1,6 @@
 """The `Sampler`: any method of selection in any training loop. Host-side, numpy in and out, no framework."""
 
-from dynsel_jax.sampler.sampler import Epoch, Sampler
+from dynsel_jax.sampler.epoch import Batches, Epoch
+from dynsel_jax.sampler.sampler import Sampler
 
-__all__ = ["Epoch", "Sampler"]
+__all__ = ["Batches", "Epoch", "Sampler"]

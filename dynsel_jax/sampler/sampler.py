@@ -1,4 +1,4 @@
-"""`Sampler` and its epochs. Host-side, numpy in and out.
+"""The `Sampler`. Host-side, numpy in and out.
 
 `N` is the number of training samples, `B` the global batch size, `b` the rows of a batch, or of one rank's part of it.
 """
@@ -11,45 +11,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dynsel_jax import batching, cache, selectors
+from dynsel_jax import batching, selectors
 from dynsel_jax.batching import Purpose
-from dynsel_jax.options import UserError, check_at_least, check_positive, check_seed
+from dynsel_jax.options import UserError
+from dynsel_jax.sampler.arguments import check_numbers, check_rank, digest, sample_table, wrappers
+from dynsel_jax.sampler.epoch import Batches, Epoch
 from dynsel_jax.sampler.plan import HostPlan
 from dynsel_jax.sampler.programs import Batch, Programs, signals_of
-from dynsel_jax.types import SampleTable, Selector
+from dynsel_jax.types import Selector
 
-__all__ = ["Epoch", "Sampler"]
+__all__ = ["Sampler"]
 
 _VERSION = 1  # of `state_dict`
-
-
-class Epoch:
-  """One epoch of a `Sampler`: iterates over the batches that are left of it. Its length is their number."""
-
-  def __init__(self, sampler: "Sampler", number: int, first: int, num_batches: int, learning_rate_multiplier: float):
-    self._sampler, self._first, self._num_batches = sampler, first, num_batches
-    self.number = number  # counted from 0
-    self.learning_rate_multiplier = learning_rate_multiplier  # of the whole epoch; 1 for most methods
-
-  def __len__(self) -> int:
-    """Returns the number of batches that are left."""
-    return self._num_batches - self._first
-
-  def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields sample indices `[b]` int32 and loss weights `[b]` float32; a batch that was yielded counts as done."""
-    return self._sampler._batches(self.number)
-
-  def read_ahead(self, group: int = 1) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Returns the batches that are left, for a loop whose loader reads them before they are trained on.
-
-    None of them counts as done: showing a batch to `Sampler.observe` counts it, and those before it. Every rank gets
-    the same number of batches, so a last one with fewer samples than ranks is left out.
-
-    Args:
-      group: how many batches make a step of the optimizer; what is left over after the last whole group is left out,
-        unless it is all there is.
-    """
-    return self._sampler._read_ahead(self.number, group)
 
 
 class Sampler:
@@ -103,23 +76,17 @@ class Sampler:
     Raises:
       UserError: a name or a value is wrong, or what the method reads is missing.
     """
-    for name, value in (("num_samples", num_samples), ("epochs", epochs), ("batch_size", batch_size)):
-      check_at_least(name, value, 1)
-    check_seed("seed", seed)
-    _check_ranks(rank, world_size, batch_size)
-    wrapped_in = dict(wrap) if isinstance(wrap, Mapping) else {name: {} for name in wrap}
-    if len(wrapped_in) < len(wrap):
-      raise UserError(f"wrap={list(wrap)} names a wrapper twice")
-    table = _table(num_samples, labels, num_classes, columns)
+    check_numbers(num_samples, epochs, batch_size, seed)
+    check_rank(rank, world_size, batch_size)
+    wrapped_in, table = wrappers(wrap), sample_table(num_samples, labels, num_classes, columns)
     self.num_samples, self.num_epochs, self.batch_size = num_samples, epochs, batch_size
     self.selector: Selector = selectors.create(method, table, epochs, wrapped_in, **options)
     self.loss_normalization = self.selector.loss_normalization
-    # Names of the extras that `observe` must be given.
-    self.extras = tuple(name for name in self.selector.reads if name not in columns and name != "labels")
+    self.extras = tuple(n for n in self.selector.reads if n not in columns and n != "labels")  # that `observe` needs
     selectors.check_reads(method, self.selector, table, self.extras, "give it, [N] int, in labels=")
-    self._rank, self._world_size = rank, world_size
+    self.rank, self.world_size = rank, world_size
     made_by = {"method": method, "options": options, "wrap": wrapped_in, "epochs": epochs, "batch_size": batch_size}
-    made_by |= {"num_samples": num_samples, "seed": seed, "table": _digest(table)}
+    made_by |= {"num_samples": num_samples, "seed": seed, "table": digest(table)}
     self._made_by = json.dumps(made_by, sort_keys=True, default=str)
     # The same keys as a run of `dynsel_jax.training` with this seed has, and so the same draws.
     init_key, self._key = jax.random.split(jax.random.key(seed))
@@ -130,8 +97,8 @@ class Sampler:
     self._planned = -1  # epoch of the current plan
     self._epoch, self._step = 0, 0  # the running epoch, and its batches that are done
     self._read_ahead_of = -1  # the epoch whose batches count as done when they are observed, not when they are yielded
-    self._queue: list[Batch] = []
-    self.info: dict[str, float] = {}  # of the method, for the running epoch
+    self._in_epochs = False  # whether a loop over `epochs` runs
+    self._queue, self.info = list[Batch](), dict[str, float]()  # `info` is the method's, for the running epoch
     self.forward_visits, self.backward_visits, self.non_finite = 0, 0, 0  # observed so far
 
   @property
@@ -140,34 +107,56 @@ class Sampler:
     return self._epoch
 
   @property
+  def progress(self) -> float:
+    """The epochs that are done, with the done fraction of the running one."""
+    return self._epoch + self._step / max(self._num_batches, 1)
+
+  @property
   def realised_keep_fraction(self) -> float:
     """Backward visits so far over those that training on everything would have taken."""
-    planned = len(self._plan.indices)
-    done = self._epoch + min(self._step * self.batch_size, planned) / max(planned, 1)
-    return self.backward_visits / (self.num_samples * done) if done else 1.0
+    return self.backward_visits / (self.num_samples * self.progress) if self.progress else 1.0
 
   @property
   def _num_batches(self) -> int:
     return -(-len(self._plan.indices) // self.batch_size)
 
+  @property
+  def step(self) -> int:
+    """The batches of the running epoch that are done."""
+    return self._step
+
   def epochs(self) -> Iterator[Epoch]:
     """Yields the epochs that are left, the first of them from the batch at which a loaded state stands."""
-    while (epoch := self.current()) is not None:
-      yield epoch
-      if self._epoch == epoch.number:  # the caller left the epoch early, or read ahead
-        self.end_epoch()
+    self._in_epochs = True
+    try:
+      while (epoch := self.current()) is not None:
+        yield epoch
+        if self._epoch == epoch.number:  # the caller left the epoch early, or read ahead
+          self._end_epoch()
+    finally:
+      self._in_epochs = False
 
   def current(self) -> Epoch | None:
     """Returns the running epoch, whose samples it selects if nobody has; None if all epochs have ended."""
     if self._epoch >= self.num_epochs:
       return None
     self._make_plan()
-    return Epoch(self, self._epoch, self._step, self._num_batches, self._plan.learning_rate_multiplier)
+    left = self._num_batches - self._step
+    return Epoch(self._epoch, left, self._plan.learning_rate_multiplier, self._batches, self._read_ahead)
 
-  def end_epoch(self) -> None:
-    """Ends the running epoch, for a loop over `current` that somebody else's trainer runs; `epochs` ends its own."""
-    self._flush()
-    self._epoch, self._step = self._epoch + 1, 0
+  def read_ahead(self, group: int = 1, *, drop_last: bool = False) -> Batches:
+    """Returns what `Epoch.read_ahead` does of the running epoch, for a loop that is not over `epochs`.
+
+    If all of the epoch is done, this ends it and goes on to the next. Behind the last epoch it returns no batch.
+    """
+    batches: Batches = []
+    while not batches and (epoch := self.current()) is not None:
+      batches = epoch.read_ahead(group, drop_last=drop_last)
+      if self._in_epochs:
+        break
+      if not batches:
+        self._end_epoch()
+    return batches
 
   def weight_of(self, index: Any) -> np.ndarray:
     """Returns the loss weights `[b]` float32 of samples of the epoch, for a loop whose loader gives indices alone.
@@ -196,18 +185,23 @@ class Sampler:
       self._step += 1
       yield self._part(self._step - 1)
     if self._epoch == number:
-      self.end_epoch()
+      self._end_epoch()
 
   def _part(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-    return self._plan.part(step, self.batch_size, self._rank, self._world_size)
+    return self._plan.part(step, self.batch_size, self.rank, self.world_size)
 
-  def _read_ahead(self, number: int, group: int) -> list[tuple[np.ndarray, np.ndarray]]:
+  def _read_ahead(self, number: int, group: int, drop_last: bool) -> Batches:
     if self._epoch != number:
       return []
     self._read_ahead_of = number
-    last = self._num_batches - (0 < len(self._plan.indices) % self.batch_size < self._world_size)
+    least = self.batch_size if drop_last else self.world_size
+    last = self._num_batches - (0 < len(self._plan.indices) % self.batch_size < least)
     last = last // group * group or last
     return [self._part(step) for step in range(self._step, last)]
+
+  def _end_epoch(self) -> None:
+    self._flush()
+    self._epoch, self._step = self._epoch + 1, 0
 
   def observe(self, index: Any, losses: Any, *, trained: Any = True, **extras: Any) -> None:
     """Takes the losses of a batch that was trained on, or scored; queued until the epoch ends.
@@ -254,7 +248,7 @@ class Sampler:
     if self.selector.thin is None or not self._plan.thin:
       self._enqueue(batch._replace(trained=np.ones(len(batch.index), bool)))
       return np.arange(len(batch.index), dtype=np.int32), weights
-    if self._world_size > 1:
+    if self.world_size > 1:
       raise UserError("thin works on the whole batch: with several ranks call it on one and share the positions")
     self._flush()
     step = np.int32(self._step_of(batch))
@@ -356,33 +350,6 @@ class Sampler:
     self._queue = []
 
 
-def _check_ranks(rank: int, world_size: int, batch_size: int) -> None:
-  check_positive("world_size", world_size)
-  if not 0 <= rank < world_size:
-    raise UserError(f"rank={rank} must lie in [0, world_size={world_size})")
-  if batch_size % world_size:
-    raise UserError(f"batch_size={batch_size} must be a multiple of world_size={world_size}")
-
-
-def _digest(table: SampleTable) -> str:
-  """Returns hexadecimal digits that change with any label or column."""
-  labels = {} if table.labels is None else {"labels": np.asarray(table.labels)}
-  columns = {f"column {name}": np.asarray(column) for name, column in table.columns.items()}
-  return cache.checksum(labels | columns)
-
-
 def _queued(values: Any) -> Any:
   """Copies values that their owner may overwrite; an array of JAX is not waited for until the queue is applied."""
   return values if isinstance(values, jax.Array) else np.array(values)
-
-
-def _table(num_samples: int, labels: Any, num_classes: int, columns: Mapping[str, Any]) -> SampleTable:
-  if labels is not None:
-    labels = np.asarray(labels)
-    if labels.shape != (num_samples,) or not np.issubdtype(labels.dtype, np.integer):
-      raise UserError(
-        f"labels has shape {labels.shape} and type {labels.dtype}; it must be num_samples={num_samples} integers"
-      )
-    num_classes = num_classes or int(labels.max()) + 1
-    labels = jnp.asarray(labels, jnp.int32)
-  return SampleTable(num_samples, labels, num_classes, {k: jnp.asarray(v, jnp.float32) for k, v in columns.items()})

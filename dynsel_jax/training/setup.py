@@ -241,7 +241,7 @@ def description(run: Run, config: ml_collections.ConfigDict, steps_done: int) ->
   noise = "" if run.source.noisy is None else f" ({run.source.noisy.mean():.1%} of the training labels are wrong)"
   continued = f", continuing after step {steps_done:,}" if steps_done else ""
   selector = " + ".join((config.selector.name, *_wrappers(config)))
-  return (
+  return options.printable(
     f"{selector} on {run.source.name}: {train:,} training and {test:,} test samples{noise},"
     f" {config.model.name} with {parameters:,} parameters, {config.epochs} epochs on {devices}{continued}"
   )

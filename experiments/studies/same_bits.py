@@ -64,10 +64,11 @@ def main() -> int:
   for name in sorted(names & others):
     found = list(differences(before / name, after / name))
     differing += bool(found)
-    print(f"{name}: {f'{len(found)} fields differ, first {found[0]}' if found else 'the same bits'}")
+    said = f"{len(found)} fields differ, first {found[0]}" if found else "the same bits"
+    print(options.printable(f"{name}: {said}"))
   for folder, lacking in ((after, names - others), (before, others - names)):
     if lacking:
-      print(f"not compared, since {folder} lacks them: {', '.join(sorted(lacking))}")
+      print(options.printable(f"not compared, since {folder} lacks them: {', '.join(sorted(lacking))}"))
   print(f"{len(names & others) - differing} of {len(names & others)} runs are the same")
   return int(differing > 0)
 

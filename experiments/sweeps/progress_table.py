@@ -3,25 +3,29 @@
 import collections
 import contextlib
 import pathlib
+import shlex
 import sys
 from collections.abc import Sequence
 
 from configs.sweeps import base
 from dynsel_jax.metric import Metric
+from dynsel_jax.options import printable
 from experiments.sweeps import run_cell
 from experiments.sweeps.run_cell import Outcome
 
 __all__ = ["ProgressTable"]
 
+_LONGEST = 100  # characters of a name in the table
+
 
 def _command(cell: base.Cell, workdir: pathlib.Path) -> str:
   """Returns the command that makes the cell's run alone."""
-  fields = "".join(f" --config.{name}={value}" for name, value in cell.fields.items())
-  return f"python -m experiments.train --config={cell.config}{fields} --workdir={workdir}"
+  fields = [f"--config.{name}={value}" for name, value in cell.fields.items()]
+  return shlex.join(["python", "-m", "experiments.train", f"--config={cell.config}", *fields, f"--workdir={workdir}"])
 
 
 def _described(metric: Metric) -> str:
-  return f"test {metric.words}, {'larger' if metric.larger_is_better else 'smaller'} is better"
+  return printable(f"test {metric.words}, {'larger' if metric.larger_is_better else 'smaller'} is better")
 
 
 class ProgressTable:
@@ -48,7 +52,7 @@ class ProgressTable:
     """Notes and prints that a cell is running."""
     self.words[cell.name] = "running"
     self.show(in_place=sys.stdout.isatty())
-    print(f"{cell.name}, {self.counts()}", flush=True)
+    print(f"{printable(cell.name)}, {self.counts()}", flush=True)
 
   def end(self, cell: base.Cell, outcome: Outcome) -> None:
     """Notes and prints the outcome of a cell; the caller reports one that was stopped."""
@@ -59,9 +63,9 @@ class ProgressTable:
     self.show(in_place=sys.stdout.isatty())
     if outcome.state == "failed":
       alone = _command(cell, self.workdir / cell.name)
-      print(f"failed: {outcome.text}\n  alone: {alone}", file=sys.stderr, flush=True)
+      print(f"failed: {printable(outcome.text)}\n  alone: {printable(alone)}", file=sys.stderr, flush=True)
     elif outcome.state == "done":
-      print(f"{cell.name}: {outcome.text} in {outcome.seconds:.0f} s", flush=True)
+      print(f"{printable(cell.name)}: {printable(outcome.text)} in {outcome.seconds:.0f} s", flush=True)
 
   def failed(self, cell: base.Cell, outcome: Outcome) -> None:
     """Notes the error of a cell, and writes it to the cell's folder."""
@@ -69,7 +73,7 @@ class ProgressTable:
     folder = self.workdir / cell.name
     with contextlib.suppress(OSError):
       folder.mkdir(parents=True, exist_ok=True)
-      (folder / "error.txt").write_text(outcome.details)
+      (folder / "error.txt").write_text(outcome.details, "utf-8", "backslashreplace")
 
   def left(self) -> None:
     """Notes that the cells which were running no longer are."""
@@ -77,10 +81,11 @@ class ProgressTable:
 
   def table(self) -> str:
     """Returns the metric in words, the table, the counts, and the errors."""
-    columns = list(dict.fromkeys(cell.column for cell in self.cells))
+    shown = {cell.name: tuple(printable(name, _LONGEST) for name in (cell.row, cell.column)) for cell in self.cells}
+    columns = list(dict.fromkeys(column for _, column in shown.values()))
     rows: dict[str, dict[str, str]] = collections.defaultdict(dict)
-    for cell in self.cells:
-      rows[cell.row][cell.column] = self.words[cell.name]
+    for name, (row, column) in shown.items():
+      rows[row][column] = printable(self.words[name], _LONGEST)
     first = max(map(len, rows))
     metrics = (self.metrics[cell.name] for cell in self.cells if cell.name in self.metrics)
     lines = list(dict.fromkeys(map(_described, metrics)))
@@ -89,7 +94,7 @@ class ProgressTable:
       " ".join([f"{row:{first}}", *(f"{words.get(column, ''):>{max(9, len(column))}}" for column in columns)])
       for row, words in rows.items()
     ]
-    lines += [self.counts(), *(f"failed: {name}: {text}" for name, text in self.failures.items())]
+    lines += [self.counts(), *(printable(f"failed: {name}: {text}") for name, text in self.failures.items())]
     return "\n".join(lines)
 
   def counts(self) -> str:
