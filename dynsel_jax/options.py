@@ -111,8 +111,13 @@ def expand_home(field: str, path: str) -> str:
   """Replaces a leading `~` or `~user`, which a shell leaves as it is behind `=`, by the home folder.
 
   Raises:
-    UserError: there is no such user, so that a folder of that name would be made.
+    UserError: there is no such user, so that a folder of that name would be made; or the path is not UTF-8, which
+      checkpoints cannot be written below.
   """
+  try:
+    path.encode()
+  except UnicodeEncodeError:
+    raise UserError(f"{field}={printable(path)} has bytes that are not UTF-8; give another name") from None
   expanded = os.path.expanduser(path)
   if path.startswith("~") and expanded == path:
     raise UserError(f"{field}={path}: there is no home folder of {path.partition('/')[0]}; write ./{path} for the name")

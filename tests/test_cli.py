@@ -26,6 +26,7 @@ ANEW.add_note("the same command trains it anew")
 )
 def test_what_ends_a_program_early_is_one_line_and_a_status(raised, status, line, monkeypatch, capsys):
   ended = []
+  monkeypatch.setattr(sys, "argv", ["program", "--workdir=folder"])
   monkeypatch.setattr(cli.app, "run", lambda guarded, **_: ended.append(guarded(["program"])))
   monkeypatch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))  # so that the changed one is put back
 
@@ -46,6 +47,7 @@ def test_what_ends_a_program_early_is_one_line_and_a_status(raised, status, line
   ],
 )
 def test_what_xla_cannot_do_is_turned_off_unless_its_flags_say_otherwise(given, used, monkeypatch):
+  monkeypatch.setattr(sys, "argv", ["program", "--workdir=folder"])
   monkeypatch.setattr(cli.app, "run", lambda guarded, **_: None)
   monkeypatch.setenv("XLA_FLAGS", given or "")
   if given is None:

@@ -7,7 +7,9 @@ from dynsel_jax import data
 from dynsel_jax.data import gather
 from dynsel_jax.options import UserError
 
-KEY = jax.random.key(3)
+
+def _key():
+  return jax.random.key(3)  # the same one, anew for every use
 
 
 def _images(count, height, width, channels=1, seed=0):
@@ -48,7 +50,7 @@ def test_normalize_is_by_channel_in_float32(as_array):
 
 def test_crop_takes_every_place_of_the_framed_image_alike():
   image, pad, count = _images(1, 5, 3), 2, 2500
-  keys = jax.random.split(jax.random.key(4), count)
+  keys = jax.random.split(_key(), count)
   crops = np.asarray(
     jax.jit(lambda keys, x: gather.random_crop(keys, x, pad=pad))(keys, jnp.tile(image, (count, 1, 1, 1)))
   )
@@ -62,7 +64,7 @@ def test_crop_takes_every_place_of_the_framed_image_alike():
 
 def test_flip_mirrors_half_of_the_images():
   images = _images(1000, 2, 3, 2)
-  flipped = np.asarray(gather.random_flip(jax.random.split(jax.random.key(5), 1000), images))
+  flipped = np.asarray(gather.random_flip(jax.random.split(_key(), 1000), images))
   mirrored = (flipped == np.asarray(images)[:, :, ::-1]).all(axis=(1, 2, 3))
   same = (flipped == np.asarray(images)).all(axis=(1, 2, 3))
   assert (mirrored ^ same).all()
@@ -72,15 +74,15 @@ def test_flip_mirrors_half_of_the_images():
 def test_augmentation_depends_on_key_and_sample_alone():
   augment = jax.jit(gather.augmentation(("crop", "flip")))
   images, index = _images(12, 8, 6, 3), jnp.arange(12, dtype=jnp.int32) + 100
-  whole = np.asarray(augment(KEY, index, images))
+  whole = np.asarray(augment(_key(), index, images))
   order = np.random.default_rng(0).permutation(12)
-  np.testing.assert_array_equal(augment(KEY, index[order], images[order]), whole[order])
+  np.testing.assert_array_equal(augment(_key(), index[order], images[order]), whole[order])
   rows = np.asarray([7, 2, 11])
   padded = jnp.concatenate([index[rows], jnp.full(1, -1, jnp.int32)])
-  part = augment(KEY, padded, images[np.append(rows, 0)])
+  part = augment(_key(), padded, images[np.append(rows, 0)])
   np.testing.assert_array_equal(part[:3], whole[rows])
   assert (np.asarray(augment(jax.random.key(4), index, images)) != whole).any(axis=(1, 2, 3)).sum() > 6
-  assert (np.asarray(augment(KEY, index + 12, images)) != whole).any(axis=(1, 2, 3)).sum() > 6
+  assert (np.asarray(augment(_key(), index + 12, images)) != whole).any(axis=(1, 2, 3)).sum() > 6
 
 
 def test_each_augmentation_draws_for_itself():
@@ -88,11 +90,11 @@ def test_each_augmentation_draws_for_itself():
   crop, flip, crop_and_flip = (
     jax.jit(gather.augmentation(names)) for names in (("crop",), ("flip",), ("crop", "flip"))
   )
-  cropped, flipped = crop(KEY, index, images), flip(KEY, index, images)
-  np.testing.assert_array_equal(crop_and_flip(KEY, index, images), flip(KEY, index, cropped))
+  cropped, flipped = crop(_key(), index, images), flip(_key(), index, images)
+  np.testing.assert_array_equal(crop_and_flip(_key(), index, images), flip(_key(), index, cropped))
   mirrored = (np.asarray(flipped) != np.asarray(images)).any(axis=(1, 2, 3))
   assert 0 < mirrored.sum() < 40
-  np.testing.assert_array_equal(gather.augmentation(())(KEY, index, images), images)
+  np.testing.assert_array_equal(gather.augmentation(())(_key(), index, images), images)
 
 
 def test_unknown_augmentation_is_refused():
@@ -107,11 +109,11 @@ def test_a_view_augments_with_a_key_alone_and_normalises_images_alone():
   apply = gather.view(digits, augment)
   plain = gather.normalize(batch["inputs"], digits.mean, digits.std)
   np.testing.assert_array_equal(apply(None, index, batch)["inputs"], plain)
-  seen = apply(KEY, index, batch)
-  augmented = gather.normalize(augment(KEY, index, batch["inputs"]), digits.mean, digits.std)
+  seen = apply(_key(), index, batch)
+  augmented = gather.normalize(augment(_key(), index, batch["inputs"]), digits.mean, digits.std)
   np.testing.assert_array_equal(seen["inputs"], augmented)
   assert not np.array_equal(seen["inputs"], plain) and seen["labels"] is batch["labels"]
 
   diabetes = data.load("diabetes")
   rows = {"inputs": jnp.asarray(diabetes.train["inputs"][:4])}
-  assert gather.view(diabetes)(KEY, index[:4], rows)["inputs"] is rows["inputs"]
+  assert gather.view(diabetes)(_key(), index[:4], rows)["inputs"] is rows["inputs"]

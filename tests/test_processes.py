@@ -151,5 +151,7 @@ def test_several_processes_need_all_three_flags(tmp_path):
   command = [sys.executable, "-m", "experiments.train", f"--config={CONFIG}", f"--workdir={tmp_path}"]
   done = subprocess.run([*command, "--coordinator=localhost:1"], cwd=ROOT, capture_output=True, text=True)
   assert done.returncode == 2
-  assert done.stderr.splitlines()[-1].startswith("error: coordinator=localhost:1: --processes and --process must be")
+  assert done.stderr.splitlines()[-1].startswith(
+    "error: coordinator=localhost:1: --processes and --process must be given too"
+  )
   assert jax.process_count() == 1

@@ -201,10 +201,10 @@ def test_wrong_files_are_named(scored, tmp_path):
   score_file.write(tmp_path / "aum.npz", {"aum": column}, fingerprint, {})
   for name, line in {
     "none.npz": "none.npz' is not a file",
-    "text.npz": "text.npz is not a readable .npz or .npy file of arrays: it begins as neither does",
+    "text.npz": "is not a readable .npz or .npy file of arrays: it begins as neither does",
     "other.npz": "is not a score file; make one with experiments.score_dataset",
     "array.npy": "is not a score file; make one with experiments.score_dataset",
-    "cut.npz": "cut.npz is not a readable .npz or .npy file of arrays: ",
+    "cut.npz": "is not a readable .npz or .npy file of arrays: ",
     "short.npz": "column 'el2n' has shape (1441,), not one value for each of 1442 samples",
     "noise.npz": "belongs to other data: fingerprint 000000000000 there",
     "aum.npz": "selector.column='el2n' is not a column of the table; it has: aum",

@@ -309,7 +309,7 @@ def test_evaluation_sees_the_centre():
     ({"image_mode": "HSV"}, "dataset.image_mode='HSV' is not known"),
     ({"threads": -1}, "dataset.threads=-1 must be at least 0"),
     ({"thread": 1}, "dataset 'folder' has no option 'thread'"),
-    ({"augmentations": ("resized_crop",)}, "resized_crop needs a dataset.image_size"),
+    ({"augmentations": ("resized_crop",)}, "resized_crop needs a dataset.image_size greater than 0"),
     ({"augmentations": ("zoom",)}, "augmentations='zoom' is not known"),
   ],
 )

@@ -10,7 +10,11 @@ from hypothesis import strategies as st
 from dynsel_jax.selectors import subsets
 from tests.support import oracles
 
-KEY = jax.random.key(0)
+
+def _key():
+  return jax.random.key(0)  # the same one, anew for every use
+
+
 CHOICES = {"top": subsets.top, "central": subsets.central, "strata": subsets.strata}
 RNG = np.random.default_rng(0)
 SCORE = RNG.permutation(40).astype(np.float32)  # no ties
@@ -37,7 +41,7 @@ def _strata_twin(score, count, cut):
 def _strata(score, count, cut=0, groups=None):
   """Seven strata; always the same argument types, so that few programs are compiled."""
   counts, cut = jnp.asarray(count, jnp.int32), jnp.asarray(cut, jnp.int32)
-  return np.asarray(subsets.strata(KEY, jnp.asarray(score, jnp.float32), counts, cut, groups, num_strata=7))
+  return np.asarray(subsets.strata(_key(), jnp.asarray(score, jnp.float32), counts, cut, groups, num_strata=7))
 
 
 @pytest.mark.parametrize(("case", "cut"), [("budget180_cut00", 0), ("budget300_cut10", 60)])
@@ -45,7 +49,7 @@ def test_strata_equal_the_reference(case, cut):
   want = oracles.load("aum_ccs")
   total, stratum = int(want[f"{case}_requested_total"]), want[f"{case}_stratum_of_sample"]
   assert cut == want[f"{case}_n_hardest_removed"] and not want[f"{case}_stratum_budget_depends_on_tie_order"].any()
-  keep = np.asarray(subsets.strata(KEY, jnp.asarray(want["aum_sum_over_epochs"]), total, cut))
+  keep = np.asarray(subsets.strata(_key(), jnp.asarray(want["aum_sum_over_epochs"]), total, cut))
   assert keep.sum() == want[f"{case}_total_selected"] and not keep[stratum < 0].any()
   np.testing.assert_array_equal(np.bincount(stratum[keep], minlength=50), want[f"{case}_stratum_budget"])
 
@@ -91,7 +95,7 @@ def test_strata_by_group_have_their_own_range_and_cut():
 
 def test_top_and_central_by_group_are_those_of_each_group_alone():
   counts = np.array([6, 1, 5])
-  top, central = (CHOICES[name](KEY, jnp.asarray(SCORE), jnp.asarray(counts), GROUPS) for name in ("top", "central"))
+  top, central = (CHOICES[name](_key(), jnp.asarray(SCORE), jnp.asarray(counts), GROUPS) for name in ("top", "central"))
   for group, count in enumerate(counts):
     members = np.flatnonzero(np.equal(GROUPS, group))
     ascending = members[np.argsort(SCORE[members])]
@@ -103,14 +107,14 @@ def test_top_and_central_by_group_are_those_of_each_group_alone():
 @pytest.mark.parametrize("name", CHOICES)
 def test_ties_are_broken_by_the_key_and_counts_are_exact(name):
   choose = jax.vmap(lambda key: CHOICES[name](key, jnp.where(jnp.arange(20) < 9, 0.0, -0.0), 5))
-  kept = np.asarray(choose(jax.random.split(KEY, 400)))
+  kept = np.asarray(choose(jax.random.split(_key(), 400)))
   np.testing.assert_array_equal(kept.sum(1), 5)
   assert np.abs(kept.mean(0) - 0.25).max() < 5 * np.sqrt(0.25 * 0.75 / 400)  # within strata the draw is uniform
 
 
 @pytest.mark.parametrize("name", CHOICES)
 def test_a_budget_larger_than_the_set_keeps_it_all_and_none_keeps_nothing(name):
-  choose = _strata if name == "strata" else lambda score, *rest: CHOICES[name](KEY, jnp.asarray(score), *rest)
+  choose = _strata if name == "strata" else lambda score, *rest: CHOICES[name](_key(), jnp.asarray(score), *rest)
   np.testing.assert_array_equal(choose(SCORE, 99), np.ones(40, bool))
   counts = np.array([99, 3, 0])
   by_group = _strata(SCORE, counts, counts * 0, GROUPS) if name == "strata" else choose(SCORE, counts, GROUPS)
@@ -121,7 +125,7 @@ def test_a_budget_larger_than_the_set_keeps_it_all_and_none_keeps_nothing(name):
 def test_a_nan_is_kept_last(name):
   score = np.where(np.arange(40) == 11, np.nan, SCORE).astype(np.float32)
   ascending = np.argsort(score)[:39]  # numpy has the NaN last
-  few = CHOICES[name](KEY, score, 8)
+  few = CHOICES[name](_key(), score, 8)
   np.testing.assert_array_equal(np.flatnonzero(few), np.sort(ascending[-8:] if name == "top" else ascending[15:23]))
-  np.testing.assert_array_equal(CHOICES[name](KEY, score, 39), np.arange(40) != 11)
-  assert CHOICES[name](KEY, score, 40)[11]
+  np.testing.assert_array_equal(CHOICES[name](_key(), score, 39), np.arange(40) != 11)
+  assert CHOICES[name](_key(), score, 40)[11]
