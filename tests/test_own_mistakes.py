@@ -132,6 +132,7 @@ bare_inputs = changed(inputs=lambda key, index, batch: batch["inputs"])
 cut_inputs = changed(inputs=lambda key, index, batch: batch if key is None else {"inputs": batch["inputs"]})
 only_rows = changed(rows=lambda outputs, batch: {"output": outputs[:, 0]})
 only_summarize = changed(summarize=lambda rows: {"error": 0.0})
+bare_rows = changed(rows=lambda outputs, batch: outputs[:, 0], summarize=lambda rows: {"error": 0.0})
 wide_rows = changed(rows=lambda outputs, batch: {"output": outputs}, summarize=lambda rows: {"error": 0.0})
 late = changed(
   metric=tasks.Metric("median"),
@@ -257,9 +258,9 @@ def test_arrays_of_64_bits_are_held_in_32(their_lab):
     ({"task": "wide_objective"}, "wide_objective: objective has shape (32, 1) and type float32; it must be one number"),
     (
       {"task": "mean_metric"},
-      "mean_metric: metrics gives 'error' of shape (); it must be a pair of scalars (sum, count)",
+      "mean_metric: metrics gives 'error' of shape (); it must be a tuple (sum, count) of scalars",
     ),
-    ({"task": "rows_of_metric"}, "gives 'error' of shape (32,), (); it must be a pair of scalars (sum, count)"),
+    ({"task": "rows_of_metric"}, "gives 'error' of shape (32,), (); it must be a tuple (sum, count) of scalars"),
     ({"task": "no_dict"}, "no_dict: metrics must return a dict of (sum, count) by name"),
     ({"task": "numpy_loss"}, "numpy_loss: losses uses the value of a traced array ("),
     ({"task": "missing_array"}, "missing_array: losses fails ("),
@@ -270,6 +271,7 @@ def test_arrays_of_64_bits_are_held_in_32(their_lab):
     ),
     ({"task": "only_rows"}, "only_rows' has rows and no summarize: give both, or neither"),
     ({"task": "only_summarize"}, "only_summarize' has summarize and no rows: give both, or neither"),
+    ({"task": "bare_rows"}, "bare_rows: rows must return a dict of the rows' numbers by name"),
     (
       {"task": "wide_rows"},
       "wide_rows: 'output' of rows has shape (32, 1) and type float32; it must be one number for",

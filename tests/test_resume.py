@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 from dynsel_jax import options
+from dynsel_jax.models import mlp
 from dynsel_jax.runs import files
 from dynsel_jax.runs.interruption import Interrupted, NonFiniteError, RunFailedError
+from dynsel_jax.tasks import classification
 from dynsel_jax.training import loop, trainer
 from tests.support import ROOT, small_runs
 
@@ -107,6 +109,15 @@ def test_a_crash_between_steps_loses_nothing_either(alone, tmp_path, place):
   _, same = small_runs.train(made, tmp_path)
   small_runs.same_state(state, same)
   assert small_runs.lines(tmp_path) == small_runs.lines(workdir)
+
+
+@pytest.mark.parametrize("module", ["classification", "mlp"])
+def test_a_signal_while_a_users_functions_are_checked_is_no_mistake_of_theirs(module, tmp_path, monkeypatch):
+  owner, name = {"classification": (classification, "cross_entropy"), "mlp": (mlp.MLP, "__call__")}[module]
+  monkeypatch.setattr(owner, name, lambda *_, **__: signal.raise_signal(signal.SIGTERM))
+  with pytest.raises(Interrupted, match="stopped by SIGTERM before the first step"):
+    small_runs.train(small_runs.config("full"), tmp_path / "run")
+  assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("torn", [b"", b'{"final_test_accuracy": 0.', b"\0\0"])

@@ -20,8 +20,12 @@ GRACE = 3.0  # seconds that Python has to end by itself before the process is en
 _at_once: list[str] = []  # descriptions of the blocks of `ends_at_once` that are running
 
 
-class Interrupted(Exception):  # noqa: N818 - not an error: the run can be continued
-  """A signal asked the run to stop, and everything has been saved."""
+class Interrupted(BaseException):
+  """A signal asked the run to stop, and everything has been saved.
+
+  As KeyboardInterrupt it is not an `Exception`: it may be raised anywhere within `ends_at_once`, also where any
+  exception counts as a damaged file or as a mistake in a user's function.
+  """
 
 
 class NonFiniteError(ArithmeticError):

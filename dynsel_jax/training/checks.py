@@ -169,11 +169,14 @@ def _check_metrics(where: str, task: Task, outputs: Any, batch: Any, valid: Arra
   for name, pair in metrics.items():
     if not isinstance(pair, tuple) or [jnp.shape(part) for part in pair] != [(), ()]:
       found = ", ".join(str(jnp.shape(leaf)) for leaf in jax.tree.leaves(pair))
-      raise UserError(f"{where}: metrics gives {name!r} of shape {found}; it must be a pair of scalars (sum, count)")
+      raise UserError(f"{where}: metrics gives {name!r} of shape {found}; it must be a tuple (sum, count) of scalars")
   if task.rows is None:  # else `summarize` may give it, which is known after the first epoch
     tasks.check_headline(where, task, metrics)
     return
-  for name, values in _traced(where, "rows", task.rows, outputs, batch).items():
+  rows = _traced(where, "rows", task.rows, outputs, batch)
+  if not isinstance(rows, dict):
+    raise UserError(f"{where}: rows must return a dict of the rows' numbers by name")
+  for name, values in rows.items():
     _check_rows(f"{where}: {name!r} of rows", values, len(valid), any_type=True)
 
 
