@@ -6,8 +6,9 @@ of its losses l, and within its batch the sampling weight w:
   w = beta1 s + (1 - beta1) l,   then   s <- beta2 s + (1 - beta2) l,   s = 1 / N before training.
 
 So w = s_new + (beta2 - beta1) (l - s_old): with beta1 < beta2 a rising loss counts more. ES draws b of the B samples of
-a meta-batch by w and trains on them; ESWP also leaves out a fraction of the training set each epoch, by s. The paper
-does not say whether the draws are with replacement; here they are without.
+a meta-batch by w and trains on them; ESWP also leaves out a fraction of the training set each epoch, by s, once every
+sample has been seen: a score of 1 / N lies far below any loss, so that a sample without one would hardly ever be drawn.
+The paper does not say whether the draws are with replacement; here they are without.
 
 `N` is the number of training samples, `B` the global batch size, `b` the number of samples a thinned batch trains on.
 """
@@ -21,6 +22,7 @@ from jax import Array
 from dynsel_jax import options
 from dynsel_jax.selectors import memory, ranking, thinning
 from dynsel_jax.selectors.wrappers.annealed import annealed
+from dynsel_jax.selectors.wrappers.warmed_up import warmed_up
 from dynsel_jax.types import SampleTable, Selection, Selector, Signals
 
 __all__ = ["EvolvedState", "draw_samples", "es", "eswp", "evolve"]
@@ -117,6 +119,8 @@ def eswp(
 ) -> Selector:
   """Trains as `es` does, on a part of the training set that is redrawn by score for each epoch.
 
+  All samples are trained on, in whole batches, until each has been seen once.
+
   Args:
     table: the training set, N samples.
     epochs: of the run.
@@ -131,7 +135,7 @@ def eswp(
   Raises:
     UserError: a value lies outside its range; from `thin`, b is not an integer.
   """
-  evolved = _evolved(table, beta1, beta2, batch_fraction, keep_fraction, weights)
+  evolved = warmed_up(_evolved(table, beta1, beta2, batch_fraction, keep_fraction, weights), table, epochs)
   return _annealed(evolved, table, epochs, anneal_first, anneal_last)
 
 
