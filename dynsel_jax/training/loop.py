@@ -21,13 +21,17 @@ from dynsel_jax.training import parallel, setup
 from dynsel_jax.training.checkpoint import Checkpoints, saved_identity
 from dynsel_jax.training.state import RunState
 from dynsel_jax.training.trainer import Trainer
+from dynsel_jax.types import SampleTable
 
-__all__ = ["AfterEpoch", "MakeColumns", "Result", "train_and_evaluate"]
+__all__ = ["AfterEpoch", "Build", "MakeColumns", "Result", "train_and_evaluate"]
 
 _FULL = ("No space left", "Disk quota exceeded", "File too large", "RESOURCE_EXHAUSTED")
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 AfterEpoch = Callable[[setup.Run, RunState, int], RunState]
+
+# the parts of a run, and its sample table -> the run, with its programs
+Build = Callable[[setup.Parts, SampleTable], setup.Run]
 
 # (config, data set, timers) -> the columns of the `SampleTable`, and the arrays of `firings.npz`, or none
 MakeColumns = Callable[[ml_collections.ConfigDict, data.Source, Timers], tuple[Mapping[str, Any], cache.Arrays]]
@@ -54,6 +58,7 @@ def train_and_evaluate(
   *,
   columns: MakeColumns = no_columns,
   prepare: Callable[..., data.Source] = data.prepare,
+  build: Build = setup.build,
   stop: Callable[[], str] | None = None,
   after_epoch: AfterEpoch | None = None,
 ) -> Result:
@@ -66,6 +71,7 @@ def train_and_evaluate(
     columns: makes the columns of the sample table, for example `offline.columns`. Called only once a new run is known
       to be right in everything else and its folder to be ours; a continued run reads them from the folder.
     prepare: `data.prepare`, or a function that remembers its results where one process makes many runs.
+    build: `setup.build`, or a function that remembers its programs where one process makes many runs.
     stop: as `stop_requests` yields it, where the caller handles signals; by default this function does.
     after_epoch: called after an epoch's steps with the run, its state and the epoch, counted from 0; returns the state
       to continue with. Its changes of the selector's state are checkpointed with everything else.
@@ -83,7 +89,7 @@ def train_and_evaluate(
     trainer = None
     try:
       with ends_at_once("before the first step"):
-        trainer = _begun(config, folder, devices, timers, columns, prepare)
+        trainer = _begun(config, folder, devices, timers, columns, prepare, build)
       return _finished(trainer) or _train(trainer, stop, after_epoch)
     except (options.UserError, Interrupted, NonFiniteError):
       raise
@@ -100,6 +106,7 @@ def _begun(
   timers: Timers,
   columns: MakeColumns,
   prepare: Callable[..., data.Source],
+  build: Build,
 ) -> Trainer:
   """Builds the run, writes the first files of its folder or checks those that it has, and restores its position."""
   with timers.phase("loading"), parallel.first_process_first():
@@ -114,7 +121,7 @@ def _begun(
     held, firings = folder.read_columns(), folder.read_firings()
     if held is None or firings is None:  # a new run, or one with a damaged file
       made, firings = columns(config, source, timers)
-  run = setup.build(parts, setup.table_of(source, made if held is None else held))
+  run = build(parts, setup.table_of(source, made if held is None else held))
   arrays = {"columns": {name: np.asarray(column) for name, column in run.table.columns.items()}, "firings": firings}
   device, count = run.devices.local[0], run.devices.num_replicas
   about = provenance(given, source.fingerprint, cache.checksum(arrays["columns"]), device, count)
