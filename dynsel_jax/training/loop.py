@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -130,6 +131,8 @@ def _begun(
   begun = folder.begin(about | _use(run) | {"seconds": timers.seconds()}, arrays)
   if source.true_labels is not None:
     folder.write_noise(source.train["labels"], source.true_labels)
+  if source.text is not None and source.text.tokenizer:
+    folder.write_tokenizer(source.text.tokenizer)
   trainer = Trainer(run, parts.config, folder, timers, Checkpoints(folder.checkpoints, identity(about)))
   trainer.restore(begun)
   return trainer
@@ -174,9 +177,17 @@ def _saved_identity(folder: Workdir) -> dict[str, Any] | None:
 def _use(run: setup.Run) -> dict[str, Any]:
   """Returns the part of `config.json` that is needed to use the trained model, and to speak of its metric."""
   task, source = run.recipe.task, run.source
+  inputs = source.train["inputs"]
+  text = source.text.tokenizer if source.text is not None else ""
+  tokenizer = {"tokenizer": hashlib.sha256(text.encode()).hexdigest()} if text else {}
   return {
     "task": {"name": task.name, "metric": task.metric._asdict(), "signals": list(task.signals)},
-    "model": {"num_outputs": task.num_outputs, "input_shape": list(source.train["inputs"].shape[1:])},
+    "model": {
+      "num_outputs": task.num_outputs,
+      "input_shape": list(inputs.shape[1:]),
+      "input_dtype": str(inputs.dtype),
+      **tokenizer,
+    },
     "normalisation": {"mean": list(source.mean), "std": list(source.std)},
     "class_names": list(source.class_names),
   }
