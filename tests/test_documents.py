@@ -60,7 +60,7 @@ def test_byte_pairs_are_learnt_on_the_training_texts_and_read_everything(tmp_pat
   assert made.labels is None and made.num_classes == 0
   codec = codecs.learnt([row["text"] for row in rows], 280)
   ids = made.test["inputs"][0]
-  assert codec.decode([number for number in ids if number not in (PAD, codec.end)]) == "the zebra ✓"
+  assert codec.decode([[number for number in ids if number not in (PAD, codec.end)]]) == ["the zebra ✓"]
 
 
 def test_characters_that_a_vocabulary_lacks_are_counted(tmp_path, caplog):
@@ -77,7 +77,7 @@ def test_characters_that_a_vocabulary_lacks_are_counted(tmp_path, caplog):
 
 def test_lengths_and_order_follow_the_buckets(tmp_path):
   rows = [{"text": "x" * count} for count in (2, 9, 4, 30, 1, 6)]
-  made = load(tmp_path, rows, rows, domain_column="", max_length=20, length_buckets=2)
+  made = load(tmp_path, rows, rows, max_length=20, length_buckets=2)
   counts = (made.test["inputs"] != PAD).sum(axis=1)
   assert made.text.lengths[-1] == 20 and len(made.text.lengths) == 2
   buckets = np.searchsorted(made.text.lengths, counts)
@@ -105,7 +105,7 @@ GOOD = {"text": "abc", "domain": "x"}
     ([GOOD, {"domain": "x"}], {}, "line 2 has no 'text'; its columns: domain"),
     ([GOOD, {"text": " ", "domain": "x"}], {}, "line 2 has the text ' '; it must be a string that is not empty"),
     ([{"text": 5, "domain": "x"}], {}, "line 1 has the text 5; it must be a string"),
-    ([{"text": "a"}], {}, "line 1 has no 'domain'; set dataset.domain_column='' if the rows have no domains"),
+    ([GOOD, {"text": "a"}], {}, "line 2 has no 'domain', which other rows have; set dataset.domain_column=''"),
     ([{"text": "a", "domain": None}], {}, "line 1 has the domain None; it must be a string or an integer"),
     ([{"text": "\ud800", "domain": "x"}], {}, "line 1 has the text '\\ud800', with half of a surrogate pair"),
     (["no"], {}, "line 1 is not a JSON object"),

@@ -24,7 +24,7 @@ class Codec(NamedTuple):
   """Turns texts into token ids and back."""
 
   encode: Callable[[Sequence[str]], list[list[int]]]  # of texts, without a token that begins or ends them
-  decode: Callable[[Sequence[int]], str]
+  decode: Callable[[Sequence[Sequence[int]]], list[str]]
   vocabulary: int  # ids lie in [0, vocabulary)
   end: int  # the id of the token that ends a text
   specials: tuple[str, ...] = ()  # what the special tokens look like, which no text of the data may spell
@@ -34,8 +34,8 @@ class Codec(NamedTuple):
 def by_bytes() -> Codec:
   """Returns the codec that reads a text as its bytes in UTF-8; the id 256 ends a text. Needs no library."""
 
-  def decode(ids: Sequence[int]) -> str:
-    return bytes(number for number in ids if number < BYTES).decode("utf-8", "replace")
+  def decode(many: Sequence[Sequence[int]]) -> list[str]:
+    return [bytes(number for number in ids if number < BYTES).decode("utf-8", "replace") for ids in many]
 
   return Codec(lambda texts: [list(text.encode()) for text in texts], decode, BYTES + 1, BYTES)
 
@@ -110,7 +110,7 @@ def lost_characters(codec: Codec, texts: Sequence[str]) -> collections.Counter[s
     counts.update(text)
   found = sorted(counts)
   # Between letters, since some tokenizers drop spaces at either end.
-  survives = [codec.decode(ids) for ids in codec.encode([f"a{character}a" for character in found])]
+  survives = codec.decode(codec.encode([f"a{character}a" for character in found]))
   lost = [c for c, decoded in zip(found, survives, strict=True) if decoded.strip() == "aa" or "\ufffd" in decoded]
   return collections.Counter({c: counts[c] for c in lost if not c.isspace()})
 
@@ -138,8 +138,8 @@ def _codec(tokenizer: tokens.Tokenizer, end: str, where: str) -> Codec:
   def encode(texts: Sequence[str]) -> list[list[int]]:
     return [encoding.ids for encoding in tokenizer.encode_batch(list(texts), add_special_tokens=False)]
 
-  def decode(ids: Sequence[int]) -> str:
-    return tokenizer.decode(list(ids), skip_special_tokens=False)
+  def decode(many: Sequence[Sequence[int]]) -> list[str]:
+    return tokenizer.decode_batch([list(ids) for ids in many], skip_special_tokens=False)
 
   vocabulary = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
   return Codec(encode, decode, vocabulary, tokenizer.token_to_id(known[0]), special, tokenizer.to_str())

@@ -38,7 +38,7 @@ def load(
     test: file of the test documents.
     validation: file of the validation documents; "" for none.
     text_column: name of the texts' column.
-    domain_column: name of the column of a document's domain, the label to balance over; "" if there is none.
+    domain_column: name of the column of a document's domain, the label to balance over; no row need have it.
     tokenizer: a file `tokenizer.json`, or its folder. "" learns byte pairs on the training documents.
     vocabulary: number of tokens to learn; 0 reads bytes, and needs no library. Not read if there is a tokenizer.
     max_length: the largest L.
@@ -73,9 +73,9 @@ def _read(field: str, path: str, text_column: str, domain_column: str) -> list[t
   """Returns text and domain of each document."""
   if text_column == domain_column:
     raise UserError(f"dataset.text_column and dataset.domain_column are both {text_column!r}")
-  return [
-    (json_rows.string(row, text_column), json_rows.domain(row, domain_column)) for row in json_rows.read(field, path)
-  ]
+  rows = json_rows.read(field, path)
+  texts = [json_rows.string(row, text_column) for row in rows]
+  return list(zip(texts, json_rows.domains(rows, domain_column), strict=True))
 
 
 def _pieces(codec: Codec, documents: list[tuple[str, str]], max_length: int) -> Sequences:
@@ -85,6 +85,5 @@ def _pieces(codec: Codec, documents: list[tuple[str, str]], max_length: int) -> 
     for piece in cut(np.array([codec.end, *ids, codec.end], np.int32), max_length):
       found.ids.append(piece)
       found.targets.append(np.arange(len(piece)) > 0)
-      found.texts.append(codec.decode(piece[piece != codec.end].tolist()))
       found.domains.append(domain)
-  return found
+  return found._replace(texts=codec.decode([piece[piece != codec.end].tolist() for piece in found.ids]))

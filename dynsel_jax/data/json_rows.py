@@ -1,14 +1,14 @@
 """Reads JSON Lines files of texts, plain or gzipped, whose rows are checked one by one. Host-side."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from dynsel_jax.data import text_files
 from dynsel_jax.data.summary import shown
 from dynsel_jax.options import UserError, printable
 
-__all__ = ["Row", "domain", "read", "string"]
+__all__ = ["Row", "domains", "read", "short", "string"]
 
 _SHOWN = 60  # characters of a value that a message shows
 
@@ -24,8 +24,8 @@ class Row(NamedTuple):
     return UserError(f"{self.at} {what}")
 
 
-def read(field: str, path: str) -> Iterator[Row]:
-  """Yields the rows of a file that ends in `.jsonl` or `.jsonl.gz`; blank lines are none.
+def read(field: str, path: str) -> list[Row]:
+  """Returns the rows of a file that ends in `.jsonl` or `.jsonl.gz`; blank lines are none.
 
   Args:
     field: the config's field that names the file, for the messages.
@@ -38,7 +38,7 @@ def read(field: str, path: str) -> Iterator[Row]:
   where = f"{field}={shown(path)}"
   if not path.lower().endswith((".jsonl", ".jsonl.gz")):
     raise UserError(f"{where} must end in .jsonl or .jsonl.gz" if path else f"{field} names no file; give one")
-  empty = True
+  rows = []
   for number, line in enumerate(text_files.lines_of(field, path), 1):
     if not line.strip():
       continue
@@ -48,11 +48,11 @@ def read(field: str, path: str) -> Iterator[Row]:
     except (ValueError, RecursionError) as error:
       raise UserError(f"{at} is not valid JSON: {error}") from None
     if not isinstance(held, dict):
-      raise UserError(f"{at} is not a JSON object: {_short(line.strip())}")
-    empty = False
-    yield Row(at, held)
-  if empty:
+      raise UserError(f"{at} is not a JSON object: {short(line.strip())}")
+    rows.append(Row(at, held))
+  if not rows:
     raise UserError(f"{where} has no row")
+  return rows
 
 
 def string(row: Row, column: str) -> str:
@@ -62,28 +62,36 @@ def string(row: Row, column: str) -> str:
     UserError: it is missing, not a string, empty, or no text.
   """
   if column not in row.held:
-    raise row.wrong(f"has no {column!r}; its columns: {_short(', '.join(row.held)) or 'none'}")
+    raise row.wrong(f"has no {column!r}; its columns: {short(', '.join(row.held)) or 'none'}")
   value = row.held[column]
   if not isinstance(value, str) or not value.strip():
-    raise row.wrong(f"has the {column} {_short(repr(value))}; it must be a string that is not empty")
+    raise row.wrong(f"has the {column} {short(repr(value))}; it must be a string that is not empty")
   try:
     value.encode()
   except UnicodeEncodeError:
-    raise row.wrong(f"has the {column} {_short(repr(value))}, with half of a surrogate pair in it") from None
+    raise row.wrong(f"has the {column} {short(repr(value))}, with half of a surrogate pair in it") from None
   return value
 
 
-def domain(row: Row, column: str) -> str:
-  """Returns the domain of a row, a string or an integer in its file; "" if `column` is ""."""
-  if not column:
-    return ""
-  if column not in row.held:
-    raise row.wrong(f"has no {column!r}; set dataset.domain_column='' if the rows have no domains")
-  value = row.held[column]
-  if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
-    raise row.wrong(f"has the {column} {_short(repr(value))}; it must be a string or an integer")
-  return str(value).strip()
+def domains(rows: Sequence[Row], column: str) -> list[str]:
+  """Returns the domain of each row, a string or an integer in its file; "" for all if no row has the column.
+
+  Raises:
+    UserError: some rows have the column and others do not, or a domain is neither a string nor an integer.
+  """
+  if not any(column in row.held for row in rows):
+    return [""] * len(rows)
+  found = []
+  for row in rows:
+    if column not in row.held:
+      raise row.wrong(f"has no {column!r}, which other rows have; set dataset.domain_column='' to read no domains")
+    value = row.held[column]
+    if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
+      raise row.wrong(f"has the {column} {short(repr(value))}; it must be a string or an integer")
+    found.append(str(value).strip())
+  return found
 
 
-def _short(text: str) -> str:
+def short(text: str) -> str:
+  """Returns a value for a message, in one line of at most 60 characters."""
   return printable(text, _SHOWN)
