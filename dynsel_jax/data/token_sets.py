@@ -65,7 +65,7 @@ def source(
     num_classes=len(names) if len(names) > 1 else 0,
     class_names=names if len(names) > 1 else (),
     validation=ordered.get("validation"),
-    text=Text(tuple(splits["train"].texts), PAD, codec.vocabulary, lengths),
+    text=Text(tuple(splits["train"].texts), PAD, codec.vocabulary, lengths, codec.tokenizer),
   )
 
 

@@ -50,32 +50,6 @@ def language_model(source: Source, view: View, *, loss_reduction: str = "sequenc
       f" {', '.join(source.train)}: use configs/pretrain_text.py or configs/sft.py"
     )
 
-  def losses(outputs: Any, batch: Batch) -> tuple[Array, dict[str, Array]]:
-    tokens = outputs["tokens"]
-    return outputs["sum"] / jnp.maximum(tokens, 1.0), {"tokens": tokens, "correct": outputs["right"] == tokens}
-
-  def metrics(outputs: Any, batch: Batch, valid: Array) -> dict[str, tuple[Array, Array]]:
-    loss, extras = losses(outputs, batch)
-    count = jnp.sum(valid, dtype=jnp.int32)
-
-    def total(values: Array) -> Array:
-      return jnp.sum(jnp.where(valid, values, jnp.zeros_like(values)))
-
-    tokens = total(outputs["tokens"])
-    return {
-      "loss": (total(loss), count),
-      "nats_per_token": (total(outputs["sum"]), tokens),
-      "token_accuracy": (total(outputs["right"]), tokens),
-      "exact_match": (jnp.sum(valid & extras["correct"], dtype=jnp.int32), count),
-    }
-
-  def rows(outputs: Any, batch: Batch) -> dict[str, Array]:
-    return {name: outputs[name] for name in ("sum", "tokens")}
-
-  def summarize(rows: Mapping[str, np.ndarray]) -> dict[str, float]:
-    nats = rows["sum"].sum(dtype=np.float64) / rows["tokens"].sum(dtype=np.float64)
-    return {"perplexity": math.exp(nats) if nats < 700 else math.inf}
-
   return Task(
     name="language_model",
     metric=Metric("nats_per_token", larger_is_better=False),
@@ -83,12 +57,42 @@ def language_model(source: Source, view: View, *, loss_reduction: str = "sequenc
     num_outputs=source.text.vocabulary,
     inputs=view,
     reduce=_reduced,
-    losses=losses,
-    metrics=metrics,
+    losses=_losses,
+    metrics=_metrics,
     row_weights=_target_counts if loss_reduction == "tokens" else None,
-    rows=rows,
-    summarize=summarize,
+    rows=_rows,
+    summarize=_summarize,
   )
+
+
+def _losses(outputs: Any, batch: Batch) -> tuple[Array, dict[str, Array]]:
+  tokens = outputs["tokens"]
+  return outputs["sum"] / jnp.maximum(tokens, 1.0), {"tokens": tokens, "correct": outputs["right"] == tokens}
+
+
+def _metrics(outputs: Any, batch: Batch, valid: Array) -> dict[str, tuple[Array, Array]]:
+  loss, extras = _losses(outputs, batch)
+  count = jnp.sum(valid, dtype=jnp.int32)
+
+  def total(values: Array) -> Array:
+    return jnp.sum(jnp.where(valid, values, jnp.zeros_like(values)))
+
+  tokens = total(outputs["tokens"])
+  return {
+    "loss": (total(loss), count),
+    "nats_per_token": (total(outputs["sum"]), tokens),
+    "token_accuracy": (total(outputs["right"]), tokens),
+    "exact_match": (jnp.sum(valid & extras["correct"], dtype=jnp.int32), count),
+  }
+
+
+def _rows(outputs: Any, batch: Batch) -> dict[str, Array]:
+  return {name: outputs[name] for name in ("sum", "tokens")}
+
+
+def _summarize(rows: Mapping[str, np.ndarray]) -> dict[str, float]:
+  nats = rows["sum"].sum(dtype=np.float64) / rows["tokens"].sum(dtype=np.float64)
+  return {"perplexity": math.exp(nats) if nats < 700 else math.inf}
 
 
 def _target_counts(batch: Batch) -> Array:
