@@ -19,7 +19,7 @@ from dynsel_jax import options
 from dynsel_jax.data.summary import shown
 from dynsel_jax.options import UserError
 
-__all__ = ["Rows", "read"]
+__all__ = ["Rows", "column_names", "lines_of", "read"]
 
 _ENDINGS = (".csv", ".jsonl", ".csv.gz", ".jsonl.gz")
 _GZIP = b"\x1f\x8b"
@@ -32,6 +32,7 @@ _MARKS = {  # of encodings at the begin of a file; UTF-32 begins like UTF-16
 }
 _SEPARATORS = (",", ";", "\t", "|")
 _LONGEST_FIELD = 2**31 - 1  # what the module csv takes on every system; by default it refuses more than 131,072
+_MOST_UNZIPPED, _LEAST_BOMB = 200, 2**26  # a gzip file may unpack to so many times its size, and to 64 MiB anyway
 _LARGEST = 2**53  # up to here a floating-point number that is whole is one integer
 _SHOWN = 60  # characters of a value that a message shows
 
@@ -54,7 +55,11 @@ class Rows(NamedTuple):
 
 class _Columns(NamedTuple):
   text: str
-  label: str
+  label: str  # "" if the labels are not read
+
+  @property
+  def names(self) -> tuple[str, ...]:
+    return (self.text, self.label) if self.label else (self.text,)
 
 
 class _Record(NamedTuple):
@@ -76,7 +81,7 @@ def read(field: str, path: str, text_column: str, label_column: str) -> Rows:
     field: the config's field that names the file, for the messages.
     path: of the file.
     text_column: name of the texts' column.
-    label_column: name of the labels' column.
+    label_column: name of the labels' column; "" reads the texts alone, each with the label "".
 
   Raises:
     UserError: the file is missing, damaged, in another encoding or has an unknown ending; or a row lacks a column, has
@@ -92,13 +97,13 @@ def read(field: str, path: str, text_column: str, label_column: str) -> Rows:
       records = _csv_records(where, text, columns, rows)
     else:
       records = _json_records(where, text, columns)
-    repeats_header = _header_test(columns)
+    repeats_header = _header_test(columns) if columns.label else lambda *_: False
     for record in records:
       at = f"{where}: line {record.line}"
       if repeats_header(at, record):
         rows.left_out[HEADER] += 1
         continue
-      value, label = _text(at, record.text), _label(at, record.label)
+      value, label = _text(at, record.text), _label(at, record.label) if columns.label else ""
       if label is None:
         rows.left_out[UNLABELLED] += 1
         continue
@@ -108,6 +113,27 @@ def read(field: str, path: str, text_column: str, label_column: str) -> Rows:
   if not rows.texts:
     raise UserError(f"{where} has no row with exactly one label")
   return rows
+
+
+def lines_of(field: str, path: str) -> list[str]:
+  """Returns the lines of a file that has one of the known endings; errors as in `read`."""
+  return _lines(_decoded(field, path))
+
+
+def column_names(field: str, path: str) -> list[str]:
+  """Returns the names of a file's columns, or [] if the file is empty; errors as in `read`."""
+  text = _decoded(field, path)
+  if _ending(path).startswith(".csv"):
+    with _fields_of_any_length():
+      found: list[list[str]] = []
+      for separator in _SEPARATORS:
+        with contextlib.suppress(csv.Error):
+          found.append(_header(text, separator)[1])
+    return max(found, key=len, default=[])
+  first = next((line for line in _lines(text) if line.strip()), "{}")
+  with contextlib.suppress(ValueError, RecursionError, AttributeError):
+    return [name.strip() for name in json.loads(first)]
+  return []
 
 
 def _ending(path: str) -> str:
@@ -127,10 +153,7 @@ def _decoded(field: str, path: str) -> str:
   except OSError as error:
     raise UserError(f"{where} cannot be read: {error.strerror}") from None
   if _ending(path).endswith(".gz") or raw.startswith(_GZIP):
-    try:
-      raw = gzip.decompress(raw)
-    except (OSError, EOFError, zlib.error) as error:
-      raise UserError(f"{where} is not a complete gzip file: {error}") from None
+    raw = _unzipped(where, raw)
   encoding = next((encoding for mark, encoding in _MARKS.items() if raw.startswith(mark)), "utf-8")
   try:
     text = raw.decode(encoding)
@@ -143,6 +166,20 @@ def _decoded(field: str, path: str) -> str:
     raise UserError(f"{where}: line {line} has a NUL byte: the file is damaged, or neither UTF-8 nor marked as UTF-16")
   # A mark also stands in front of the second of two files that were joined.
   return re.sub(r"(^|[\r\n])\ufeff+", r"\1", text) if "\ufeff" in text else text
+
+
+def _unzipped(where: str, raw: bytes) -> bytes:
+  most = max(_LEAST_BOMB, _MOST_UNZIPPED * len(raw))
+  try:
+    with gzip.GzipFile(fileobj=io.BytesIO(raw)) as file:
+      unzipped = file.read(most + 1)
+  except (OSError, EOFError, zlib.error) as error:
+    raise UserError(f"{where} is not a complete gzip file: {error}") from None
+  if len(unzipped) > most:
+    raise UserError(
+      f"{where} unpacks to over {_MOST_UNZIPPED} times its size, as no text does; if it is meant, unpack it first"
+    )
+  return unzipped
 
 
 def _lines(text: str) -> list[str]:
@@ -168,8 +205,8 @@ def _separator(where: str, text: str, columns: _Columns) -> str:
   for separator in _SEPARATORS:
     with contextlib.suppress(csv.Error):
       line, names = _header(text, separator)
-      if set(columns) <= set(names):
-        for column in columns:
+      if set(columns.names) <= set(names):
+        for column in columns.names:
           if names.count(column) > 1:
             raise UserError(f"{where}: line {line} has the column {column!r} twice")
         return separator
@@ -193,7 +230,7 @@ def _names(row: Sequence[str]) -> list[str]:
 
 
 def _lacks(columns: _Columns, names: Sequence[str]) -> str:
-  missing = next(column for column in columns if column not in names)
+  missing = next(column for column in columns.names if column not in names)
   return f"has no column {missing!r}; its columns: {_short(', '.join(map(str, names)), 200) or 'none'}"
 
 
@@ -208,7 +245,7 @@ def _csv_records(where: str, text: str, columns: _Columns, rows: Rows) -> Iterat
       if not names:
         if not blank:
           names = _names(row)
-          text_place, label_place = (names.index(column) for column in columns)
+          text_place, label_place = names.index(columns.text), names.index(columns.label or columns.text)
       elif blank:
         rows.left_out[EMPTY] += len(row) > 1  # an empty line says nothing; commas alone come from spreadsheets
       elif len(row) != len(names):
@@ -224,7 +261,7 @@ def _csv_records(where: str, text: str, columns: _Columns, rows: Rows) -> Iterat
 def _json_records(where: str, text: str, columns: _Columns) -> Iterator[_Record]:
   def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
     names = [name.strip() for name, _ in items]
-    for column in columns:
+    for column in columns.names:
       if names.count(column) > 1:
         raise ValueError(f"it has {column!r} twice")
     return dict(zip(names, (value for _, value in items), strict=True))
@@ -238,16 +275,16 @@ def _json_records(where: str, text: str, columns: _Columns) -> Iterator[_Record]
       raise UserError(f"{where}: line {number} is not valid JSON: {error}") from None
     if not isinstance(record, dict):
       raise UserError(f"{where}: line {number} is not a JSON object: {line.strip()[:40]!r}")
-    if not set(columns) <= record.keys():
+    if not set(columns.names) <= record.keys():
       raise UserError(f"{where}: line {number} {_lacks(columns, list(record))}")
-    yield _Record(number, record[columns.text], record[columns.label], ())
+    yield _Record(number, record[columns.text], record[columns.label or columns.text], ())
 
 
 def _header_test(columns: _Columns) -> Callable[[str, _Record], bool]:
   """Returns whether a row has the columns' names for values, as where two files with a header each were joined."""
-  text, label = names = [column.casefold() for column in columns]
-  spelt = {*columns, *names}
-  longest = max(map(len, columns)) + 20  # with spaces around
+  text, label = names = [column.casefold() for column in columns.names]
+  spelt = {*columns.names, *names}
+  longest = max(map(len, columns.names)) + 20  # with spaces around
 
   def plain(value: Any) -> str:
     return value.strip().casefold() if isinstance(value, str) and len(value) <= longest else ""

@@ -11,7 +11,7 @@ from dynsel_jax import options
 from dynsel_jax.models.weights import folder
 from dynsel_jax.options import UserError, optional_library
 
-__all__ = ["Tokenizer", "encode", "load", "pad_id", "padded", "words_of"]
+__all__ = ["Tokenizer", "encode", "from_json", "load", "pad_id", "padded", "words_of"]
 
 Tokenizer = Any  # tokenizers.Tokenizer; the library is imported on use
 
@@ -49,6 +49,11 @@ def load(field: str, value: str) -> Tokenizer:
   return tokenizer
 
 
+def from_json(text: str) -> Tokenizer:
+  """Restores a tokenizer from its `to_str`."""
+  return _library().Tokenizer.from_str(text)
+
+
 def words_of(texts: Sequence[str]) -> Tokenizer:
   """Builds a tokenizer of words, in lower case; its vocabulary is the most frequent words of `texts`."""
   library = _library()
@@ -83,7 +88,7 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> tuple
   return [encoding.ids for encoding in encodings], sum(bool(encoding.overflowing) for encoding in encodings)
 
 
-def padded(ids: Sequence[Sequence[int]], length: int, pad: int) -> np.ndarray:
+def padded(ids: Sequence[Sequence[int] | np.ndarray], length: int, pad: int) -> np.ndarray:
   """Pads each row on the right with `pad`: `[N, length]` int32."""
   rows = np.full((len(ids), length), pad, np.int32)
   for row, tokens in zip(rows, ids, strict=True):

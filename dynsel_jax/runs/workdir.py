@@ -1,7 +1,8 @@
 """The folder of a run and its files: the contract that reports and people rely on. Host-side input and output.
 
-`config.json`, `columns.npz`, `firings.npz`, `metrics.jsonl`, `summary.json`, `usage.npz`, `noise.npz` and TensorBoard
-event files. `training.checkpoint` writes the folder `checkpoints`; `.lock` names the process that writes.
+`config.json`, `columns.npz`, `firings.npz`, `metrics.jsonl`, `summary.json`, `usage.npz`, `noise.npz`, `tokenizer.json`
+and TensorBoard event files. `training.checkpoint` writes the folder `checkpoints`; `.lock` names the process that
+writes.
 """
 
 import functools
@@ -25,6 +26,14 @@ __all__ = ["Workdir", "check_writable", "identity", "provenance"]
 
 IDENTITY = ("config", "data_fingerprint", "columns_fingerprint")  # a run continues only if these are the same
 FIRINGS = ("latents", "frequency", "common")  # arrays of `firings.npz`
+_FILES = (
+  "config.json",
+  "metrics.jsonl",
+  "summary.json",
+  ".lock",
+  *(f"{n}.npz" for n in ("usage", "columns", "firings", "noise")),
+)
+_FOLDERS = ("checkpoints", "damaged_checkpoints")
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy", "ml_collections")
 
 
@@ -40,12 +49,21 @@ def check_writable(workdir: str) -> None:
     raise options.UserError(f"workdir={workdir}: {existing} is not a folder")
   if not os.access(existing, os.W_OK | os.X_OK):
     raise options.UserError(f"workdir={workdir} cannot be written: no permission for {existing}")
+  _check_contents(path)
   longest = os.pathconf(existing, "PC_NAME_MAX")
   for part in path.relative_to(existing).parts:
     if len(os.fsencode(part)) > longest:
       raise options.UserError(
         f"workdir={workdir} cannot be made: {part[:20]!r}... is longer than the {longest} bytes that a name may have"
       )
+
+
+def _check_contents(path: pathlib.Path) -> None:
+  """Raises `UserError` if a folder lies where a run keeps a file, or the other way round."""
+  for names, right, kind in ((_FILES, os.path.isfile, "file"), (_FOLDERS, os.path.isdir, "folder")):
+    for name in names:
+      if os.path.lexists(path / name) and not right(path / name):
+        raise options.UserError(f"{path / name} is no {kind}, as a run keeps there: move it away")
 
 
 def provenance(config: dict[str, Any], data: str, columns: str, device: Any, num_devices: int) -> dict[str, Any]:
@@ -274,6 +292,11 @@ class Workdir:
   def write_noise(self, labels: np.ndarray, true_labels: np.ndarray) -> None:
     """Writes `noise.npz`: `noisy` [N] bool, which training labels are wrong, and `true_labels` [N] int32."""
     files.write_arrays(self.path / "noise.npz", {"noisy": labels != true_labels, "true_labels": true_labels})
+
+  @_if_writing
+  def write_tokenizer(self, text: str) -> None:
+    """Writes `tokenizer.json`, which turns texts into what the model was trained on."""
+    files.write_text(self.path / "tokenizer.json", text)
 
   @_if_writing
   def write_summary(self, summary: dict[str, Any]) -> None:

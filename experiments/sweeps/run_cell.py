@@ -13,13 +13,17 @@ import ml_collections
 from dynsel_jax import cache, data, offline, options
 from dynsel_jax.runs import finished
 from dynsel_jax.runs.interruption import Interrupted
+from dynsel_jax.runs.workdir import Workdir
+from dynsel_jax.training import checkpoint
 
 __all__ = [
   "Outcome",
   "Task",
+  "attempt",
   "failure",
   "final_metric",
   "finished_run",
+  "finished_summary",
   "keep_programs",
   "make",
   "prepare_once",
@@ -49,6 +53,17 @@ def finished_run(folder: pathlib.Path) -> finished.Run | None:
   return None if run is None or run.summary is None else run
 
 
+def finished_summary(task: Task) -> dict[str, Any] | None:
+  """Returns the summary of a cell's run without building it, or None if it is not finished.
+
+  Raises:
+    UserError: the folder contains a run of another config.
+  """
+  held = Workdir(str(task.folder))
+  held.check_same_run({"config": task.config.to_dict()}, checkpoint.saved_identity(held.checkpoints))
+  return held.read_summary()
+
+
 def final_metric(run: finished.Run) -> str:
   """Returns the final metric of a finished run with its unit, as the table shows it."""
   return run.metric.show(finished.final(run))
@@ -62,6 +77,14 @@ def failure(error: BaseException) -> Outcome:
 
 
 def make(task: Task, **hooks: Any) -> Outcome:
+  """Makes or continues the run of a cell, and frees its programs; arguments as in `attempt`."""
+  try:
+    return attempt(task, **hooks)
+  finally:
+    jax.clear_caches()  # another cell has programs of its own; equal ones are found in the cache on disk
+
+
+def attempt(task: Task, **hooks: Any) -> Outcome:
   """Makes or continues the run of a cell; `hooks` are arguments of `offline.train_and_evaluate`."""
   start = time.perf_counter()
   (task.folder / "error.txt").unlink(missing_ok=True)
@@ -72,8 +95,6 @@ def make(task: Task, **hooks: Any) -> Outcome:
     return Outcome("stopped", str(stopped) or "stopped")
   except Exception as error:  # whatever it is, the other cells can still be run
     return failure(error)
-  finally:
-    jax.clear_caches()  # another cell has programs of its own; equal ones are found in the cache on disk
   return Outcome("done", text, seconds=time.perf_counter() - start)
 
 
