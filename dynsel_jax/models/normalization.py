@@ -12,10 +12,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-__all__ = ["BatchNorm"]
+__all__ = ["BatchNorm", "valid_moments"]
 
 
-def _valid_moments(x: Array, valid: Array, axis_name: str | None) -> tuple[Array, Array, Array]:
+def valid_moments(x: Array, valid: Array, axis_name: str | None) -> tuple[Array, Array, Array]:
   """Returns mean `[C]` and biased variance `[C]` over the valid samples on all devices, and their count `[]`."""
   x = x.astype(jnp.float32)
   space = tuple(range(1, x.ndim - 1))
@@ -67,7 +67,7 @@ class BatchNorm(nn.Module):
     if train:
       # Initialisation runs outside of the mapped axis.
       axis_name = None if self.is_initializing() else self.axis_name
-      batch_mean, batch_var, count = _valid_moments(x, valid, axis_name)
+      batch_mean, batch_var, count = valid_moments(x, valid, axis_name)
       mean = jnp.where(count > 0, batch_mean, mean)
       var = jnp.where(count > 0, batch_var, var)
       if self.is_mutable_collection("batch_stats") and not self.is_initializing():

@@ -137,7 +137,9 @@ def build(made: Parts, table: SampleTable) -> Run:
     selector = selector._replace(loss_normalization=config.loss_normalization)
   whole_name = "+".join((name, *made.wrappers))
   checks.check_reads(whole_name, selector, table, task)
-  checks.check_selector(whole_name, selector, source.num_samples, made.signals, devices.num_replicas)
+  checks.check_meta_batch(config, whole_name, selector, devices.num_replicas, source)
+  scored = checks.of_size(made.signals, config.meta_batch_size or config.batch_size)
+  checks.check_selector(whole_name, selector, source.num_samples, scored, devices.num_replicas)
   if ":" in whole_name:  # a user's own
     checks.check_padding(whole_name, selector, made.signals)
   recipe = steps.Recipe(
@@ -146,6 +148,7 @@ def build(made: Parts, table: SampleTable) -> Run:
     selector=selector,
     schedule=made.schedule,
     batch_size=config.batch_size,
+    meta_batch_size=config.meta_batch_size or config.batch_size,
     eval_batch_size=config.eval_batch_size,
     epochs=config.epochs,
     num_replicas=devices.num_replicas,
