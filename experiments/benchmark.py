@@ -8,6 +8,7 @@
     python -m experiments.benchmark selecting     one epoch's selection and order, every method, against numpy
     python -m experiments.benchmark stream        images/s of a streamed set's loader against the cores' decoding limit
     python -m experiments.benchmark gpu [SECONDS [FOLDER]]    all that has to be fast on a GPU, with profiles
+    python -m experiments.benchmark fast FILE     seconds and accuracy of the fast recipe of CIFAR-10, over seeds
     python -m experiments.benchmark subset        training seconds of `random` at 30 % against `full`, on digits
     python -m experiments.benchmark subset cifar10    the same on CIFAR-10, two epochs of each
 
@@ -32,7 +33,7 @@ from dynsel_jax import offline, options
 from dynsel_jax.training import setup
 from dynsel_jax.training.state import RunState
 from experiments import cli
-from experiments.benchmarks import alternate, factors, gpu, sampler, selecting, steps_of, stream
+from experiments.benchmarks import alternate, factors, fast_recipe, gpu, sampler, selecting, steps_of, stream
 
 
 def _built(config: ml_collections.ConfigDict) -> setup.Run:
@@ -108,6 +109,7 @@ def benchmark_subset(name: str = "digits") -> None:
 
 SUBSETS = {"cifar10": (cifar10.get_config, 2, 1), "digits": (digits.get_config, 30, 5)}  # epochs, pairs of runs
 BENCHMARKS: dict[str, Callable[..., None]] = {
+  "fast": fast_recipe.benchmark_fast,
   "gpu": gpu.benchmark_gpu,
   "sae": factors.benchmark_sae,
   "sampler": sampler.benchmark_sampler,

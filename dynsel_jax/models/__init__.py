@@ -27,7 +27,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from dynsel_jax import options as options_lib
-from dynsel_jax.models import bert, hugging_face, mlp, resnet, vgg, vit, vit_weights
+from dynsel_jax.models import bert, fast_net, hugging_face, mlp, resnet, vgg, vit, vit_weights
 from dynsel_jax.models.weights import Weights, folder
 from dynsel_jax.options import UserError
 
@@ -36,6 +36,7 @@ __all__ = ["MODELS", "create", "defaults", "pretrained", "reads_text"]
 MODELS: dict[str, Callable[..., nn.Module]] = {
   "bert_base": bert.bert_base,
   "bert_tiny": bert.bert_tiny,
+  "fast_net": fast_net.fast_net,
   "minilm_l6": bert.minilm_l6,
   "mlp": mlp.mlp,
   "resnet18": resnet.resnet18,

@@ -17,6 +17,7 @@ from dynsel_jax.types import SampleTable, Signals
 
 __all__ = ["Parts", "Run", "build", "description", "full_fraction", "matched", "parts", "table_of"]
 
+_FIRST_IMAGES = 5000  # as many as arXiv 2404.00498 takes its statistics from
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
@@ -164,9 +165,20 @@ def build(made: Parts, table: SampleTable) -> Run:
   params = models.pretrained(module, initial.train.params)
   if params is not initial.train.params:
     initial = initial._replace(train=initial.train.replace(params=devices.copy(params)))
+  initial = _with_statistics(initial, made)
   streamed = isinstance(made.feed, feed.Streamed)
   programs = parallel.create_programs(recipe, devices, streamed=streamed)
   return Run(source, table, recipe, programs, devices, made.feed, initial)
+
+
+def _with_statistics(initial: state.RunState, made: Parts) -> state.RunState:
+  """Gives a model that asks for it the first training images, normalised, before the first step."""
+  if not isinstance(made.module, models.fast_net.FastNet):
+    return initial
+  first = {name: jnp.asarray(array[:_FIRST_IMAGES]) for name, array in made.source.train.items()}
+  images = made.task.inputs(None, jnp.zeros(len(first["inputs"]), jnp.int32), first)["inputs"]
+  batch_stats = made.module.with_statistics(initial.train.batch_stats, images)
+  return initial._replace(train=initial.train.replace(batch_stats=made.devices.copy(batch_stats)))
 
 
 def full_fraction(config: ml_collections.ConfigDict) -> float:

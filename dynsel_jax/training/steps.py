@@ -160,8 +160,9 @@ def _backward(
   local = functools.partial(jax.value_and_grad(loss_part, has_aux=True), state.params)
   (part, (outputs, batch_stats)), grads = cut(local, batch)
   loss, grads = summed(recipe, (part, grads))
-  learning_rate = recipe.schedule(_progress(recipe, run, epoch, step)) * run.learning_rate_multiplier
-  new = state.apply_gradients(grads=grads, learning_rate=learning_rate, batch_stats=batch_stats)
+  progress = _progress(recipe, run, epoch, step)
+  learning_rate = recipe.schedule(progress) * run.learning_rate_multiplier
+  new = state.apply_gradients(grads=grads, learning_rate=learning_rate, progress=progress, batch_stats=batch_stats)
   # The new values are checked too, or a checkpoint could contain an overflow.
   finite = all_finite((loss, grads, new.params, batch_stats))
   first_bad = run.meters.non_finite_step

@@ -78,7 +78,7 @@ def flax(size: str) -> Timed:
 def evaluation(size: str) -> Timed:
   """One pass over the test set, as after every epoch of a run."""
   run, config = steps_of.built(size, "full", 128, 0)
-  return {"10,000 images": (steps_of.evaluating(run, config), 1)}
+  return {"10,000 images": (steps_of.evaluating(run, config, run.initial.train), 1)}
 
 
 def products(size: str) -> Timed:

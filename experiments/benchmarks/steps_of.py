@@ -14,6 +14,7 @@ from flax.training import train_state
 from configs import cifar10
 from dynsel_jax import data
 from dynsel_jax.training import evaluation, setup
+from dynsel_jax.training.state import TrainState
 
 __all__ = ["built", "evaluating", "plain_flax", "random_images"]
 
@@ -43,16 +44,16 @@ def built(
   return setup.build(setup.parts(config, source, jax.devices()[:1]), setup.table_of(source)), config
 
 
-def evaluating(run: setup.Run, config: ml_collections.ConfigDict) -> Callable[[], Any]:
-  """Returns a call that evaluates the test set once."""
+def evaluating(run: setup.Run, config: ml_collections.ConfigDict, state: TrainState) -> Callable[[], Any]:
+  """Returns a call that evaluates the test set once, and returns the sums of the metrics."""
   num_samples = data.num_samples(run.source.test)
-  shapes = evaluation.shapes(run.recipe, run.initial.train, run.arrays, num_samples)
+  shapes = evaluation.shapes(run.recipe, state, run.arrays, num_samples)
   num_steps, most = -(-num_samples // config.eval_batch_size), run.programs.steps_per_call
 
   def call() -> Any:
     done = run.devices.place(evaluation.empty(shapes))
     for step in range(0, num_steps, most):
-      done = run.programs.evaluate(done, run.initial.train, run.arrays, step, min(most, num_steps - step))
+      done = run.programs.evaluate(done, state, run.arrays, step, min(most, num_steps - step))
     return done.sums
 
   return call
