@@ -80,7 +80,7 @@ VARIANTS: dict[str, Variant] = {
   "conv_fusion": Variant("--xla_gpu_experimental_enable_conv_fusion=true"),
   "no_augmentation": Variant(changes=(_no_augmentation,)),
   "no_usage": Variant(changes=(_no_usage,)),
-  "concurrent": Variant("--xla_gpu_graph_enable_concurrent_region=true"),
+  "concurrent": Variant("--xla_gpu_command_buffer_scheduling_mode=CONCURRENT"),
 }
 
 
