@@ -94,8 +94,10 @@ class FastNet(nn.Module):
       x, whitening.value.astype(self.dtype), (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
     x = nn.gelu(x + bias.astype(self.dtype).reshape(1, 1, 1, -1), approximate=False)
-    for number, features in enumerate(self.widths, start=1):
-      group = _Group(features, self.convolutions, self.momentum, self.dtype, self.axis_name, name=f"group_{number}")
+    for number, features_of_group in enumerate(self.widths, start=1):
+      group = _Group(
+        features_of_group, self.convolutions, self.momentum, self.dtype, self.axis_name, name=f"group_{number}"
+      )
       x = group(x, valid, train=train)
     features = jnp.max(x, axis=(1, 2)).astype(jnp.float32)
     head = nn.Dense(self.num_outputs, use_bias=False, kernel_init=_torch_conv, name="head")

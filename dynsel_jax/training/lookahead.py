@@ -21,7 +21,7 @@ class LookaheadState(NamedTuple):
 
   inner: Any  # of SGD
   slow: Any  # the parameters' moving average
-  count: Array  # [] int32, number of steps
+  step: Array  # [] int32, number of steps
 
 
 def lookahead_sgd(
@@ -62,7 +62,7 @@ def lookahead_sgd(
     grads = jax.tree.map(lambda g, p, scale: g + (weight_decay / scale) * p, grads, params, scales)
     updates, inner = trace.update(grads, state.inner)
     fast = jax.tree.map(lambda p, u, scale: p - (learning_rate * scale) * u, params, updates, scales)
-    count = state.count + 1
+    count = state.step + 1
     kept = jnp.where(count % every == 0, decay * progress**3, 1.0)  # 1 leaves the average as it is
     slow = jax.tree.map(lambda s, f: kept * s + (1.0 - kept) * f, state.slow, fast)
     new = jax.tree.map(lambda s, f: jnp.where(count % every == 0, s, f), slow, fast)
