@@ -32,7 +32,7 @@ from configs import cifar10, digits
 from dynsel_jax import offline, options
 from dynsel_jax.training import setup
 from dynsel_jax.training.state import RunState
-from experiments import cli
+from experiments import cli, programs
 from experiments.benchmarks import alternate, factors, fast_recipe, gpu, sampler, selecting, steps_of, stream
 
 
@@ -125,6 +125,7 @@ BENCHMARKS: dict[str, Callable[..., None]] = {
 def main(arguments: Sequence[str]) -> int:
   """Runs the benchmark named by the first argument, with the other arguments; returns the exit status."""
   cli.set_xla_defaults()
+  programs.keep()
   try:
     name, *given = arguments or [""]
     options.check_choice("benchmark", name, BENCHMARKS)

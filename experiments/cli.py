@@ -20,7 +20,7 @@ from ml_collections import config_flags
 
 from dynsel_jax import options
 from dynsel_jax.runs import interruption
-from experiments import usage
+from experiments import programs, usage
 
 __all__ = ["run", "run_on_config", "set_xla_defaults"]
 
@@ -138,6 +138,7 @@ def run(main: Callable[..., Any], *, with_arguments: bool = False) -> None:
       return _fail(f"{type(error).__name__}: {lines[0][:300]} (DEBUG=1 shows where)", status=1)
 
   set_xla_defaults()
+  programs.keep()
   if usage.asks_for_help(sys.argv[1:]):
     print(usage.help_text(_named_config(sys.argv)))
     sys.exit(0)

@@ -24,8 +24,8 @@ from dynsel_jax import selectors
 from dynsel_jax.factors import fit, sae
 from dynsel_jax.training import parallel
 from dynsel_jax.types import SampleTable
+from experiments import programs
 from experiments.benchmarks import gpu_kernels, gpu_torch, gpu_variants, selecting, steps_of
-from experiments.sweeps import run_cell
 
 __all__ = ["WORKERS", "Worker"]
 
@@ -186,5 +186,5 @@ def serve(name: str, size: str, folder: str) -> None:
 
 
 if __name__ == "__main__":
-  run_cell.keep_programs()
+  programs.keep()
   serve(*sys.argv[1:])
