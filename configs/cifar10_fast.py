@@ -8,7 +8,7 @@ and lookahead, a schedule that rises and falls along lines, and label smoothing 
     python -m experiments.train --config=configs/cifar10_fast.py --workdir=runs/cifar10_94
     python -m experiments.train --config=configs/cifar10_fast.py:preset=96,selector=infobatch --workdir=runs/cifar10_96
 
-`size=smoke` is an epoch of a narrow network in float32.
+`size=cpu` is a narrow network in float32 for 5 epochs, `size=smoke` one epoch of it.
 """
 
 import ml_collections
@@ -25,7 +25,7 @@ def get_config(variants: str = "") -> ml_collections.ConfigDict:
   presets = [part.partition("=")[2] for part in parts if part.startswith("preset=")]
   preset = presets[-1] if presets else "94"
   check_choice("preset", preset, PRESETS)
-  chosen = recipes.parse(",".join(part for part in parts if not part.startswith("preset=")), ("smoke",))
+  chosen = recipes.parse(",".join(part for part in parts if not part.startswith("preset=")), ("cpu", "smoke"))
   size = chosen.pop("size")
   fast = {"model": "fast_net", "optimizer": "lookahead_sgd", "schedule": "linear"}
   config = recipes.get_config("cifar10", **{**fast, **chosen})
@@ -45,8 +45,8 @@ def get_config(variants: str = "") -> ml_collections.ConfigDict:
   config.eval_batch_size = 2000
   config.epochs = 12 if preset == "94" else 40
   config.checkpoint_every_steps = 0
-  if size == "smoke":
-    config.epochs = 1
+  if size != "full":
+    config.epochs = 5 if size == "cpu" else 1
     config.model.dtype = "float32"
     if config.model.name == "fast_net":
       config.model.update(widths=(8, 16, 16), views=2)
