@@ -109,6 +109,7 @@ def get_config(
   if features:
     config.features = _choice(features, feature_registry.defaults(features))
     config.factors = factor_stage.defaults()
+    config.factors.seed = config.get_oneway_ref("seed")  # the run's, unless a flag or a sweep sets it
   if wrap:
     config.wrappers = _wrappers(tuple(wrap.split("+")))
   return config

@@ -31,7 +31,7 @@ def defaults() -> dict[str, Any]:
     # File of an autoencoder for the same kind of features, written by `experiments.fit_factors`; "" fits one. With a
     # file `expansion_factor`, `orient`, `epochs`, `batch_size` and `learning_rate` have no effect.
     "sae": "",
-    "seed": 0,  # not the run's, so that runs of different seeds use the same factors
+    "seed": 0,  # in a recipe the run's, so that a deviation over seeds holds that of the factors as well
     "expansion_factor": 8,  # latents per dimension of the features
     "k": 32,  # active latents per sample
     "topk": "absolute",  # the paper's rule, or "value"

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from dynsel_jax.report import escape, plots, tables, theme
 from dynsel_jax.report import groups as groups_lib
+from dynsel_jax.report import notes as notes_lib
 from dynsel_jax.report.columns import Table
 from dynsel_jax.report.groups import Group
 from dynsel_jax.runs.finished import Run
@@ -118,14 +119,6 @@ class _Report:
     (self.folder / "report.html").write_text(_document("\n".join(self.html)), "utf-8")
 
 
-def _notes(found: Sequence[Run], lost: Sequence[str], on_groups: Sequence[str]) -> list[str]:
-  notes = [*(f"Left out: {line}." for line in lost), *on_groups]
-  devices = {str(run.made.get("device", "unknown")) for run in found}
-  if len(devices) > 1:
-    notes.append(f"The runs used different devices, so their seconds are not comparable: {'; '.join(devices)}.")
-  return notes
-
-
 def write(found: Sequence[Run], out: str, target: float | None = None, lost: Sequence[str] = ()) -> list[str]:
   """Writes the report on the runs `found` to the folder `out`: `report.md`, `report.html`, `tables/` and `plots/`.
 
@@ -140,7 +133,7 @@ def write(found: Sequence[Run], out: str, target: float | None = None, lost: Seq
     Notes for the reader on what was left out and why.
   """
   groups, on_groups = groups_lib.collect(found)
-  notes = _notes(found, lost, on_groups)
+  notes = notes_lib.all_notes(found, groups, lost, on_groups)
   report = _Report(pathlib.Path(out))
   for note in notes:
     report.note(note)

@@ -12,22 +12,27 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from dynsel_jax.report import epoch_plots, escape, theme
+from dynsel_jax.report import epoch_plots, escape, seconds, theme
 from dynsel_jax.report.groups import Group, recipe, spread, summary, work_seconds
 from dynsel_jax.report.tables import kept_by_class
-from dynsel_jax.runs import finished
-from dynsel_jax.runs.finished import OFFLINE, Run
+from dynsel_jax.runs import finished, timing
+from dynsel_jax.runs.finished import Run
 
 __all__ = ["all_plots"]
 
-PHASE_COLOURS = {  # of the phases that are drawn, in the order of a run
+PHASE_COLOURS = {  # in the order of the table
   "features": theme.PINK,
   "factors": theme.RED,
   "selecting": theme.ORANGE,
   "training": theme.BLUE,
   "scoring": theme.SKY,
   "evaluating": theme.GREEN,
-  "checkpointing": theme.YELLOW,
+  "loading": theme.GREY,
+  "setting_up": theme.BLACK,
+  "compiling": theme.YELLOW,
+  "checkpointing": theme.SKY,
+  "recording": theme.PINK,
+  "unnamed": theme.GREY,
 }
 
 
@@ -117,20 +122,23 @@ def _pareto(groups: Sequence[Group], cost: Callable[[Group, Run], float], words:
 
 
 def _phases(groups: Sequence[Group]) -> Figure:
-  """Draws the seconds of each group by phase."""
+  """Draws the seconds of each group by phase, those of the table."""
   figure, axes = theme.figure(0.24 * len(groups) + 1.3)
+  taken = list(map(seconds.means, groups))
   left = np.zeros(len(groups))
   for name, colour in PHASE_COLOURS.items():
-    over_seeds = np.max if name in OFFLINE else np.mean  # the runs share the offline stage: one paid for it
-    taken = np.array([over_seeds([summary(run)["seconds"].get(name, 0.0) for run in g.runs]) for g in groups])
-    if taken.sum() > 0:
-      axes.barh(range(len(groups)), taken, left=left, color=colour, label=name, height=0.7)
-    left += taken
+    width = np.array([of_group[name] for of_group in taken])
+    if width.sum() > 0:
+      bars = axes.barh(range(len(groups)), width, left=left, label=timing.word(name), height=0.7, color=colour)
+      if name not in timing.COST:
+        for bar in bars:
+          bar.set(facecolor="white", edgecolor=colour, hatch="////")
+    left += width
   axes.set_yticks(range(len(groups)), [theme.label(group) for group in groups])
   axes.invert_yaxis()
   theme.tidy(axes)
   axes.grid(visible=False, axis="y")
-  axes.set_xlabel(f"seconds a run, {theme.seeds(groups)}", fontsize=9)
+  axes.set_xlabel(f"seconds a run, {theme.seeds(groups)}; hatched: not counted as the method's cost", fontsize=9)
   figure.legend(loc="outside upper center", ncols=4, fontsize=8, frameon=False)
   return figure
 

@@ -1,6 +1,6 @@
-"""The report's tables: final metric and cost, seconds by phase, usage of the training set, all runs. Pure functions.
+"""The report's tables: final metric and cost, usage of the training set, all runs. Pure functions.
 
-`targets` makes the table of the cost of reaching a target.
+`targets` makes the table of the cost of reaching a target, `seconds` that of the phases.
 """
 
 import math
@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from dynsel_jax.report import columns, targets
+from dynsel_jax.report import columns, seconds, targets
 from dynsel_jax.report.columns import METHOD, Column, Row, Table
 from dynsel_jax.report.groups import Group, by_metric, difference, realised, reference, spread, summary, work_seconds
 from dynsel_jax.runs import finished
 from dynsel_jax.runs.finished import Metric, Run
 
-__all__ = ["all_tables", "gini", "kept_by_class", "phases", "results", "runs_tables", "usage"]
+__all__ = ["all_tables", "gini", "kept_by_class", "results", "runs_tables", "usage"]
 
 FACTOR_FIELDS = {  # fields of an epoch's metrics: title, scale and format of the mean over the epochs
   "factors_covered": ("factors covered an epoch, %", 100.0, ".1f"),
@@ -70,8 +70,8 @@ def _results_note(groups: Sequence[Group], metric: Metric, rows: Sequence[Row]) 
     " interval stands for its pair alone: one in twenty misses the true difference by chance. Where there are several"
     " groups of random, the reference is the one with the same keep fraction, or else the one with the nearest realised"
     " keep fraction, which is then named. Visits count the samples that went forward or backward through the model in"
-    " the whole run. Seconds cover the whole run and its offline stage as if nothing had been cached; loading and"
-    " compiling are excluded."
+    " the whole run. Seconds are what the method costs: features and factors as if nothing had been cached,"
+    " selecting, training and scoring."
   )
   if made_before := _made_before(groups):
     note += f" Not counted, because it was made beforehand: {made_before}."
@@ -89,29 +89,6 @@ def _made_before(groups: Sequence[Group]) -> str:
     + ["scores, and the proxy run that gave them"] * scores
     + [f"the offline stage of {', '.join(cached)}, which every run found in the cache"] * bool(cached)
   )
-
-
-def phases(groups: Sequence[Group]) -> Table:
-  """Returns each group's mean seconds by phase."""
-  names = list(dict.fromkeys(name for g in groups for run in g.runs for name in summary(run)["seconds"]))
-  names = [name for name in names if name != "total"]
-  rows = []
-  for group in groups:
-    row = columns.row_of(group)
-    measured = [summary(run)["seconds"] for run in group.runs]
-    for name in names:
-      columns.put(row, name, spread(seconds.get(name, 0.0) for seconds in measured))
-    columns.put(row, "rest", spread(s["total"] - sum(s.get(name, 0.0) for name in names) for s in measured))
-    columns.put(row, "total", spread(s["total"] for s in measured))
-    rows.append(row)
-  shown = [name for name in (*names, "rest") if any(row[f"{name}_mean"] >= 0.005 for row in rows)]
-  note = (
-    "Mean seconds by phase, as measured. A run that found features and factors in the cache counts 0 for them here; the"
-    " seconds in the other tables take the longest time of any run with the same settings. The rest is set-up and"
-    " everything that is not timed."
-  )
-  numbers = (Column(name, columns.plain(f"{name}_mean", 1, ".2f")) for name in (*shown, "total"))
-  return Table("seconds", "Seconds by phase", note, (*METHOD, *numbers), rows)
 
 
 def gini(visits: np.ndarray) -> float:
@@ -208,4 +185,4 @@ def _device(device: Any) -> str:
 
 def all_tables(groups: Sequence[Group], target: float | None) -> list[Table]:
   """Returns the tables of the groups of one data set, task and metric; `target` as in `targets.target_of`."""
-  return [results(groups), targets.table(groups, target), phases(groups), usage(groups)]
+  return [results(groups), targets.table(groups, target), seconds.table(groups), usage(groups)]
