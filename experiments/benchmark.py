@@ -36,7 +36,7 @@ from dynsel_jax import batching, data, offline, options, selectors
 from dynsel_jax.training import setup
 from dynsel_jax.training.state import RunState
 from dynsel_jax.types import Plan, SampleTable, Selector
-from experiments.benchmarks import alternate, factors, sampler, seconds_of, stream
+from experiments.benchmarks import alternate, clock, factors, sampler, seconds_of, stream
 
 IMAGENET_SIZE = 1_281_167
 
@@ -120,7 +120,7 @@ def benchmark_step(model: str = "resnet_patch") -> None:
     return result
 
   first, second, ratio = alternate(ours, reference, 15)
-  print(f"step {model}: ours {first / steps * 1e3:.1f} ms, plain Flax {second / steps * 1e3:.1f} ms, ratio {ratio:.3f}")
+  print(f"step {model}: ours {clock(first / steps)}, plain Flax {clock(second / steps)}, ratio {ratio:.3f}")
 
 
 def benchmark_thinned(model: str = "resnet_patch") -> None:
@@ -144,7 +144,7 @@ def benchmark_thinned(model: str = "resnet_patch") -> None:
     return call
 
   thinned, plain, ratio = alternate(repeated(run.programs.train_thinned), repeated(run.programs.train), 25)
-  print(f"thinned {model}: {thinned / steps * 1e3:.1f} ms, plain {plain / steps * 1e3:.1f} ms, ratio {ratio:.3f}")
+  print(f"thinned {model}: {clock(thinned / steps)}, plain {clock(plain / steps)}, ratio {ratio:.3f}")
 
 
 def _numpy_infobatch(losses: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -165,7 +165,7 @@ def benchmark_selecting() -> None:
     losses = rng.lognormal(0, 1, size).astype(np.float32)
     labels = rng.permutation(np.arange(size) % classes).astype(np.int32)
     reference = statistics.median(seconds_of(functools.partial(_numpy_infobatch, losses, rng)) for _ in range(5))
-    print(f"N = {size:,}: infobatch in numpy {reference:.4f} s")
+    print(f"N = {size:,}: infobatch in numpy {clock(reference)}")
     names = {column for name in selectors.METHODS for column in selectors.columns(name)}
     columns = {column: jnp.asarray(rng.random(size), jnp.float32) for column in names}
     table = SampleTable(size, jnp.asarray(labels), classes, columns)
@@ -175,7 +175,7 @@ def benchmark_selecting() -> None:
       plan = functools.partial(jax.jit(_planned(selector)), jax.random.key(1), state, jnp.int32(100))
       jax.block_until_ready(plan())
       taken = statistics.median(seconds_of(plan) for _ in range(5))
-      print(f"  {name:18} {taken:.4f} s, ratio {taken / reference:.2f}")
+      print(f"  {name:18} {clock(taken)}, ratio {taken / reference:.2f}")
 
 
 def _planned(selector: Selector) -> Callable[[jax.Array, Any, jax.Array], Plan]:
@@ -212,7 +212,7 @@ def benchmark_subset(name: str = "digits") -> None:
   taken = [(training_seconds("random"), training_seconds("full")) for _ in range(pairs)]
   random, full = (statistics.median(column) for column in zip(*taken, strict=True))
   ratio = statistics.median(one / other for one, other in taken)
-  print(f"subset {name}: random {random:.3f} s, full {full:.3f} s, ratio {ratio:.3f}")
+  print(f"subset {name}: random {clock(random)}, full {clock(full)}, ratio {ratio:.3f}")
 
 
 SUBSETS = {"cifar10": (cifar10.get_config, 2, 1), "digits": (digits.get_config, 30, 5)}  # epochs, pairs of runs

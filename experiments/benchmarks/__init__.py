@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-__all__ = ["alternate", "seconds_of"]
+__all__ = ["alternate", "clock", "seconds_of"]
 
 
 def seconds_of(call: Callable[[], Any]) -> float:
@@ -15,6 +15,12 @@ def seconds_of(call: Callable[[], Any]) -> float:
   start = time.perf_counter()
   jax.block_until_ready(call())
   return time.perf_counter() - start
+
+
+def clock(seconds: float) -> str:
+  """Returns seconds with three significant digits, in the unit that has them before or near the point."""
+  unit, name = next(((u, n) for u, n in ((1.0, "s"), (1e-3, "ms")) if seconds >= u), (1e-6, "µs"))
+  return f"{seconds / unit:#.3g} {name}".replace(". ", " ")  # 123. has no digit after its point
 
 
 def alternate(ours: Callable[[], Any], reference: Callable[[], Any], pairs: int) -> tuple[float, float, float]:
