@@ -95,9 +95,7 @@ def overview(groups: Sequence[Group]) -> Figure | str:
   relative = all(whole is not None for whole in wholes)
   compute = frontier.COSTS["compute"]
   units = [_mean(whole, compute) / 100 if relative and whole is not None else 1e3 for whole in wholes]
-  costs = [
-    Spread(*(v / unit for v in _spread(g, compute)[:2]), len(g.runs)) for g, unit in zip(groups, units, strict=True)
-  ]
+  costs = [spread(compute(g, run) / unit for run in g.runs) for g, unit in zip(groups, units, strict=True)]
   gains = _gains(groups)
   if (curve := _curve(groups)) is not None:
     scale = groups[0].metric.scale
@@ -129,12 +127,8 @@ def _gains(groups: Sequence[Group]) -> list[Spread]:
   return [spread(group.metric.scale * finished.final(run) for run in group.runs) for group in groups]
 
 
-def _spread(group: Group, cost: Cost) -> Spread:
-  return spread(cost(group, run) for run in group.runs)
-
-
 def _mean(group: Group, cost: Cost) -> float:
-  return _spread(group, cost).mean
+  return spread(cost(group, run) for run in group.runs).mean
 
 
 def _axes(groups: Sequence[Group]) -> tuple[Figure, Axes]:

@@ -52,9 +52,7 @@ def _phases(groups: Sequence[Group]) -> Figure:
   axes.invert_yaxis()
   theme.tidy(axes)
   axes.grid(visible=False, axis="y")
-  axes.set_xlabel(
-    f"seconds a run, {theme.seeds(groups)}; hatched: not counted as the method's cost", fontsize=theme.LARGE
-  )
+  axes.set_xlabel(f"seconds a run, {theme.seeds(groups)}; hatched: not the method's", fontsize=theme.LARGE)
   figure.legend(loc="outside upper center", ncols=4, fontsize=theme.SMALL, frameon=False)
   return figure
 
