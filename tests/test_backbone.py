@@ -95,7 +95,7 @@ def test_what_the_warm_up_run_depends_on_is_its_settings():
     {"learning_rate": 0.5},
     {"model__hidden": (4, 4)},
   )
-  assert len({plain, *(settings(**change) for change in other)}) == 5  # the factors' seed follows the run's
+  assert len({plain, *(settings(**change) for change in other)}) == 6  # the factors' seed follows the run's
   wrapped = _config()
   wrapped.wrappers = {"names": ("annealed",), "annealed": {"last": 0.1}}
   assert json.dumps(feature_registry.create(wrapped)[1].settings(), sort_keys=True) == plain

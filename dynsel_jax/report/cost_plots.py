@@ -107,8 +107,9 @@ def overview(groups: Sequence[Group]) -> Figure | str:
   axes.margins(y=0.08)
   _label(axes, groups, [paid.mean for paid in costs], [gain.mean for gain in gains])
   words = "compute, % of full training" if relative else "compute, thousands of samples"
+  bar = "; bar: one standard deviation" if any(gain.n > 1 for gain in gains) else ""
   dashed = "; dashed: shorter plain runs" if curve is not None else ""
-  _name(axes, groups, words, f"{theme.seeds(groups)}; bar: one standard deviation{dashed}")
+  _name(axes, groups, words, f"{theme.seeds(groups)}{bar}{dashed}")
   return figure
 
 

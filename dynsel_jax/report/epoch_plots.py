@@ -101,7 +101,7 @@ def coverage(groups: Sequence[Group]) -> Figure:
     if group.keep_fraction is not None:
       axes.axhline(100 * group.keep_fraction, color="black", lw=0.8, ls=":")
   figure.axes[0].set_ylim(0, 105)
-  words = "blue: trained on; orange, dashed: seen so far; dotted: nominal keep fraction"
+  words = "blue: trained on; orange, dashed: seen so far;\ndotted: nominal keep fraction"
   return _finish(figure, "fraction of the training set, %", words)
 
 
@@ -128,8 +128,9 @@ def factors(groups: Sequence[Group]) -> Figure:
     axes.plot(epochs, alpha, ":", color="black", lw=1)
   figure.axes[0].set_ylim(bottom=0)
   words = (
-    "blue: fraction of the factors covered; firings per visit / firings per sample of the whole set:\n"
-    "orange, dashed: rare factors, green, dash-dotted: common ones; dotted: alpha"
+    "blue: fraction of the factors covered; dotted: alpha\n"
+    "firings per visit / firings per sample of the whole set:\n"
+    "orange, dashed: rare factors; green, dash-dotted: common ones"
   )
   return _finish(figure, "fraction, or rate", words)
 
@@ -142,4 +143,4 @@ def noise(groups: Sequence[Group]) -> Figure:
       _draw(axes, whole, _field("noisy_fraction_kept", 100), theme.GREY)
     _draw(axes, group, _field("noisy_fraction_kept", 100), theme.BLUE)
   figure.axes[0].set_ylim(bottom=0)
-  return _finish(figure, "wrong labels, %", "blue: the method; grey: full training, the fraction in the whole set")
+  return _finish(figure, "wrong labels, %", "blue: the method; grey: full training")

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from dynsel_jax.report import cost_plots, epoch_plots, seconds, theme
+from dynsel_jax.report import cost_plots, epoch_plots, seconds, tables, theme
 from dynsel_jax.report.groups import Group, summary, work_seconds
-from dynsel_jax.report.tables import kept_by_class
 from dynsel_jax.runs import timing
 from dynsel_jax.runs.finished import Run
 
@@ -94,13 +93,13 @@ def _classes(groups: Sequence[Group]) -> Figure | str:
   Returns:
     The figure, or the reason why it is not drawn.
   """
-  sizes = _class_sizes(groups)
+  sizes = tables.class_sizes(groups)
   if sizes is None:
     return "the class sizes are unknown, because no epoch of these runs trained on all samples"
   figure, axes = theme.figure(0.24 * len(groups) + 1.1)
   for row, group in enumerate(groups):
-    visits = np.mean([kept_by_class(run) for run in group.runs], axis=0)
-    ratio = np.sort((visits / visits.sum()) / (sizes / sizes.sum()))
+    ratios = tables.class_ratios(group, sizes)
+    ratio = np.sort(ratios)
     axes.plot(ratio[[0, -1]], [row, row], color=theme.GREY, lw=1)
     axes.plot(ratio, np.full(ratio.size, row), "|", color=theme.BLUE, ms=8, mew=1.1)
   axes.axvline(1.0, color="black", lw=0.8, ls=":")
@@ -113,24 +112,9 @@ def _classes(groups: Sequence[Group]) -> Figure | str:
   return figure
 
 
-def _class_sizes(groups: Sequence[Group]) -> np.ndarray | None:
-  """Returns the number of samples of each class, from an epoch that trained on all of them; None if none did."""
-  for group in groups:
-    for run in group.runs:
-      for line in run.metrics:
-        if line["realised_keep_fraction"] == 1.0:
-          return np.asarray(line["kept_by_class"], float)
-  return None
-
-
 def _where(groups: Sequence[Group], holds: Callable[[Run], Any]) -> list[Group]:
   """Returns the groups with only the runs for which `holds` is true, without the groups that have none."""
   return [group._replace(runs=found) for group in groups if (found := tuple(filter(holds, group.runs)))]
-
-
-def _records_classes(run: Run) -> bool:
-  """Whether every epoch counts the visits by class, over two classes or more."""
-  return all(len(line.get("kept_by_class") or ()) > 1 for line in run.metrics)
 
 
 def all_plots(groups: Sequence[Group]) -> Iterator[tuple[str, str, Figure | str]]:
@@ -162,5 +146,5 @@ def all_plots(groups: Sequence[Group]) -> Iterator[tuple[str, str, Figure | str]
   unused = "" if used else "no run has a readable usage.npz"
   yield "usage", "Visits to a sample", unused or _usage(used)
   yield "lorenz", "Inequality of the visits", unused or _lorenz(used)
-  if members := _where(followed, _records_classes):
+  if members := _where(followed, tables.records_classes):
     yield "classes", "Visits by class", _classes(members)
