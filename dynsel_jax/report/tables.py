@@ -36,8 +36,8 @@ def results(groups: Sequence[Group]) -> Table:
     Column("against full", columns.interval("less_full", scale, form)),
     Column("backward passes saved, %", columns.plain("saved_backward", 100, ".0f")),
     Column("seconds", columns.mean_sd("seconds")),
-    Column("time saved, %", columns.plain("saved_seconds", 100, ".0f")),
-    Column("speed-up", columns.plain("speed_up", 1, ".2f")),
+    Column("time saved, %", columns.plain("seconds_saved", 100, ".0f")),
+    Column("speed-up", columns.plain("seconds_speed_up", 1, ".2f")),
   ]
   where = verdict.beside_frontier(groups)
   if any(position.word != "unknown" for position in where.values()):
@@ -61,8 +61,8 @@ def _result(group: Group, groups: Sequence[Group]) -> Row:
         row["less_random_kept"] = f", random at {100 * realised(other):.0f} %"
       if method == "full":
         row["saved_backward"] = verdict.saved(group, other, "backward_visits")
-        row["speed_up"] = verdict.speed_up(group, other)
-        row["saved_seconds"] = 1 - 1 / row["speed_up"] if row["speed_up"] else math.nan
+        row["seconds_speed_up"] = verdict.speed_up(group, other)
+        row["seconds_saved"] = 1 - 1 / row["seconds_speed_up"] if row["seconds_speed_up"] else math.nan
   row["nominal_keep_fraction"] = group.keep_fraction
   for name in ("realised_keep_fraction", "backward_visits", "forward_visits"):
     columns.put(row, name, spread(float(summary(run)[name]) for run in group.runs))
