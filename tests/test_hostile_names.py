@@ -162,7 +162,7 @@ def test_the_files_of_a_report_are_whole(report):
   out, _ = report
   tables = sorted((out / "tables").iterdir())
   plots = sorted((out / "plots").glob("*.svg"))
-  assert len(tables) == 3 * 5 + 4 and len(plots) >= 3 * 6
+  assert len(tables) == 3 * 5 + 3 and len(plots) >= 3 * 6
   for path in tables:
     rows = list(csv.reader(io.StringIO(path.read_text("utf-8"))))
     assert len({len(row) for row in rows}) == 1

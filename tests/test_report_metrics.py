@@ -49,7 +49,7 @@ def test_the_page_about_a_regression_says_its_metric_and_direction_and_never_acc
   assert "| mean squared error |" in text and "smaller is better. The best mean is that of rrd." in text
   assert "### Mean squared error against seconds" in text and "# digits\n" in text
   assert "| full | 2 | 0.052 ± 0.002828 |" in text  # as stored: neither times 100 nor in percent
-  assert "| -0.011 [" in text and "points" not in text
+  assert "| -0.011 [" in text and " points" not in text
   assert "Visits by class" not in text  # a regression has no classes
   rows = list(csv.DictReader((tmp_path / "tables" / "digits_results.csv").read_text().splitlines()))
   assert {row["metric"] for row in rows} == {"mean_squared_error"}
@@ -92,7 +92,7 @@ def test_the_default_target_is_one_percent_worse_whatever_the_sign(tmp_path):
   assert targets.target_of(members[0], members, None) == pytest.approx(-2.0 / 0.99)
   assert targets.table(members, None).rows[0]["reached"] == 1
   assert "| log likelihood, nats |" in tables.results(members).markdown()
-  assert "in nats, paired" in tables.results(members).note
+  assert "by seed, in nats" in tables.results(members).note
 
 
 def test_fronts_and_curves_follow_the_direction(regression):

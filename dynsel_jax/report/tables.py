@@ -72,7 +72,8 @@ def _result(group: Group, groups: Sequence[Group]) -> Row:
 
 def counts(groups: Sequence[Group]) -> Table:
   """Returns what each group kept and the passes that it took, and its paired difference to `random`."""
-  rows = [_result(group, groups) for group in groups]
+  own = ("realised", "nominal", "backward", "forward", "less_random", *columns.row_of(groups[0]))
+  rows = [{k: v for k, v in _result(group, groups).items() if k.startswith(own)} for group in groups]
   scale, form = columns.metric_format(groups[0].metric)
   shown = (
     *METHOD,
@@ -90,10 +91,11 @@ def _results_note(groups: Sequence[Group], metric: Metric, rows: Sequence[Row]) 
   """Explains the table of results, names its best group, and lists the costs that it does not include."""
   direction = "larger" if metric.larger_is_better else "smaller"
   unit = {"%": ", in points", "": ""}.get(metric.unit, f", in {metric.unit}")
-  note = f"Mean ± standard deviation over n seeds; {direction} is better. Differences are paired by seed{unit}."
+  note = f"Mean ± standard deviation over n seeds; {direction} is better."
   best = metric.best(row["metric_mean"] for row in rows)
   if len(rows) > 1 and not math.isnan(best):
     note += f" The best mean is that of {next(row['label'] for row in rows if row['metric_mean'] == best)}."
+  note += f" Differences are paired by seed{unit}."
   if made_before := _made_before(groups):
     note += f" Not counted, because it was made beforehand: {made_before}."
   return note

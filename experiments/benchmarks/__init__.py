@@ -1,5 +1,6 @@
 """The benchmarks of `python -m experiments.benchmark`, a file per subject, and the clock that they share."""
 
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -18,9 +19,11 @@ def seconds_of(call: Callable[[], Any]) -> float:
 
 
 def clock(seconds: float) -> str:
-  """Returns seconds with three significant digits, in the unit that has them before or near the point."""
+  """Returns seconds with three significant digits, in s, ms or µs."""
   unit, name = next(((u, n) for u, n in ((1.0, "s"), (1e-3, "ms")) if seconds >= u), (1e-6, "µs"))
-  return f"{seconds / unit:#.3g} {name}".replace(". ", " ")  # 123. has no digit after its point
+  value = seconds / unit
+  digits = 2 - math.floor(math.log10(value)) if value > 0 else 0
+  return f"{value:.{max(digits, 0)}f} {name}"
 
 
 def alternate(ours: Callable[[], Any], reference: Callable[[], Any], pairs: int) -> tuple[float, float, float]:
