@@ -256,7 +256,7 @@ def _grouped(
 
 
 def _drop_seeds_of_factors(members: Sequence[Run], fields: Mapping[pathlib.Path, dict[str, Any]]) -> None:
-  """Drops `factors.seed`, which follows the run's seed, unless two runs of one seed differ in it."""
+  """Drops `factors.seed`, which may follow the run's seed, unless two runs of one seed differ in it."""
   seeds: dict[int, set[Any]] = collections.defaultdict(set)
   for run in members:
     if "factors.seed" in fields[run.path]:
@@ -278,6 +278,7 @@ def _offline(members: Sequence[Run]) -> Callable[[Run], dict[str, float]]:
     settings = {name: json.dumps(run.config.get(name), sort_keys=True) for name in (*timing.OFFLINE, "model")}
     factors = dict(run.config.get("factors") or {})
     seed, seedless = factors.pop("seed", None), json.dumps(factors, sort_keys=True)
+    seed = run.seed if seed == -1 else seed
     space = settings["features"]
     of_model = '"backbone"' in space  # features of the trained model itself
     trained = run.task + settings["model"] if of_model else ""

@@ -49,8 +49,8 @@ def _shared_factors(groups: Sequence[Group]) -> str:
   """Names the groups whose runs share one autoencoder, so that their deviation lacks that of the offline stage."""
   sharing = []
   for group in groups:
-    seeds = {run.seed: (run.config.get("factors") or {}).get("seed") for run in group.runs}
-    if len(seeds) > 1 and None not in seeds.values() and len(set(seeds.values())) == 1:
+    seeds = {run.seed: (run.config.get("factors") or {}).get("seed", -1) for run in group.runs}
+    if len(seeds) > 1 and -1 not in seeds.values() and len(set(seeds.values())) == 1:  # -1 is the run's seed
       sharing.append(group.label)
   if not sharing:
     return ""
