@@ -4,6 +4,7 @@ import contextlib
 import functools
 import math
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -255,6 +256,7 @@ class Trainer:
       "backward_visits": position.backward_visits,
       "realised_keep_fraction": position.backward_visits / (usage.visits.shape[0] * position.epoch),
       "seconds": self.timers.seconds(),
+      "ended": round(time.time(), 3),  # seconds since 1970, to see which runs were made side by side
       "non_finite": {"scores": position.non_finite_scores, "steps": 0},
       "resumed_from": position.resumed_from,
     }
