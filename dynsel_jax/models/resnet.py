@@ -3,9 +3,9 @@
 The CIFAR variant is torchvision's with a 3x3 stem of stride 1 and without max-pooling; `imagenet_stem` restores
 torchvision's stem. `B` is the batch size.
 
-The convolutions start as in torchvision's ResNets ("he_fan_out") or with PyTorch's default ("torch"). The latter is
-what code for CIFAR has that sets nothing, such as DeepCore's (800ef76, nets/ResNet.py) and InfoBatch's example (1bb917e,
-model.py). Under batch normalisation a kernel's scale does not change the outputs, but it sets how far a step turns it.
+The convolutions start as in torchvision's ResNets ("he_fan_out") or with PyTorch's default ("torch"), as does code for
+CIFAR that sets nothing, such as DeepCore's (800ef76, nets/ResNet.py) and InfoBatch's example (1bb917e, model.py). Under
+batch normalisation a kernel's scale does not change the outputs, but it sets how far a step turns it.
 """
 
 import math
