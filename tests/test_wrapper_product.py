@@ -56,8 +56,8 @@ def run(method, names):
 @pytest.mark.parametrize("name", wrappers.WRAPPERS)
 @pytest.mark.parametrize("method", selectors.METHODS)
 def test_every_wrapper_works_over_every_method(method, name):
-  if name == "pods" and "keep_fraction" not in selectors.defaults(method):
-    pytest.skip("has no keep_fraction")
+  if name == "pods" and method not in ("eswp", "rrd", "top"):  # test_pods.py has others; most have no keep_fraction
+    pytest.skip("left out")
   history = run(method, (name,))
   selections = [epoch.selection for epoch in history]
   if name == "class_balanced":
