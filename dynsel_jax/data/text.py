@@ -13,7 +13,7 @@ import numpy as np
 from absl import logging
 
 from dynsel_jax import options
-from dynsel_jax.data import summary, text_files, tokens
+from dynsel_jax.data import hugging_face, summary, text_files, tokens
 from dynsel_jax.data.source import Dataset, Source, Text, fingerprint
 from dynsel_jax.options import UserError
 
@@ -39,7 +39,8 @@ def load(
   """Loads the texts of the given files, and says in one line what was read; the inputs are token ids `[N, L]` int32.
 
   Args:
-    name: of the data set, for people.
+    name: of the data set, for people; "hf:NAME" reads it by the library Hugging Face `datasets`, see `hugging_face`,
+      and then `train`, `test` and `validation` name splits, by default those of their own names.
     train: file of the training rows; ends in .csv, .jsonl, .csv.gz or .jsonl.gz. Its labels are the classes, sorted as
       numbers if all are integers, and as words otherwise; 1.0 is the integer 1. There must be at least two.
     test: file of the test rows.
@@ -60,9 +61,11 @@ def load(
   """
   _check(validation, split_test, (text_column, label_column), max_length, length_buckets)
   paths = {"train": train, "test": test} | ({"validation": validation} if validation else {})
+  if name.startswith(hugging_face.PREFIX):
+    paths = {split: named or split for split, named in paths.items()}
   # Before the files, which may be long.
   loaded = tokens.load("dataset.tokenizer", tokenizer) if tokenizer else None
-  rows = {split: text_files.read(f"dataset.{split}", path, text_column, label_column) for split, path in paths.items()}
+  rows = {split: _read(name, split, path, (text_column, label_column)) for split, path in paths.items()}
   tokenize = tokens.words_of(rows["train"].texts) if loaded is None else loaded
   classes = _classes(rows["train"].labels)
   if len(classes) == 1:
@@ -82,6 +85,12 @@ def load(
   lengths = _lengths([len(row) for row in ids["train"]], length_buckets, longest)
   about = Text(tuple(rows["train"].texts), pad, tokenize.get_vocab_size(), lengths, tokenize.to_str())
   return _source(name, sets, classes, about)
+
+
+def _read(name: str, split: str, path: str, columns: tuple[str, str]) -> text_files.Rows:
+  if name.startswith(hugging_face.PREFIX):
+    return hugging_face.read_texts(name, path, *columns)
+  return text_files.read(f"dataset.{split}", path, *columns)
 
 
 def _check(validation: str, split_test: bool, columns: Sequence[str], max_length: int, length_buckets: int) -> None:
@@ -107,7 +116,11 @@ def _encode(
   total = sum(len(split.texts) for split in rows.values())
   if truncated:
     logging.warning(
-      "%s: %s of %s texts had more than max_length=%d tokens and were truncated", name, truncated, total, max_length
+      "%s: %s of %s texts had more than dataset.max_length=%d tokens and were truncated",
+      name,
+      truncated,
+      total,
+      max_length,
     )
   return ids
 

@@ -2,7 +2,8 @@
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 __all__ = ["PHASES", "Timers"]
 
@@ -22,8 +23,9 @@ PHASES = (
 class Timers:
   """The seconds of each phase, over all parts of an interrupted run."""
 
-  def __init__(self) -> None:
-    """Starts the clock for this part of the run."""
+  def __init__(self, shown: Callable[[str], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext):
+    """Starts the clock for this part of the run; `shown(name)` is entered while a phase lasts, to tell people."""
+    self._shown = shown
     self._seconds = dict.fromkeys(PHASES, 0.0)
     self._earlier_total = 0.0
     self._start = time.perf_counter()
@@ -39,7 +41,8 @@ class Timers:
     """Adds the enclosed seconds to the phase `name`, one of `PHASES`."""
     start = time.perf_counter()
     try:
-      yield
+      with self._shown(name):
+        yield
     finally:
       self._seconds[name] += time.perf_counter() - start
 
