@@ -61,8 +61,6 @@ def load(
   """
   _check(validation, split_test, (text_column, label_column), max_length, length_buckets)
   paths = {"train": train, "test": test} | ({"validation": validation} if validation else {})
-  if name.startswith(hugging_face.PREFIX):
-    paths = {split: named or split for split, named in paths.items()}
   # Before the files, which may be long.
   loaded = tokens.load("dataset.tokenizer", tokenizer) if tokenizer else None
   rows = {split: _read(name, split, path, (text_column, label_column)) for split, path in paths.items()}
@@ -89,7 +87,7 @@ def load(
 
 def _read(name: str, split: str, path: str, columns: tuple[str, str]) -> text_files.Rows:
   if name.startswith(hugging_face.PREFIX):
-    return hugging_face.read_texts(name, path, *columns)
+    return hugging_face.read_texts(name, path or split, *columns)
   return text_files.read(f"dataset.{split}", path, *columns)
 
 

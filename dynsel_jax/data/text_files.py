@@ -32,6 +32,7 @@ _MARKS = {  # of encodings at the begin of a file; UTF-32 begins like UTF-16
 }
 _SEPARATORS = (",", ";", "\t", "|")
 _LONGEST_FIELD = 2**31 - 1  # what the module csv takes on every system; by default it refuses more than 131,072
+_MOST_UNZIPPED, _LEAST_BOMB = 200, 2**26  # a gzip file may unpack to so many times its size, and to 64 MiB anyway
 _LARGEST = 2**53  # up to here a floating-point number that is whole is one integer
 _SHOWN = 60  # characters of a value that a message shows
 
@@ -147,10 +148,7 @@ def _decoded(field: str, path: str) -> str:
   except OSError as error:
     raise UserError(f"{where} cannot be read: {error.strerror}") from None
   if _ending(path).endswith(".gz") or raw.startswith(_GZIP):
-    try:
-      raw = gzip.decompress(raw)
-    except (OSError, EOFError, zlib.error) as error:
-      raise UserError(f"{where} is not a complete gzip file: {error}") from None
+    raw = _unzipped(where, raw)
   encoding = next((encoding for mark, encoding in _MARKS.items() if raw.startswith(mark)), "utf-8")
   try:
     text = raw.decode(encoding)
@@ -163,6 +161,20 @@ def _decoded(field: str, path: str) -> str:
     raise UserError(f"{where}: line {line} has a NUL byte: the file is damaged, or neither UTF-8 nor marked as UTF-16")
   # A mark also stands in front of the second of two files that were joined.
   return re.sub(r"(^|[\r\n])\ufeff+", r"\1", text) if "\ufeff" in text else text
+
+
+def _unzipped(where: str, raw: bytes) -> bytes:
+  most = max(_LEAST_BOMB, _MOST_UNZIPPED * len(raw))
+  try:
+    with gzip.GzipFile(fileobj=io.BytesIO(raw)) as file:
+      unzipped = file.read(most + 1)
+  except (OSError, EOFError, zlib.error) as error:
+    raise UserError(f"{where} is not a complete gzip file: {error}") from None
+  if len(unzipped) > most:
+    raise UserError(
+      f"{where} unpacks to over {_MOST_UNZIPPED} times its size, as no text does; if it is meant, unpack it first"
+    )
+  return unzipped
 
 
 def _lines(text: str) -> list[str]:
