@@ -18,9 +18,7 @@ def test_a_name_of_the_hub_is_no_path_of_a_loader():
 
 def test_without_the_library_one_line_says_how_to_install_it(monkeypatch):
   monkeypatch.setitem(sys.modules, "datasets", None)
-  with pytest.raises(
-    UserError, match=r"the library 'datasets' is not installed: pip install"
-  ):
+  with pytest.raises(UserError, match=r"the library 'datasets' is not installed: pip install"):
     data.load("hf:imdb")
 
 
