@@ -66,11 +66,7 @@ def load(
   rows = {split: _read(name, split, path, (text_column, label_column)) for split, path in paths.items()}
   tokenize = tokens.words_of(rows["train"].texts) if loaded is None else loaded
   classes = _classes(rows["train"].labels)
-  if len(classes) == 1:
-    raise UserError(
-      f"dataset.train={summary.shown(train)} has one class, {classes[0]!r}; a classifier needs two; is"
-      f" dataset.label_column={label_column!r} the column of the labels?"
-    )
+  _check_classes(train, classes, label_column)
   labels = {split: _numbers(f"dataset.{split}={summary.shown(paths[split])}", rows[split], classes) for split in rows}
   _describe(name, rows, labels, classes)
   ids = _encode(name, tokenize, rows, max_length)
@@ -100,6 +96,14 @@ def _check(validation: str, split_test: bool, columns: Sequence[str], max_length
   if validation and split_test:
     raise UserError(
       f"dataset.validation={validation!r} and dataset.split_test=True give two validation sets; set one of them only"
+    )
+
+
+def _check_classes(train: str, classes: Sequence[str], label_column: str) -> None:
+  if len(classes) == 1:
+    raise UserError(
+      f"dataset.train={summary.shown(train)} has one class, {classes[0]!r}; a classifier needs two; is"
+      f" dataset.label_column={label_column!r} the column of the labels?"
     )
 
 

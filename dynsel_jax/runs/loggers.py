@@ -6,6 +6,7 @@ WANDB_MODE=offline on a machine without a network.
 
 import os
 import pathlib
+import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -28,7 +29,7 @@ class Wandb:
     """
     library, known = optional_library("wandb", "wandb"), path / "wandb_id.txt"
     if not known.exists():
-      files.write_text(known, library.util.generate_id())
+      files.write_text(known, uuid.uuid4().hex[:12])
     try:
       self._run = library.init(
         project=os.environ.get("WANDB_PROJECT", PROJECT),
@@ -55,7 +56,7 @@ class Wandb:
 
   def close(self) -> None:
     """Waits until everything is sent or on disk."""
-    self._run.finish(quiet=True)
+    self._run.finish()
 
 
 LOGGERS = {"wandb": Wandb}
