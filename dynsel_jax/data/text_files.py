@@ -19,7 +19,7 @@ from dynsel_jax import options
 from dynsel_jax.data.summary import shown
 from dynsel_jax.options import UserError
 
-__all__ = ["Rows", "column_names", "read"]
+__all__ = ["Rows", "column_names", "lines_of", "read"]
 
 _ENDINGS = (".csv", ".jsonl", ".csv.gz", ".jsonl.gz")
 _GZIP = b"\x1f\x8b"
@@ -113,6 +113,11 @@ def read(field: str, path: str, text_column: str, label_column: str) -> Rows:
   if not rows.texts:
     raise UserError(f"{where} has no row with exactly one label")
   return rows
+
+
+def lines_of(field: str, path: str) -> list[str]:
+  """Returns the lines of a file that has one of the known endings; errors as in `read`."""
+  return _lines(_decoded(field, path))
 
 
 def column_names(field: str, path: str) -> list[str]:

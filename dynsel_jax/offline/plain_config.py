@@ -14,5 +14,6 @@ def plain_config(
 ) -> ml_collections.ConfigDict:
   """Returns a copy of `config` with another selector, and without what belongs to the old one or to loggers."""
   made = {name: value for name, value in config.to_dict().items() if name not in _LEFT_OUT}
-  changes = {"selector": {"name": selector, **options}, "loss_normalization": "", "match_steps": False}
+  fields = {"loss_normalization": "", "match_steps": False, "meta_batch_size": 0}
+  changes = {"selector": {"name": selector, **options}, **fields}
   return ml_collections.ConfigDict(made | changes)

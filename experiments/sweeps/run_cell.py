@@ -10,9 +10,11 @@ from typing import Any, Literal, NamedTuple
 import jax
 import ml_collections
 
-from dynsel_jax import cache, data, offline, options
+from dynsel_jax import data, offline, options
 from dynsel_jax.runs import finished
 from dynsel_jax.runs.interruption import Interrupted
+from dynsel_jax.runs.workdir import Workdir
+from dynsel_jax.training import checkpoint
 
 __all__ = [
   "Outcome",
@@ -21,7 +23,7 @@ __all__ = [
   "failure",
   "final_metric",
   "finished_run",
-  "keep_programs",
+  "finished_summary",
   "make",
   "prepare_once",
 ]
@@ -48,6 +50,17 @@ def finished_run(folder: pathlib.Path) -> finished.Run | None:
   """Returns the run in `folder`, or None unless it is finished."""
   run = finished.read(folder)
   return None if run is None or run.summary is None else run
+
+
+def finished_summary(task: Task) -> dict[str, Any] | None:
+  """Returns the summary of a cell's run without building it, or None if it is not finished.
+
+  Raises:
+    UserError: the folder contains a run of another config.
+  """
+  held = Workdir(str(task.folder))
+  held.check_same_run({"config": task.config.to_dict()}, checkpoint.saved_identity(held.checkpoints))
+  return held.read_summary()
 
 
 def final_metric(run: finished.Run) -> str:
@@ -96,9 +109,3 @@ def prepare_once(prepare: Callable[..., data.Source]) -> Callable[..., data.Sour
     return held[key]
 
   return remembered
-
-
-def keep_programs() -> None:
-  """Makes JAX keep compiled programs on disk, unless the user has chosen a place."""
-  if jax.config.jax_compilation_cache_dir is None:
-    jax.config.update("jax_compilation_cache_dir", str(cache.default_directory() / "programs"))
