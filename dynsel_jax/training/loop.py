@@ -213,6 +213,7 @@ def _train(trainer: Trainer, stop: Callable[[], str], after_epoch: AfterEpoch | 
   names = () if quiet else trainer.config.get("loggers", ())
   sent = loggers.create(names, trainer.workdir.path, trainer.config.to_dict())
   with contextlib.ExitStack() as stack:
+    stack.enter_context(trainer.timers.phase("recording"))  # whatever is not in a phase of its own
     console = stack.enter_context(contextlib.closing(Console(metric, epochs, position.epoch, quiet=quiet)))
     for logger in sent:
       stack.callback(logger.close)

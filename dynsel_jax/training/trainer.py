@@ -5,6 +5,7 @@ import functools
 import json
 import math
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -245,6 +246,7 @@ class Trainer:
       "backward_visits": position.backward_visits,
       "realised_keep_fraction": position.backward_visits / (usage.visits.shape[0] * position.epoch),
       "seconds": self.timers.seconds(),
+      "ended": round(time.time(), 3),  # seconds since 1970, to see which runs were made side by side
       "non_finite": {"scores": position.non_finite_scores, "steps": 0},
       "resumed_from": position.resumed_from,
     }
