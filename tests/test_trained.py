@@ -133,8 +133,9 @@ def test_what_is_no_run_of_ours_is_refused(digits, tmp_path):
   (tmp_path / "config.json").write_text("{}")
   with pytest.raises(UserError, match="damaged, or was not written by dynsel_jax"):
     runs.load(tmp_path)
-  own = runs.Trained(digits._run._replace(task="mine"))
-  with pytest.raises(UserError, match="task.name=mine is none of classification, regression"):
+  # It calls itself "classification" too, but what it does to a batch is its own.
+  own = runs.Trained(digits._run._replace(config={**digits.config, "task": {"name": "my_lab.task:task"}}))
+  with pytest.raises(UserError, match="task.name=my_lab.task:task is none of classification, regression"):
     own.predict(np.zeros((1, 8, 8, 1), np.uint8))
 
 
