@@ -18,7 +18,7 @@ from dynsel_jax.sampler.arguments import check_numbers, check_rank, digest, samp
 from dynsel_jax.sampler.epoch import Batches, Epoch
 from dynsel_jax.sampler.plan import HostPlan
 from dynsel_jax.sampler.programs import Batch, Programs, signals_of
-from dynsel_jax.types import Selector
+from dynsel_jax.types import SampleTable, Selector
 
 __all__ = ["Sampler"]
 
@@ -80,10 +80,7 @@ class Sampler:
     check_rank(rank, world_size, batch_size)
     wrapped_in, table = wrappers(wrap), sample_table(num_samples, labels, num_classes, columns)
     self.num_samples, self.num_epochs, self.batch_size = num_samples, epochs, batch_size
-    try:
-      self.selector: Selector = selectors.create(method, table, epochs, wrapped_in, **options)
-    except UserError as error:
-      raise UserError(f"{error} (labels= and columns= make the table)" if "table" in str(error) else error) from None
+    self.selector = _created(method, table, epochs, wrapped_in, options)
     self.loss_normalization = self.selector.loss_normalization
     self.extras = tuple(n for n in self.selector.reads if n not in columns and n != "labels")  # that `observe` needs
     selectors.check_reads(method, self.selector, table, self.extras, "give it, [N] int, in labels=")
@@ -359,6 +356,13 @@ class Sampler:
     self.forward_visits, self.backward_visits = int(state["forward_visits"]), int(state["backward_visits"])
     self.non_finite = int(state["non_finite"])
     self._queue = []
+
+
+def _created(method: str, table: SampleTable, epochs: int, wrapped_in: Any, options: Mapping[str, Any]) -> Selector:
+  try:
+    return selectors.create(method, table, epochs, wrapped_in, **options)
+  except UserError as error:
+    raise UserError(f"{error} (labels= and columns= make the table)" if "table" in str(error) else error) from None
 
 
 def _queued(values: Any) -> Any:
