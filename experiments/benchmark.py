@@ -2,6 +2,7 @@
 
     python -m experiments.benchmark step          a training step against a hand-written Flax loop
     python -m experiments.benchmark thinned       a step of ES, on a quarter of the batch it scores, against a plain one
+    python -m experiments.benchmark decoder       a decoder's steps, plain and thinned, and the memory of its loss
     python -m experiments.benchmark sae           a step of the sparse autoencoder against a matrix product and PyTorch
     python -m experiments.benchmark scoring       both factor scores of 1.28 million samples from stored codes
     python -m experiments.benchmark sampler       a batch through a Sampler, every method, against a numpy permutation
@@ -36,7 +37,7 @@ from dynsel_jax import batching, data, offline, options, selectors
 from dynsel_jax.training import setup
 from dynsel_jax.training.state import RunState
 from dynsel_jax.types import Plan, SampleTable, Selector
-from experiments.benchmarks import alternate, factors, sampler, seconds_of, stream
+from experiments.benchmarks import alternate, factors, language, sampler, seconds_of, stream
 
 IMAGENET_SIZE = 1_281_167
 
@@ -217,6 +218,7 @@ def benchmark_subset(name: str = "digits") -> None:
 
 SUBSETS = {"cifar10": (cifar10.get_config, 2, 1), "digits": (digits.get_config, 30, 5)}  # epochs, pairs of runs
 BENCHMARKS: dict[str, Callable[..., None]] = {
+  "decoder": language.benchmark_decoder,
   "sae": factors.benchmark_sae,
   "sampler": sampler.benchmark_sampler,
   "scoring": factors.benchmark_scoring,
