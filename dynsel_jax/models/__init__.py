@@ -27,7 +27,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from dynsel_jax import options as options_lib
-from dynsel_jax.models import bert, decoder, decoder_files, hugging_face, mlp, resnet, vgg, vit, vit_weights
+from dynsel_jax.models import bert, decoder, decoder_files, fast_net, hugging_face, mlp, resnet, vgg, vit, vit_weights
 from dynsel_jax.models.weights import Weights, folder
 from dynsel_jax.options import UserError
 
@@ -38,6 +38,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
   "bert_tiny": bert.bert_tiny,
   "decoder": decoder.decoder,
   "decoder_pretrained": decoder_files.decoder_pretrained,
+  "fast_net": fast_net.fast_net,
   "minilm_l6": bert.minilm_l6,
   "mlp": mlp.mlp,
   "resnet18": resnet.resnet18,

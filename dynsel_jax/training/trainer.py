@@ -140,8 +140,8 @@ class Trainer:
     """
     programs, position = self.run.programs, self.position
     size, thin = parallel.fetch((self.state.plan.size, self.state.thin))
-    num_steps = -(-int(size) // self.config.batch_size)
     thinned = bool(thin) and self.run.recipe.selector.thin is not None
+    num_steps = -(-int(size) // (self.run.recipe.meta_batch_size if thinned else self.config.batch_size))
     train = programs.train_thinned if thinned else programs.train
     every = self.config.checkpoint_every_steps or sys.maxsize
     with contextlib.closing(self.run.feed.training(self.state.plan, position.epoch, position.step)) as fed:
