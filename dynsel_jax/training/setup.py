@@ -166,7 +166,8 @@ def build(made: Parts, table: SampleTable) -> Run:
   if params is not initial.train.params:
     initial = initial._replace(train=initial.train.replace(params=devices.copy(params)))
   if frozen is not None:
-    made.feed.arrays = made.feed.arrays._replace(frozen=devices.place(models.pretrained_frozen(module, frozen)))
+    held = models.pretrained_frozen(module, frozen)
+    made.feed.arrays = made.feed.arrays._replace(frozen=frozen if held is frozen else devices.place(held))
   initial = _with_statistics(initial, made)
   streamed = isinstance(made.feed, feed.Streamed)
   programs = parallel.create_programs(recipe, devices, streamed=streamed)
