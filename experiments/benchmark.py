@@ -34,7 +34,18 @@ from dynsel_jax import offline, options
 from dynsel_jax.training import setup
 from dynsel_jax.training.state import RunState
 from experiments import cli, programs
-from experiments.benchmarks import alternate, factors, fast_recipe, gpu, language, sampler, selecting, steps_of, stream
+from experiments.benchmarks import (
+  alternate,
+  clock,
+  factors,
+  fast_recipe,
+  gpu,
+  language,
+  sampler,
+  selecting,
+  steps_of,
+  stream,
+)
 
 
 def _built(config: ml_collections.ConfigDict) -> setup.Run:
@@ -63,7 +74,7 @@ def benchmark_step(model: str = "resnet_patch") -> None:
     return result
 
   first, second, ratio = alternate(ours, reference, 15)
-  print(f"step {model}: ours {first / steps * 1e3:.1f} ms, plain Flax {second / steps * 1e3:.1f} ms, ratio {ratio:.3f}")
+  print(f"step {model}: ours {clock(first / steps)}, plain Flax {clock(second / steps)}, ratio {ratio:.3f}")
 
 
 def benchmark_thinned(model: str = "resnet_patch") -> None:
@@ -87,7 +98,7 @@ def benchmark_thinned(model: str = "resnet_patch") -> None:
     return call
 
   thinned, plain, ratio = alternate(repeated(run.programs.train_thinned), repeated(run.programs.train), 25)
-  print(f"thinned {model}: {thinned / steps * 1e3:.1f} ms, plain {plain / steps * 1e3:.1f} ms, ratio {ratio:.3f}")
+  print(f"thinned {model}: {clock(thinned / steps)}, plain {clock(plain / steps)}, ratio {ratio:.3f}")
 
 
 def benchmark_subset(name: str = "digits") -> None:
@@ -105,7 +116,7 @@ def benchmark_subset(name: str = "digits") -> None:
   taken = [(training_seconds("random"), training_seconds("full")) for _ in range(pairs)]
   random, full = (statistics.median(column) for column in zip(*taken, strict=True))
   ratio = statistics.median(one / other for one, other in taken)
-  print(f"subset {name}: random {random:.3f} s, full {full:.3f} s, ratio {ratio:.3f}")
+  print(f"subset {name}: random {clock(random)}, full {clock(full)}, ratio {ratio:.3f}")
 
 
 SUBSETS = {"cifar10": (cifar10.get_config, 2, 1), "digits": (digits.get_config, 30, 5)}  # epochs, pairs of runs

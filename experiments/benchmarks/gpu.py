@@ -125,7 +125,7 @@ class _Bench:
     waiting = list(names)
     until = self.end - LAST * seconds
     while time.monotonic() < until and (waiting or any(process.busy for process in self.processes)):
-      while waiting and sum(process.busy for process in self.processes) < AT_ONCE:
+      while waiting and sum(process.busy for process in self.processes) < self._at_once():
         self.processes.append(_Process(waiting.pop(0), self.size, self.folder, self.answers))
       process, answer = self._answer(until)
       if process is None:
@@ -144,6 +144,10 @@ class _Bench:
     self._turns()
     self._profiles()
     self._report()
+
+  def _at_once(self) -> int:
+    """Returns how many may compile now: few with `full`, whose choice of algorithms is undisturbed, and then reused."""
+    return 2 if any(process.name == "full" and process.busy for process in self.processes) else AT_ONCE
 
   def _answer(self, until: float) -> tuple[Any, Any]:
     try:

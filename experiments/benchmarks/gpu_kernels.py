@@ -33,12 +33,12 @@ def table(profile: Any, num_steps: int) -> str:
     num_steps: steps that were profiled.
   """
   planes = [plane for plane in profile.planes if "GPU" in plane.name] or list(profile.planes)
+  plane = max(planes, key=lambda plane: sum(len(list(line.events)) for line in plane.lines))
+  streams = [line for line in plane.lines if line.name.startswith("Stream")] or list(plane.lines)
   spent: dict[tuple[str, str], float] = collections.defaultdict(float)
   runs: collections.Counter[tuple[str, str]] = collections.Counter()
   first, last = float("inf"), 0.0
-  for line in planes[0].lines:
-    if not line.name.startswith("Stream") and "GPU" in planes[0].name:
-      continue
+  for line in streams:
     for event in line.events:
       stats = {key: value for key, value in event.stats if key}
       kernel = (_short(event.name), str(stats.get("hlo_op", "")))
@@ -47,7 +47,7 @@ def table(profile: Any, num_steps: int) -> str:
       first, last = min(first, event.start_ns), max(last, event.end_ns)
   total, count = sum(spent.values()) / num_steps / 1e3, sum(runs.values()) / num_steps
   lines = [
-    f"{planes[0].name}: {count:.0f} kernels and copies a step, busy {total:.0f} us of"
+    f"{plane.name}: {count:.0f} kernels and copies a step, busy {total:.0f} us of"
     f" {(last - first) / num_steps / 1e3:.0f} us a step (profiled, so slower than alone)",
     "      us  runs  kernel, operation",
   ]

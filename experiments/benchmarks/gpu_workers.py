@@ -126,12 +126,12 @@ def autoencoder(size: str) -> Timed:
 ES = {"selector": "es"}
 WORKERS: dict[str, Worker] = {  # the most wanted first
   "full": Worker(steps),
+  "torch_compile": Worker(gpu_torch.timed, {"compiled": True}),  # compiles on the CPU, and so disturbs `full` little
   "es_meta": Worker(steps, {**ES, "meta": 512}),
   "es": Worker(steps, ES),
   "full_512": Worker(steps, {"batch": 512}),
   "matrix": Worker(products),
   "torch": Worker(gpu_torch.timed),
-  "torch_compile": Worker(gpu_torch.timed, {"compiled": True}),
   "flax": Worker(flax),
   **{f"full+{name}": Worker(steps, variant=name) for name in gpu_variants.VARIANTS},
   "full_one_by_one": Worker(steps, {"looped": False}),

@@ -11,7 +11,7 @@ import numpy as np
 
 from dynsel_jax import batching, selectors
 from dynsel_jax.types import Plan, SampleTable, Selector
-from experiments.benchmarks import seconds_of
+from experiments.benchmarks import clock, seconds_of
 
 __all__ = ["IMAGENET_SIZE", "after_an_epoch", "benchmark_selecting", "planned"]
 
@@ -36,7 +36,7 @@ def benchmark_selecting() -> None:
     losses = rng.lognormal(0, 1, size).astype(np.float32)
     labels = rng.permutation(np.arange(size) % classes).astype(np.int32)
     reference = statistics.median(seconds_of(functools.partial(_numpy_infobatch, losses, rng)) for _ in range(5))
-    print(f"N = {size:,}: infobatch in numpy {reference:.4f} s")
+    print(f"N = {size:,}: infobatch in numpy {clock(reference)}")
     names = {column for name in selectors.METHODS for column in selectors.columns(name)}
     columns = {column: jnp.asarray(rng.random(size), jnp.float32) for column in names}
     table = SampleTable(size, jnp.asarray(labels), classes, columns)
@@ -46,7 +46,7 @@ def benchmark_selecting() -> None:
       plan = functools.partial(jax.jit(planned(selector)), jax.random.key(1), state, jnp.int32(100))
       jax.block_until_ready(plan())
       taken = statistics.median(seconds_of(plan) for _ in range(5))
-      print(f"  {name:18} {taken:.4f} s, ratio {taken / reference:.2f}")
+      print(f"  {name:18} {clock(taken)}, ratio {taken / reference:.2f}")
 
 
 def planned(selector: Selector) -> Callable[[jax.Array, Any, jax.Array], Plan]:
