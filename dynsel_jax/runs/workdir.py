@@ -24,7 +24,8 @@ from dynsel_jax.runs.lock import Lock
 
 __all__ = ["Workdir", "check_writable", "identity", "provenance"]
 
-IDENTITY = ("config", "data_fingerprint", "columns_fingerprint")  # a run continues only if these are the same
+# A run continues only if these are the same; the last is of runs with weights that are not trained.
+IDENTITY = ("config", "data_fingerprint", "columns_fingerprint", "frozen_fingerprint")
 FIRINGS = ("latents", "frequency", "common")  # arrays of `firings.npz`
 _FILES = (
   "config.json",
