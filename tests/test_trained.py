@@ -153,5 +153,8 @@ def test_texts_are_tokenised_as_in_training(tmp_path):
   (tmp_path / "new.csv").write_text("id;text\n1;stone yes\n2;text\n")  # without labels, and with another separator
   found = inputs.read(str(tmp_path / "new.csv"), form)
   assert found.known is None and found.names == ("line 2", "line 3")
+  (tmp_path / "other.csv").write_text("text,label\nstone yes,1.0\nstone no,1.5\n")
+  with pytest.raises(UserError, match="line 3 has the label '1.5', which does not occur in dataset.train"):
+    inputs.read(str(tmp_path / "other.csv"), form)
   with pytest.raises(UserError, match="must be a list of texts, not int"):
     inputs.as_trained([3], form)
