@@ -126,9 +126,10 @@ class Trained:
 
   @functools.cached_property
   def _program(self) -> Callable[..., Any]:
-    if self.task not in _PREDICTED:
+    name = self.config.get("task", {}).get("name", self.task)  # a task of a user's own may call itself by another
+    if name not in _PREDICTED:
       raise UserError(
-        f"workdir={self.path}: task.name={self.task} is none of {', '.join(_PREDICTED)}, and what it does to a batch is"
+        f"workdir={self.path}: task.name={name} is none of {', '.join(_PREDICTED)}, and what it does to a batch is"
         " not in the folder; runs.saved_model.read_model gives the model's variables"
       )
     section = dict(self.config["model"])
