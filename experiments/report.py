@@ -107,7 +107,7 @@ def main(*more: str) -> int:
     print(options.printable(f"note: {note}"), file=sys.stderr)
   for label, text in written.verdicts:
     print(options.printable(f"{label}: {text}"))
-  print(options.printable(f"{count} runs: {out}/report.html, and beside it report.md, tables/, plots/ and samples/"))
+  print(options.printable(f"{count} runs: {out}/report.html, and the files beside it"))
   return 0
 
 
