@@ -115,14 +115,9 @@ def overview(groups: Sequence[Group]) -> Figure | str:
 
 def _curve(groups: Sequence[Group]) -> frontier.Curve | None:
   """Returns the frontier of shorter plain runs, if the groups have a single one."""
-  if len({_free(group) for group in groups}) > 1:
+  if not frontier.comparable(groups):
     return None
   return frontier.curve_of(groups[0], groups, frontier.COSTS["compute"])
-
-
-def _free(group: Group) -> tuple[tuple[str, object], ...]:
-  """Returns the fields of the recipe in which plain runs of one frontier do not differ."""
-  return tuple((name, value) for name, value in recipe(group) if name != frontier.LEARNING_RATE)
 
 
 def _finite(groups: Sequence[Group]) -> list[Group]:
