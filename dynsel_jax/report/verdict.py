@@ -2,10 +2,21 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from dynsel_jax.report import columns, frontier
 from dynsel_jax.report.frontier import COSTS, PLAIN, Position
-from dynsel_jax.report.groups import Difference, Group, difference, recipe, reference, spread, summary, work_seconds
+from dynsel_jax.report.groups import (
+  RATE,
+  Difference,
+  Group,
+  difference,
+  recipe,
+  reference,
+  spread,
+  summary,
+  work_seconds,
+)
 from dynsel_jax.runs import finished
 
 __all__ = ["beside_frontier", "saved", "speed_up", "title", "verdicts", "whole_of"]
@@ -32,9 +43,20 @@ def whole_of(group: Group, groups: Sequence[Group]) -> Group | None:
   """
   if group.method != PLAIN:
     return reference(group, groups, PLAIN)
-  alike = [g for g in groups if g.method == PLAIN and g.own == group.own and recipe(g) == recipe(group)]
+  alike = [g for g in groups if g.method == PLAIN and g.own == group.own and _rest(g) == _rest(group)]
+  if len({_length(g) for g in alike}) < len(alike):  # several learning rates at one length
+    alike = [g for g in alike if recipe(g) == recipe(group)]
   longest = max(alike, key=lambda g: spread(summary(run)["backward_visits"] for run in g.runs).mean)
   return None if longest is group else longest
+
+
+def _rest(group: Group) -> tuple[tuple[str, Any], ...]:
+  """Returns the fields of the recipe without length and learning rate, which may have been tuned for the length."""
+  return tuple((name, value) for name, value in recipe(group) if name != RATE)
+
+
+def _length(group: Group) -> Any:
+  return dict(group.shared).get("epochs")
 
 
 def saved(group: Group, whole: Group, name: str) -> float:
