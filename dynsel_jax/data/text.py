@@ -13,7 +13,7 @@ import numpy as np
 from absl import logging
 
 from dynsel_jax import options
-from dynsel_jax.data import summary, text_files, tokens
+from dynsel_jax.data import hugging_face, summary, text_files, tokens
 from dynsel_jax.data.source import Dataset, Source, Text, fingerprint
 from dynsel_jax.options import UserError
 
@@ -39,7 +39,8 @@ def load(
   """Loads the texts of the given files, and says in one line what was read; the inputs are token ids `[N, L]` int32.
 
   Args:
-    name: of the data set, for people.
+    name: of the data set, for people; "hf:NAME" reads it by the library Hugging Face `datasets`, see `hugging_face`,
+      and then `train`, `test` and `validation` name splits, by default those of their own names.
     train: file of the training rows; ends in .csv, .jsonl, .csv.gz or .jsonl.gz. Its labels are the classes, sorted as
       numbers if all are integers, and as words otherwise; 1.0 is the integer 1. There must be at least two.
     test: file of the test rows.
@@ -62,15 +63,11 @@ def load(
   paths = {"train": train, "test": test} | ({"validation": validation} if validation else {})
   # Before the files, which may be long.
   loaded = tokens.load("dataset.tokenizer", tokenizer) if tokenizer else None
-  rows = {split: text_files.read(f"dataset.{split}", path, text_column, label_column) for split, path in paths.items()}
+  rows = {split: _read(name, split, path, (text_column, label_column)) for split, path in paths.items()}
   tokenize = tokens.words_of(rows["train"].texts) if loaded is None else loaded
   classes = _classes(rows["train"].labels)
-  if len(classes) == 1:
-    raise UserError(
-      f"dataset.train={summary.shown(train)} has one class, {classes[0]!r}; a classifier needs two; is"
-      f" dataset.label_column={label_column!r} the column of the labels?"
-    )
-  labels = {split: _numbers(f"dataset.{split}={summary.shown(paths[split])}", rows[split], classes) for split in rows}
+  _check_classes(train, classes, label_column)
+  labels = {split: numbers(f"dataset.{split}={summary.shown(paths[split])}", rows[split], classes) for split in rows}
   _describe(name, rows, labels, classes)
   ids = _encode(name, tokenize, rows, max_length)
   longest, pad = max(len(row) for split in ids for row in ids[split]), tokens.pad_id(tokenize)
@@ -82,6 +79,12 @@ def load(
   lengths = lengths_of([len(row) for row in ids["train"]], length_buckets, longest)
   about = Text(tuple(rows["train"].texts), pad, tokenize.get_vocab_size(), lengths, tokenize.to_str())
   return _source(name, sets, classes, about)
+
+
+def _read(name: str, split: str, path: str, columns: tuple[str, str]) -> text_files.Rows:
+  if name.startswith(hugging_face.PREFIX):
+    return hugging_face.read_texts(name, path or split, *columns)
+  return text_files.read(f"dataset.{split}", path, *columns)
 
 
 def _check(validation: str, split_test: bool, columns: Sequence[str], max_length: int, length_buckets: int) -> None:
@@ -96,6 +99,14 @@ def _check(validation: str, split_test: bool, columns: Sequence[str], max_length
     )
 
 
+def _check_classes(train: str, classes: Sequence[str], label_column: str) -> None:
+  if len(classes) == 1:
+    raise UserError(
+      f"dataset.train={summary.shown(train)} has one class, {classes[0]!r}; a classifier needs two; is"
+      f" dataset.label_column={label_column!r} the column of the labels?"
+    )
+
+
 def _encode(
   name: str, tokenize: tokens.Tokenizer, rows: dict[str, text_files.Rows], max_length: int
 ) -> dict[str, list[list[int]]]:
@@ -107,7 +118,11 @@ def _encode(
   total = sum(len(split.texts) for split in rows.values())
   if truncated:
     logging.warning(
-      "%s: %s of %s texts had more than max_length=%d tokens and were truncated", name, truncated, total, max_length
+      "%s: %s of %s texts had more than dataset.max_length=%d tokens and were truncated",
+      name,
+      truncated,
+      total,
+      max_length,
     )
   return ids
 
@@ -202,7 +217,12 @@ def _plain(label: str) -> str:
   return label.partition(".")[0]
 
 
-def _numbers(where: str, rows: text_files.Rows, classes: Sequence[str]) -> np.ndarray:
+def numbers(where: str, rows: text_files.Rows, classes: Sequence[str]) -> np.ndarray:
+  """Returns the labels of rows as positions in `classes`, `[N]` int32.
+
+  Raises:
+    UserError: a label is none of the classes; the message begins with `where`.
+  """
   number = {label: position for position, label in enumerate(classes)}
   whole = all(map(_WHOLE.fullmatch, classes))
   labels = [_plain(label) if whole and _WHOLE.fullmatch(label) else label for label in rows.labels]

@@ -27,17 +27,18 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from dynsel_jax import options as options_lib
-from dynsel_jax.models import bert, decoder, decoder_files, hugging_face, mlp, resnet, vgg, vit, vit_weights
+from dynsel_jax.models import bert, decoder, decoder_files, fast_net, hugging_face, mlp, resnet, vgg, vit, vit_weights
 from dynsel_jax.models.weights import Weights, folder
 from dynsel_jax.options import UserError
 
-__all__ = ["MODELS", "create", "defaults", "pretrained", "reads_text"]
+__all__ = ["MODELS", "create", "defaults", "pretrained", "pretrained_frozen", "reads_text"]
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
   "bert_base": bert.bert_base,
   "bert_tiny": bert.bert_tiny,
   "decoder": decoder.decoder,
   "decoder_pretrained": decoder_files.decoder_pretrained,
+  "fast_net": fast_net.fast_net,
   "minilm_l6": bert.minilm_l6,
   "mlp": mlp.mlp,
   "resnet18": resnet.resnet18,
@@ -93,12 +94,20 @@ def pretrained(module: nn.Module, params: Any) -> Any:
   field = "model.weights"
   if isinstance(module, bert.Bert) and module.weights:
     return hugging_face.bert_params(params, Weights(field, folder(field, module.weights)))
-  if isinstance(module, decoder.Decoder) and module.weights:
+  if isinstance(module, decoder.Decoder) and module.weights and module.lora is None:
     return decoder_files.decoder_params(params, Weights(field, folder(field, module.weights)))
   if isinstance(module, vit.ViT) and module.weights:
     weights, num_tokens = Weights(field, pathlib.Path(module.weights)), params["tower"]["positions"].shape[0]
     return {**params, "tower": vit_weights.vit_tower(weights, module.sizes, num_tokens)}
   return params
+
+
+def pretrained_frozen(module: nn.Module, frozen: Any) -> Any:
+  """Returns variables that are not trained, by collection, with the weights of the file as `pretrained` does."""
+  if isinstance(module, decoder.Decoder) and module.weights:
+    weights = Weights("model.weights", folder("model.weights", module.weights))
+    return {"frozen": decoder_files.decoder_params(frozen["frozen"], weights)}
+  return frozen
 
 
 def _factory(name: str) -> Callable[..., nn.Module]:

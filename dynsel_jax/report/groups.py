@@ -16,16 +16,18 @@ import numpy as np
 from scipy import stats
 
 from dynsel_jax import options
-from dynsel_jax.runs import finished
+from dynsel_jax.runs import timing
 from dynsel_jax.runs.finished import Metric, Run
 
 __all__ = [
+  "RATE",
   "Difference",
   "Group",
   "Spread",
   "by_metric",
   "collect",
   "difference",
+  "phase_seconds",
   "realised",
   "recipe",
   "reference",
@@ -47,7 +49,8 @@ _IGNORED = (
 )
 _LONGEST = 200  # characters of a label
 _LENGTH = ("epochs", "match_steps")  # fields in which a group and its reference may differ
-_METHOD_SECTIONS = ("selector", "wrappers", "scores", *finished.OFFLINE)  # the rest of the config is the recipe
+RATE = "learning_rate"  # the field that is tuned
+_METHOD_SECTIONS = ("selector", "wrappers", "scores", *timing.OFFLINE)  # the rest of the config is the recipe
 
 
 class Spread(NamedTuple):
@@ -77,7 +80,7 @@ class Group(NamedTuple):
   own: tuple[tuple[str, Any], ...]  # options of the method that differ between its groups
   shared: tuple[tuple[str, Any], ...]  # fields of the recipe that differ between the groups of the data set
   runs: tuple[Run, ...]  # sorted by seed
-  offline_seconds: float  # of the offline stage, as if none of it had been cached
+  offline: Mapping[int, Mapping[str, float]]  # seconds of features and factors by seed, as if nothing had been cached
   cell: str = ""  # the runs' name in their sweep, where it serves as the label
 
   @property
@@ -93,6 +96,11 @@ class Group(NamedTuple):
   def keep_fraction(self) -> float | None:
     """The nominal keep fraction; None for a method without one."""
     return 1.0 if self.method == "full" else self.runs[0].config["selector"].get("keep_fraction")
+
+  @property
+  def offline_seconds(self) -> float:
+    """The mean seconds of the offline stage over the seeds, as if none of it had been cached."""
+    return spread(sum(seconds.values()) for seconds in self.offline.values()).mean
 
 
 class _Measured(Protocol):
@@ -211,7 +219,9 @@ def _data_beyond_config(members: Sequence[Run]) -> dict[pathlib.Path, str]:
   return found if any(len(data) > 1 for data in prints.values()) else {}
 
 
-def _grouped(dataset: str, members: Sequence[Run], offline: Callable[[Run], float], left_out: list[str]) -> list[Group]:
+def _grouped(
+  dataset: str, members: Sequence[Run], offline: Callable[[Run], Mapping[str, float]], left_out: list[str]
+) -> list[Group]:
   """Groups the runs of one data set, task and metric; a second run with the same seed is noted in `left_out`."""
 
   def of_method(name: str) -> bool:
@@ -222,6 +232,7 @@ def _grouped(dataset: str, members: Sequence[Run], offline: Callable[[Run], floa
   }
   for path, data in _data_beyond_config(members).items():
     fields[path]["data"] = data
+  _drop_seeds_of_factors(members, fields)
   recipe = _differing([{k: v for k, v in fields[run.path].items() if not of_method(k)} for run in members])
   own = {
     method: _differing(
@@ -240,30 +251,58 @@ def _grouped(dataset: str, members: Sequence[Run], offline: Callable[[Run], floa
     cell.setdefault(run.seed, run)
   groups = []
   for (method, ours, shared), cell in cells.items():
-    first, *others = (run for _, run in sorted(cell.items()))
-    groups.append(Group(dataset, first.task, first.metric, method, ours, shared, (first, *others), offline(first)))
+    runs = tuple(run for _, run in sorted(cell.items()))
+    paid = {run.seed: offline(run) for run in runs}
+    groups.append(Group(dataset, runs[0].task, runs[0].metric, method, ours, shared, runs, paid))
   return groups
 
 
-def _offline(members: Sequence[Run]) -> Callable[[Run], float]:
-  """Returns a function that gives the seconds of a run's offline stage, as if none of it had been cached.
+def _drop_seeds_of_factors(members: Sequence[Run], fields: Mapping[pathlib.Path, dict[str, Any]]) -> None:
+  """Drops `factors.seed`, which may follow the run's seed, unless two runs of one seed differ in it."""
+  seeds: dict[int, set[Any]] = collections.defaultdict(set)
+  for run in members:
+    if "factors.seed" in fields[run.path]:
+      seeds[run.seed].add(fields[run.path]["factors.seed"])
+  if all(len(found) == 1 for found in seeds.values()):
+    for run in members:
+      fields[run.path].pop("factors.seed", None)
+
+
+def _offline(members: Sequence[Run]) -> Callable[[Run], dict[str, float]]:
+  """Returns a function that gives the seconds of a run's offline stage by phase, as if none of it had been cached.
 
   A phase takes the longest time that any run with the same settings spent on it, since the others may have found its
-  result in the cache.
+  result in the cache; where they all did, the longest of the runs that differ by the factors' seed alone.
   """
 
-  def keys(run: Run) -> dict[str, tuple[Any, ...]]:
-    settings = {name: json.dumps(run.config.get(name), sort_keys=True) for name in (*finished.OFFLINE, "model")}
+  def keys(run: Run) -> dict[str, tuple[tuple[Any, ...], ...]]:
+    """Returns the settings of each phase, with and without the factors' seed."""
+    settings = {name: json.dumps(run.config.get(name), sort_keys=True) for name in (*timing.OFFLINE, "model")}
+    factors = dict(run.config.get("factors") or {})
+    seed, seedless = factors.pop("seed", None), json.dumps(factors, sort_keys=True)
+    seed = run.seed if seed == -1 else seed
     space = settings["features"]
-    trained = run.task + settings["model"] if '"backbone"' in space else ""  # features of the trained model itself
+    of_model = '"backbone"' in space  # features of the trained model itself
+    trained = run.task + settings["model"] if of_model else ""
     method = _method(run) if space == "null" else ""
-    return {"features": (space, trained, method), "factors": (space, trained, method, settings["factors"])}
+    shared = (space, trained, method)
+    return {
+      "features": ((*shared, seed if of_model else None), shared),
+      "factors": ((*shared, seedless, seed), (*shared, seedless)),
+    }
 
   longest: dict[tuple[Any, ...], float] = collections.defaultdict(float)
   for run in members:
-    for phase, key in keys(run).items():
-      longest[(phase, *key)] = max(longest[(phase, *key)], summary(run)["seconds"].get(phase, 0.0))
-  return lambda run: sum(longest[(phase, *key)] for phase, key in keys(run).items())
+    for phase, found in keys(run).items():
+      for key in found:
+        longest[(phase, *key)] = max(longest[(phase, *key)], summary(run)["seconds"].get(phase, 0.0))
+
+  def seconds(run: Run) -> dict[str, float]:
+    return {
+      phase: longest[(phase, *same)] or longest[(phase, *seedless)] for phase, (same, seedless) in keys(run).items()
+    }
+
+  return seconds
 
 
 def _method(run: Run) -> str:
@@ -284,8 +323,9 @@ def _differing(fields: Sequence[Mapping[str, Any]]) -> list[str]:
 def reference(group: Group, groups: Iterable[Group], method: str) -> Group | None:
   """Returns the group of `method` that `group` is compared with.
 
-  It has the same data set, task, metric and recipe; if there is none, the recipe may differ in the number of epochs. If
-  several remain, the one with the same keep fraction is taken, or else the one with the nearest realised keep fraction.
+  It has the same data set, task, metric and recipe; if there is none, the recipe may differ in the number of epochs,
+  and in the learning rate where no two candidates differ by it alone, as when it was tuned. If several remain, the one
+  with the same keep fraction is taken, or else the nearest realised keep fraction, the longest of equals.
 
   Returns:
     The reference; None if there is none, or if `group` is itself of `method`.
@@ -294,11 +334,27 @@ def reference(group: Group, groups: Iterable[Group], method: str) -> Group | Non
     return None
   kind = (group.dataset, group.task, group.metric)
   candidates = [g for g in groups if (g.dataset, g.task, g.metric) == kind and g.method == method]
-  alike = [g for g in candidates if g.shared == group.shared] or [g for g in candidates if recipe(g) == recipe(group)]
+  alike = [g for g in candidates if g.shared == group.shared] or _alike(group, candidates)
   same_fraction = [g for g in alike if g.keep_fraction == group.keep_fraction]
   if len(same_fraction) == 1:
     return same_fraction[0]
-  return min(alike, key=lambda other: abs(realised(other) - realised(group)), default=None)
+  return min(alike, key=lambda other: (abs(realised(other) - realised(group)), -_epochs(other)), default=None)
+
+
+def _alike(group: Group, candidates: Sequence[Group]) -> list[Group]:
+  """Returns the candidates that differ from `group` by the length alone, or by a tuned learning rate too."""
+
+  def rest(one: Group, *without: str) -> tuple[Any, ...]:
+    return tuple((name, value) for name, value in one.shared if name not in without)
+
+  tuned = [g for g in candidates if rest(g, RATE, *_LENGTH) == rest(group, RATE, *_LENGTH)]
+  if len({(g.own, rest(g, RATE)) for g in tuned}) == len(tuned):
+    return tuned
+  return [g for g in candidates if recipe(g) == recipe(group)]
+
+
+def _epochs(group: Group) -> int:
+  return int(group.runs[0].config.get("epochs", 0))
 
 
 def recipe(group: Group) -> tuple[tuple[str, Any], ...]:
@@ -328,6 +384,17 @@ def difference(group: Group, other: Group, value: Callable[[Run], float]) -> Dif
   return Difference(paired.mean, paired.mean - half, paired.mean + half, paired.n)
 
 
+def phase_seconds(group: Group, run: Run) -> dict[str, float]:
+  """Returns a run's seconds by phase, features and factors as if nothing had been cached.
+
+  What runs of earlier versions spent in no phase is "unnamed".
+  """
+  measured = summary(run)["seconds"]
+  named = {name: measured.get(name, 0.0) for name in timing.PHASES}
+  return {**named, **group.offline[run.seed], "unnamed": max(measured["total"] - sum(named.values()), 0.0)}
+
+
 def work_seconds(group: Group, run: Run) -> float:
-  """Returns a run's seconds with the whole offline stage, without loading and compiling."""
-  return finished.seconds_without_offline(summary(run)["seconds"]) + group.offline_seconds
+  """Returns the seconds that the method cost: features, factors, selecting, training and scoring."""
+  seconds = phase_seconds(group, run)
+  return sum(seconds[name] for name in timing.COST)

@@ -24,7 +24,8 @@ from dynsel_jax.runs.lock import Lock
 
 __all__ = ["Workdir", "check_writable", "identity", "provenance"]
 
-IDENTITY = ("config", "data_fingerprint", "columns_fingerprint")  # a run continues only if these are the same
+# A run continues only if these are the same; the last is of runs with weights that are not trained.
+IDENTITY = ("config", "data_fingerprint", "columns_fingerprint", "frozen_fingerprint")
 FIRINGS = ("latents", "frequency", "common")  # arrays of `firings.npz`
 _FILES = (
   "config.json",
@@ -81,13 +82,23 @@ def provenance(config: dict[str, Any], data: str, columns: str, device: Any, num
     "data_fingerprint": data,
     "columns_fingerprint": columns,
     "device": {"kind": device.device_kind, "platform": device.platform, "count": num_devices},
+    "machine": {"name": cache.digest({"node": platform.node()})[:8], "cores": _usable_cores()},
     "versions": {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in PACKAGES}},
   }
 
 
+def _usable_cores() -> int:
+  """Returns the number of cores that this process may use; a sweep gives each of its processes a part of them."""
+  return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def identity(made: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns the parts of `provenance` that must be the same for a run to continue, as JSON gives them back."""
-  return json.loads(json.dumps({name: made[name] for name in made if name in IDENTITY}))
+  """Returns the parts of `provenance` that must be the same for a run to continue, as JSON gives them back; loggers may
+  come and go."""
+  held = json.loads(json.dumps({name: made[name] for name in made if name in IDENTITY}))
+  if isinstance(held.get("config"), dict):
+    held["config"].pop("loggers", None)  # they change nothing in a run
+  return held
 
 
 def _if_writing(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -153,7 +164,7 @@ class Workdir:
     held, intact = self._read_config()
     if (held is None and intact) or (not intact and saved is not None):
       return
-    old = {name: held[name] for name in new if name in held} if held is not None else {}
+    old = identity({name: held[name] for name in new if name in held}) if held is not None else {}
     if old.keys() != new.keys() or (not intact and old != new):
       raise options.UserError(
         f"workdir={self.path} contains a config.json that is damaged, or that dynsel_jax did not write; if the folder"

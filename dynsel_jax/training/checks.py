@@ -10,32 +10,42 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import ml_collections
-import numpy as np
 from flax import linen as nn
 from jax import Array
 
 from dynsel_jax import batching, data, models, selectors, tasks
+from dynsel_jax.data import gather, stream
 from dynsel_jax.options import UserError, check_choice, check_fraction, check_positive, check_seed
 from dynsel_jax.tasks import Task
-from dynsel_jax.training import parallel
 from dynsel_jax.types import LOSS_NORMALIZATIONS, SampleTable, Selection, Selector, Signals
 
 __all__ = [
   "check_fields",
+  "check_meta_batch",
   "check_model_and_data",
   "check_numbers",
-  "check_padding",
   "check_reads",
   "check_selector",
   "check_task",
+  "of_size",
 ]
 
 # Sections and fields of a config, those that every config has and those that some have.
 FIELDS = (
   *("batch_size", "cache_dir", "checkpoint_every_steps", "dataset", "epochs", "eval_batch_size", "learning_rate"),
-  *("loss_normalization", "match_steps", "model", "optimizer", "schedule", "seed", "selector", "task"),
+  *(
+    "loss_normalization",
+    "match_steps",
+    "meta_batch_size",
+    "model",
+    "optimizer",
+    "schedule",
+    "seed",
+    "selector",
+    "task",
+  ),
 )
-OPTIONAL_FIELDS = ("factors", "features", "scores", "wrappers")
+OPTIONAL_FIELDS = ("factors", "features", "loggers", "scores", "wrappers")
 
 
 def check_fields(config: ml_collections.ConfigDict) -> None:
@@ -84,7 +94,7 @@ def check_model_and_data(config: ml_collections.ConfigDict, module: nn.Module, s
     )
   if text is None:
     return
-  if config.dataset.augmentations:
+  if gather.augmentation_names(config.dataset.augmentations):
     raise UserError(f"dataset.augmentations={config.dataset.augmentations} are for images, not for texts")
   sizes, length = module.sizes, source.train["inputs"].shape[1]
   for what, fits, found, taken in (
@@ -211,8 +221,9 @@ def check_selector(name: str, selector: Selector, num_samples: int, signals: Sig
     raise UserError(f"selector={name}: select must return a Selection and a dict of scalars")
   selection, info = selected
   _check_mask(name, "select", "keep", selection.keep, num_samples)
-  if selection.weights is not None and selection.weights.shape != (num_samples,):
-    raise UserError(f"selector={name}: select gives weights of shape {selection.weights.shape}, not ({num_samples},)")
+  weights = selection.weights
+  if weights is not None and (jnp.shape(weights) != (num_samples,) or getattr(weights, "dtype", "") != jnp.float32):
+    raise UserError(f"selector={name}: select gives weights of {_kind(weights)}; they must be ({num_samples},) float32")
   scalars = {**info, **{field: getattr(selection, field) for field in ("learning_rate_multiplier", "thin")}}
   for field, value in scalars.items():
     if jnp.shape(value):
@@ -228,22 +239,33 @@ def check_selector(name: str, selector: Selector, num_samples: int, signals: Sig
       )
 
 
-def check_padding(name: str, selector: Selector, signals: Signals) -> None:
-  """Raises `UserError` if `observe` changes the state on a batch of padding alone, for a user's own selector."""
-  shapes = signals._replace(extras={k: v for k, v in signals.extras.items() if k in selector.reads})
+def of_size(signals: Signals, size: int) -> Signals:
+  """Returns the shapes and types of signals of `size` rows, from those of another number of rows."""
 
-  def worst(leaf: Any) -> Array:
-    floating = jnp.issubdtype(leaf.dtype, jnp.floating)
-    return jnp.full(leaf.shape, jnp.nan, leaf.dtype) if floating else jnp.ones(leaf.shape, leaf.dtype)
+  def resized(leaf: Any) -> Any:
+    return jax.ShapeDtypeStruct((size, *leaf.shape[1:]), leaf.dtype) if leaf.ndim else leaf
 
-  padding = jax.tree.map(worst, shapes)._replace(index=jnp.full(shapes.index.shape, -1, jnp.int32))
-  before = jax.jit(selector.init)(jax.random.key(0))
-  after = jax.jit(selector.observe)(before, padding)
-  pairs = zip(*(jax.tree.leaves(parallel.fetch(state)) for state in (before, after)), strict=True)
-  if not all(np.array_equal(old, new, equal_nan=old.dtype.kind == "f") for old, new in pairs):
+  return jax.tree.map(resized, signals)
+
+
+def check_meta_batch(
+  config: ml_collections.ConfigDict, name: str, selector: Selector, num_replicas: int, source: data.Source
+) -> None:
+  """Raises `UserError` if `meta_batch_size` is set where it has no meaning or cannot be kept."""
+  size = config.meta_batch_size
+  if not size:
+    return
+  if selector.thin is None:
+    raise UserError(f"meta_batch_size={size}: selector={name} trains on whole batches; set meta_batch_size=0")
+  if not config.batch_size <= size <= source.num_samples or size % num_replicas:
     raise UserError(
-      f"selector={name}: observe changes the state on rows with index -1, which are padding: write with memory.scatter,"
-      " or to index N with mode='drop'"
+      f"meta_batch_size={size} must be a multiple of the {num_replicas} device(s), from batch_size={config.batch_size}"
+      f" to the {source.num_samples} training samples; 0 is batch_size"
+    )
+  if isinstance(source.train["inputs"], stream.Images) and size != config.batch_size:
+    raise UserError(
+      f"meta_batch_size={size}: images that stay on disk are read batch_size={config.batch_size} at a time; set"
+      f" meta_batch_size=0 and batch_size={size}"
     )
 
 
@@ -265,6 +287,8 @@ def _traced(what: str, name: str, function: Any, *arguments: Any) -> Any:
     ) from error
   except Exception as error:
     first = (str(error).strip().splitlines() or ["no message"])[0]
+    if isinstance(error, KeyError) and name in ("observe", "thin"):
+      first += ", which is no signal that it is given: those of the task that reads=(...) names, and no column"
     raise UserError(f"{what}: {name} fails ({_line_of(error)}): {type(error).__name__}: {first}") from error
 
 
@@ -276,9 +300,12 @@ def _line_of(error: BaseException) -> str:
 
 
 def _check_mask(name: str, function: str, what: str, mask: Any, num_samples: int) -> None:
-  if jnp.shape(mask) != (num_samples,) or mask.dtype != jnp.bool_:
-    kind = f"shape {jnp.shape(mask)} and type {getattr(mask, 'dtype', type(mask).__name__)}"
-    raise UserError(f"selector={name}: {function} gives {what} of {kind}; it must be ({num_samples},) bool")
+  if jnp.shape(mask) != (num_samples,) or getattr(mask, "dtype", "") != jnp.bool_:
+    raise UserError(f"selector={name}: {function} gives {what} of {_kind(mask)}; it must be ({num_samples},) bool")
+
+
+def _kind(array: Any) -> str:
+  return f"shape {jnp.shape(array)} and type {getattr(array, 'dtype', type(array).__name__)}"
 
 
 def _shapes(tree: Any) -> tuple[Any, list[Any]]:

@@ -13,7 +13,8 @@ import numpy as np
 from absl import logging
 
 from dynsel_jax import cache, data, options
-from dynsel_jax.runs.console import Console
+from dynsel_jax.runs import loggers, saved_model
+from dynsel_jax.runs.console import Console, waiting
 from dynsel_jax.runs.interruption import Interrupted, NonFiniteError, RunFailedError, ends_at_once, stop_requests
 from dynsel_jax.runs.timing import Timers
 from dynsel_jax.runs.workdir import Workdir, check_writable, identity, provenance
@@ -84,7 +85,8 @@ def train_and_evaluate(
   """
   check_writable(os.fspath(workdir))
   config = ml_collections.ConfigDict(options.expand_homes(config.to_dict()))
-  timers, folder = Timers(), Workdir(os.fspath(workdir), writes=parallel.is_first_process())
+  shown: Callable[[str], Any] = waiting if parallel.is_first_process() else contextlib.nullcontext
+  timers, folder = Timers(shown), Workdir(os.fspath(workdir), writes=parallel.is_first_process())
   with contextlib.closing(folder), contextlib.nullcontext(stop) if stop else stop_requests() as stop:
     trainer = None
     try:
@@ -125,6 +127,7 @@ def _begun(
   arrays = {"columns": {name: np.asarray(column) for name, column in run.table.columns.items()}, "firings": firings}
   device, count = run.devices.local[0], run.devices.num_replicas
   about = provenance(given, source.fingerprint, cache.checksum(arrays["columns"]), device, count)
+  about |= _frozen(run)
   _lock(folder, make=True)
   # Under the lock, since a run may have begun there in the meantime.
   folder.check_same_run(about, _saved_identity(folder))
@@ -174,6 +177,13 @@ def _saved_identity(folder: Workdir) -> dict[str, Any] | None:
   return saved_identity(folder.checkpoints) if os.path.isdir(folder.checkpoints) else None
 
 
+def _frozen(run: setup.Run) -> dict[str, str]:
+  """Returns the field of `config.json` on weights that checkpoints do not hold, or {}."""
+  if run.arrays.frozen is None:
+    return {}
+  return {"frozen_fingerprint": saved_model.digest(parallel.fetch(run.arrays.frozen))}
+
+
 def _use(run: setup.Run) -> dict[str, Any]:
   """Returns the part of `config.json` that is needed to use the trained model, and to speak of its metric."""
   task, source = run.recipe.task, run.source
@@ -208,7 +218,13 @@ def _train(trainer: Trainer, stop: Callable[[], str], after_epoch: AfterEpoch | 
   trainer.workdir.rewind(position.epoch, position.lines)
   with ends_at_once(f"before step {position.steps + 1}"):
     trainer.compile()
-  with contextlib.closing(Console(metric, epochs, position.epoch, quiet=quiet)) as console:
+  names = () if quiet else trainer.config.get("loggers", ())
+  sent = loggers.create(names, trainer.workdir.path, trainer.config.to_dict())
+  with contextlib.ExitStack() as stack:
+    stack.enter_context(trainer.timers.phase("recording"))  # whatever is not in a phase of its own
+    console = stack.enter_context(contextlib.closing(Console(metric, epochs, position.epoch, quiet=quiet)))
+    for logger in sent:
+      stack.callback(logger.close)
     final = None
     while position.epoch < epochs:
       trainer.stop_if_asked(stop)
@@ -223,6 +239,10 @@ def _train(trainer: Trainer, stop: Callable[[], str], after_epoch: AfterEpoch | 
       line = trainer.end_epoch(size)
       final = line["metric"]
       console.epoch(line)
+      for logger in sent:
+        logger.epoch(line)
       trainer.save_if_due()
     summary = trainer.finish(trainer.evaluate()[metric.name] if final is None else final)
+    for logger in sent:
+      logger.finish(summary)
     return Result(summary, trainer.state, trainer.run)

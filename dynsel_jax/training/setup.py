@@ -10,13 +10,15 @@ from flax import linen as nn
 
 from dynsel_jax import data, models, options, selectors, tasks
 from dynsel_jax.data import gather, stream
+from dynsel_jax.runs import loggers
 from dynsel_jax.selectors import wrappers
 from dynsel_jax.tasks import Task
-from dynsel_jax.training import buckets, checks, feed, optimizers, parallel, schedules, state, steps
+from dynsel_jax.training import buckets, checks, contract, feed, optimizers, parallel, schedules, state, steps
 from dynsel_jax.types import SampleTable, Signals
 
 __all__ = ["Parts", "Run", "build", "description", "full_fraction", "matched", "parts", "table_of"]
 
+_FIRST_IMAGES = 5000  # as many as arXiv 2404.00498 takes its statistics from
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
@@ -66,6 +68,8 @@ def _wrappers(config: ml_collections.ConfigDict) -> dict[str, dict[str, Any]]:
     return {}
   sections = config.wrappers.to_dict()
   options.check_present("wrappers", sections, ("names",))
+  if len(set(map(wrappers.section, sections["names"]))) < len(sections["names"]):
+    raise options.UserError(f"wrappers.names={tuple(sections['names'])} names a wrapper twice; each can be there once")
   return {name: sections.get(wrappers.section(name), {}) for name in sections["names"]}
 
 
@@ -89,6 +93,7 @@ def parts(config: ml_collections.ConfigDict, source: data.Source, devices: Seque
       names the field and the value.
   """
   checks.check_fields(config)
+  loggers.check(config.get("loggers", ()))
   config = matched(config)
   placed = parallel.local_devices(devices)
   selector_name, selector_options = _named(config, "selector")
@@ -137,33 +142,50 @@ def build(made: Parts, table: SampleTable) -> Run:
     selector = selector._replace(loss_normalization=config.loss_normalization)
   whole_name = "+".join((name, *made.wrappers))
   checks.check_reads(whole_name, selector, table, task)
-  checks.check_selector(whole_name, selector, source.num_samples, made.signals, devices.num_replicas)
+  checks.check_meta_batch(config, whole_name, selector, devices.num_replicas, source)
+  scored = checks.of_size(made.signals, config.meta_batch_size or config.batch_size)
+  checks.check_selector(whole_name, selector, source.num_samples, scored, devices.num_replicas)
   if ":" in whole_name:  # a user's own
-    checks.check_padding(whole_name, selector, made.signals)
+    contract.check_values(whole_name, selector, source.num_samples, scored)
   recipe = steps.Recipe(
     module=module,
     task=task,
     selector=selector,
     schedule=made.schedule,
     batch_size=config.batch_size,
+    meta_batch_size=config.meta_batch_size or config.batch_size,
     eval_batch_size=config.eval_batch_size,
     epochs=config.epochs,
     num_replicas=devices.num_replicas,
     buckets=_buckets(source),
   )
 
-  def initial_state(key: jax.Array, example: Any) -> state.RunState:
+  def initial_state(key: jax.Array, example: Any) -> tuple[state.RunState, Any]:
     inputs = task.inputs(None, jnp.zeros(1, jnp.int32), example)["inputs"]
     return state.create_run_state(key, module, made.tx, selector, inputs, source.num_samples)
 
   example = {name: jnp.asarray(array[:1]) for name, array in source.train.items()}
-  initial = devices.build(initial_state, made.init_key, example)
+  initial, frozen = devices.build(initial_state, made.init_key, example)
   params = models.pretrained(module, initial.train.params)
   if params is not initial.train.params:
     initial = initial._replace(train=initial.train.replace(params=devices.copy(params)))
+  if frozen is not None:
+    held = models.pretrained_frozen(module, frozen)
+    made.feed.arrays = made.feed.arrays._replace(frozen=frozen if held is frozen else devices.place(held))
+  initial = _with_statistics(initial, made)
   streamed = isinstance(made.feed, feed.Streamed)
   programs = parallel.create_programs(recipe, devices, streamed=streamed)
   return Run(source, table, recipe, programs, devices, made.feed, initial)
+
+
+def _with_statistics(initial: state.RunState, made: Parts) -> state.RunState:
+  """Gives a model that asks for it the first training images, normalised, before the first step."""
+  if not isinstance(made.module, models.fast_net.FastNet):
+    return initial
+  first = {name: jnp.asarray(array[:_FIRST_IMAGES]) for name, array in made.source.train.items()}
+  images = made.task.inputs(None, jnp.zeros(len(first["inputs"]), jnp.int32), first)["inputs"]
+  batch_stats = made.module.with_statistics(initial.train.batch_stats, images)
+  return initial._replace(train=initial.train.replace(batch_stats=made.devices.copy(batch_stats)))
 
 
 def full_fraction(config: ml_collections.ConfigDict) -> float:
@@ -201,7 +223,7 @@ def matched(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 
 def _task(config: ml_collections.ConfigDict, source: data.Source, *, streamed: bool) -> Task:
   on_host = stream.AUGMENTATIONS if streamed else ()
-  names = [name for name in config.dataset.augmentations if name not in on_host]
+  names = [name for name in gather.augmentation_names(config.dataset.augmentations) if name not in on_host]
   name, settings = _named(config, "task")
   return tasks.create(name, source, gather.view(source, gather.augmentation(names)), **settings)
 
@@ -219,7 +241,7 @@ def _feed(
     arrays, validation = devices.place((steps.Arrays(source.train, source.test, key), source.validation))
     return feed.Resident(arrays, validation)
   sizes = {name: config[name] for name in ("batch_size", "eval_batch_size")}
-  cropped = bool(set(config.dataset.augmentations) & set(stream.AUGMENTATIONS))
+  cropped = bool(set(gather.augmentation_names(config.dataset.augmentations)) & set(stream.AUGMENTATIONS))
   if cropped and not config.dataset.image_size:
     raise options.UserError("dataset.augmentations: resized_crop needs a dataset.image_size greater than 0")
   return feed.Streamed(source, key, devices, cropped=cropped, **sizes)
@@ -237,11 +259,15 @@ def description(run: Run, config: ml_collections.ConfigDict, steps_done: int) ->
   """Describes the run in one line for people."""
   train, test = data.num_samples(run.source.train), data.num_samples(run.source.test)
   parameters = sum(leaf.size for leaf in jax.tree.leaves(run.initial.train.params))
+  frozen = sum(leaf.size for leaf in jax.tree.leaves(run.arrays.frozen))
+  beside = f" beside {frozen:,} frozen ones" if frozen else ""
   devices = f"{run.devices.num_replicas} x {run.devices.local[0].device_kind}"
   noise = "" if run.source.noisy is None else f" ({run.source.noisy.mean():.1%} of the training labels are wrong)"
   continued = f", continuing after step {steps_done:,}" if steps_done else ""
   selector = " + ".join((config.selector.name, *_wrappers(config)))
+  names = gather.augmentation_names(config.dataset.augmentations)
+  augmented = f", augmentations {' '.join(names) or 'none'}" if run.source.mean else ""
   return options.printable(
-    f"{selector} on {run.source.name}: {train:,} training and {test:,} test samples{noise},"
-    f" {config.model.name} with {parameters:,} parameters, {config.epochs} epochs on {devices}{continued}"
+    f"{selector} on {run.source.name}: {train:,} training and {test:,} test samples{noise}{augmented},"
+    f" {config.model.name} with {parameters:,} parameters{beside}, {config.epochs} epochs on {devices}{continued}"
   )

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from flax import linen as nn
 from flax.training import train_state
 from jax import Array
@@ -30,9 +31,15 @@ class TrainState(train_state.TrainState):
 
   batch_stats: Any
 
-  def apply_gradients(self, *, grads: Any, learning_rate: Array, **changes: Any) -> "TrainState":  # type: ignore[override]
-    """Takes one optimizer step with `learning_rate`; `changes` replaces other fields, such as `batch_stats`."""
-    updates, opt_state = self.tx.update(grads, self.opt_state, self.params)
+  def apply_gradients(  # type: ignore[override]
+    self, *, grads: Any, learning_rate: Array, progress: Array, **changes: Any
+  ) -> "TrainState":
+    """Takes one optimizer step with `learning_rate`; `changes` replaces other fields, such as `batch_stats`.
+
+    `progress` `[]` float32 is the fraction of training done before the step, for optimizers that depend on it.
+    """
+    tx = optax.with_extra_args_support(self.tx)
+    updates, opt_state = tx.update(grads, self.opt_state, self.params, learning_rate=learning_rate, progress=progress)
     params = jax.tree.map(lambda p, u: p - learning_rate.astype(p.dtype) * u, self.params, updates)
     return self.replace(step=self.step + 1, params=params, opt_state=opt_state, **changes)
 
@@ -85,8 +92,8 @@ def record_usage(usage: Usage, signals: Signals) -> Usage:
 
 def create_run_state(
   key: Array, module: nn.Module, tx: Any, selector: Selector, example: Array, num_samples: int
-) -> RunState:
-  """Builds the state before the first step.
+) -> tuple[RunState, dict[str, Any] | None]:
+  """Builds the state before the first step, and the variables that no step changes by collection; None without any.
 
   Args:
     key: consumed; split between the initialisation of the model and that of the selector.
@@ -101,7 +108,8 @@ def create_run_state(
   train = TrainState.create(
     apply_fn=module.apply, params=variables["params"], tx=tx, batch_stats=variables.get("batch_stats", {})
   )
-  return RunState(
+  frozen = {name: held for name, held in variables.items() if name not in ("params", "batch_stats")}
+  begun = RunState(
     train=train.replace(step=jnp.zeros((), jnp.int32)),
     selector=selector.init(selector_key),
     usage=Usage(jnp.zeros(num_samples, jnp.int32), jnp.full(num_samples, jnp.nan, jnp.float32)),
@@ -110,3 +118,4 @@ def create_run_state(
     thin=jnp.bool_(False),
     meters=empty_meters(),
   )
+  return begun, frozen or None

@@ -2,8 +2,10 @@
 
 import contextlib
 import functools
+import json
 import math
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -18,13 +20,11 @@ from dynsel_jax.runs.console import Console
 from dynsel_jax.runs.interruption import Interrupted, NonFiniteError
 from dynsel_jax.runs.timing import Timers
 from dynsel_jax.runs.workdir import Workdir
-from dynsel_jax.training import evaluation, monitors, parallel, setup
+from dynsel_jax.training import evaluation, monitors, nominal, parallel, setup
 from dynsel_jax.training.checkpoint import Checkpoints, Position
 from dynsel_jax.training.state import RunState
 
 __all__ = ["Trainer"]
-
-_TOLERANCE = 0.2  # of the nominal fraction, in the warning about an epoch that keeps another one
 
 
 class Trainer:
@@ -116,20 +116,11 @@ class Trainer:
 
   def _compare_with_nominal(self, size: int) -> None:
     """Warns once if an epoch keeps a fraction far from `keep_fraction`, as with classes too small to be divided."""
-    nominal = self.config.selector.get("keep_fraction")
-    num_samples = self.run.table.num_samples
-    if self._far_from_nominal or not isinstance(nominal, float) or size == num_samples:
-      return
-    if abs(size / num_samples - nominal) > max(_TOLERANCE * nominal, 1 / num_samples):
-      self._far_from_nominal = True
-      logging.warning(
-        "selector=%s keeps %.1f %% of the training set in epoch %d, where selector.keep_fraction=%g: each class keeps"
-        " at least one sample, or the method decides the number itself",
-        self.config.selector.name,
-        100 * size / num_samples,
-        self.position.epoch + 1,
-        nominal,
-      )
+    if not self._far_from_nominal:
+      line = nominal.of_epoch(self.config, size, self.run.table.num_samples, self.position.epoch, self.position.info)
+      self._far_from_nominal = bool(line)
+      if line:
+        logging.warning("%s", line)
 
   def train_epoch(self, console: Console, stop: Callable[[], str]) -> None:
     """Takes the rest of the running epoch's steps.
@@ -140,8 +131,8 @@ class Trainer:
     """
     programs, position = self.run.programs, self.position
     size, thin = parallel.fetch((self.state.plan.size, self.state.thin))
-    num_steps = -(-int(size) // self.config.batch_size)
     thinned = bool(thin) and self.run.recipe.selector.thin is not None
+    num_steps = -(-int(size) // (self.run.recipe.meta_batch_size if thinned else self.config.batch_size))
     train = programs.train_thinned if thinned else programs.train
     every = self.config.checkpoint_every_steps or sys.maxsize
     with contextlib.closing(self.run.feed.training(self.state.plan, position.epoch, position.step)) as fed:
@@ -255,12 +246,16 @@ class Trainer:
       "backward_visits": position.backward_visits,
       "realised_keep_fraction": position.backward_visits / (usage.visits.shape[0] * position.epoch),
       "seconds": self.timers.seconds(),
+      "ended": round(time.time(), 3),  # seconds since 1970, to see which runs were made side by side
       "non_finite": {"scores": position.non_finite_scores, "steps": 0},
       "resumed_from": position.resumed_from,
     }
     for monitor in self.monitors:
       summary |= monitor.summary(position.monitors[monitor.name], position.backward_visits)
     self.workdir.write_summary(summary)
+    full_epochs = sum(bool(json.loads(line)["selector"].get("full_data")) for line in position.lines)
+    if line := nominal.of_run(self.config, summary["realised_keep_fraction"], full_epochs):
+      logging.warning("%s", line)
     return summary
 
   def restore_files(self) -> None:
