@@ -4,7 +4,7 @@
     selector=NAME        a registered method, or your own: my_lab.mistakes:mistakes
     wrap=NAME+NAME       wrappers around the selector, the first innermost: annealed+class_balanced
     model=NAME           a registered model, or your own: my_lab.net:net
-    task=NAME            classification, regression, or your own: my_lab.task:task
+    task=NAME            classification, masked_image, regression, or your own: my_lab.task:task
     dataset=NAME         another data set than the file's, for example your own: my_lab.data:load
     optimizer=NAME, schedule=NAME
     features=NAME        the feature space of the factor scores that a method such as rrd reads:

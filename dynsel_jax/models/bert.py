@@ -14,7 +14,7 @@ from flax import linen as nn
 from jax import Array
 
 from dynsel_jax.models.dropout import Dropout
-from dynsel_jax.models.weights import Weights, folder
+from dynsel_jax.models.weights import Weights, folder, is_run
 from dynsel_jax.options import UserError, check_fraction, check_positive
 
 __all__ = ["Bert", "Encoder", "Sizes", "bert_base", "bert_tiny", "minilm_l6", "roberta_base"]
@@ -154,7 +154,7 @@ class Bert(nn.Module):
 
 def _bert(sizes: Sizes, num_outputs: int, dtype: Any, axis_name: str | None, dropout: float, weights: str) -> Bert:
   check_fraction("model.dropout", dropout, zero=True, one=False)
-  if weights:  # fails early, before data is loaded
+  if weights and not is_run(weights):  # fails early, before data is loaded
     Weights("model.weights", folder("model.weights", weights))
   return Bert(num_outputs, sizes, dropout, dtype, axis_name, weights)
 
@@ -167,7 +167,8 @@ def bert_base(num_outputs: int, dtype: Any, axis_name: str | None, *, dropout: f
     dtype: of the computation.
     axis_name: the mapped axis over which a training step spreads its batch, if any.
     dropout: rate after the embeddings, the attention weights and each block, and before the head.
-    weights: folder of a pretrained model in the layout of Hugging Face, or "" for random weights.
+    weights: folder of a pretrained model in the layout of Hugging Face, or the workdir of a run of this model, or ""
+      for random weights.
   """
   return _bert(Sizes(), num_outputs, dtype, axis_name, dropout, weights)
 

@@ -9,17 +9,18 @@ from typing import Any
 from dynsel_jax import options
 from dynsel_jax.data.gather import View
 from dynsel_jax.data.source import Source
-from dynsel_jax.tasks import classification, regression
+from dynsel_jax.tasks import classification, masked_image, regression
 from dynsel_jax.tasks.task import Metric, Task
 
 __all__ = ["TASKS", "Metric", "Task", "check_headline", "create", "defaults", "giving"]
 
 TASKS: dict[str, Callable[..., Task]] = {
   "classification": classification.classification,
+  "masked_image": masked_image.masked_image,
   "regression": regression.regression,
 }
 
-_SIGNALS = {"classification": classification.SIGNALS, "regression": ()}
+_SIGNALS = {"classification": classification.SIGNALS, "masked_image": (), "regression": ()}
 
 
 def defaults(name: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from dynsel_jax import data, models, options, selectors, tasks
 from dynsel_jax.data import gather, stream
 from dynsel_jax.selectors import wrappers
 from dynsel_jax.tasks import Task
-from dynsel_jax.training import buckets, checks, feed, optimizers, parallel, schedules, state, steps
+from dynsel_jax.training import buckets, checks, feed, optimizers, parallel, schedules, state, steps, warm_start
 from dynsel_jax.types import SampleTable, Signals
 
 __all__ = ["Parts", "Run", "build", "description", "full_fraction", "matched", "parts", "table_of"]
@@ -158,7 +158,7 @@ def build(made: Parts, table: SampleTable) -> Run:
 
   example = {name: jnp.asarray(array[:1]) for name, array in source.train.items()}
   initial = devices.build(initial_state, made.init_key, example)
-  params = models.pretrained(module, initial.train.params)
+  params = warm_start.first_params(module, initial.train.params)
   if params is not initial.train.params:
     initial = initial._replace(train=initial.train.replace(params=devices.copy(params)))
   streamed = isinstance(made.feed, feed.Streamed)
