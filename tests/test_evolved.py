@@ -11,6 +11,7 @@ import pytest
 from dynsel_jax import selectors
 from dynsel_jax.options import UserError
 from dynsel_jax.selectors import evolved, thinning
+from dynsel_jax.selectors.wrappers.warmed_up import WarmedUpState
 from tests.support import oracles, simulation
 from tests.support.simulation import NUM_SAMPLES
 
@@ -26,6 +27,11 @@ def create(name="es", num_samples=NUM_SAMPLES, epochs=8, **options):
 
 def remembered(scores):
   return evolved.EvolvedState(jnp.asarray(scores, jnp.float32), jnp.zeros(len(scores), jnp.int32))
+
+
+def all_seen(scores):
+  """The state of ESWP once every sample has been seen."""
+  return WarmedUpState(remembered(scores), jnp.ones(len(scores), bool))
 
 
 quick = functools.partial(jax.jit, compiler_options=simulation.QUICK)
@@ -95,7 +101,7 @@ def test_without_a_past_the_draw_is_that_of_the_losses():
 
 def test_epochs_are_drawn_by_the_scores():
   selector = create("eswp", num_samples=6, keep_fraction=0.5)
-  keep = simulation.over_keys(lambda key: selector.select(key, remembered(SCORES), jnp.int32(0))[0].keep, DRAWS)
+  keep = simulation.over_keys(lambda key: selector.select(key, all_seen(SCORES), jnp.int32(0))[0].keep, DRAWS)
   chosen = np.asarray(keep)
   assert np.all(chosen.sum(axis=1) == 3)
   assert_frequencies(chosen, chances(SCORES, 3))
@@ -103,7 +109,7 @@ def test_epochs_are_drawn_by_the_scores():
 
 def test_inverse_probabilities_make_both_draws_unbiased():
   selector = create("eswp", num_samples=6, keep_fraction=0.5, batch_fraction=0.5, weights="inverse_probability")
-  state = remembered(SCORES)
+  state = all_seen(SCORES)
   padded = simulation.signals([0, 1, 2, 3, 4, 5, -1, -1], loss=[*LOSSES, 9.0, 9.0])
 
   def of_epoch(key):
@@ -137,14 +143,14 @@ def test_the_left_out_keep_their_scores():
   second = simulation.run_epoch(program, state, 1)
   chosen = np.asarray(second.selection.keep)
   assert chosen.sum() == second.chosen.size == 42  # floor(0.8 * 53)
-  changed = np.asarray(second.state.score) != np.asarray(state.score)
+  changed = np.asarray(second.state.inner.score) != np.asarray(state.inner.score)
   np.testing.assert_array_equal(changed, chosen)
 
 
 @pytest.mark.parametrize("name", ["es", "eswp"])
 def test_annealing_at_a_fraction_of_an_epoch(name):
   selector = selectors.create(name, simulation.table(), 30)  # 5 % is 1.5 epochs
-  state = selector.init(jax.random.key(0))
+  state = (remembered if name == "es" else all_seen)(np.ones(NUM_SAMPLES))
   epochs = jnp.arange(30, dtype=jnp.int32)
   selections = quick(lambda: jax.lax.map(lambda epoch: selector.select(jax.random.key(1), state, epoch)[0], epochs))()
   whole = np.isin(np.arange(30), [0, 28, 29])
@@ -161,7 +167,7 @@ def test_a_loss_that_is_not_finite_is_drawn_last_reported_and_then_forgotten():
   assert np.all(np.asarray(selections.keep) == [True, False, True, False, True, True])
   assert np.all(np.asarray(info["non_finite"]) == 2)
   state = observe(state, simulation.signals(np.arange(6), 1, loss=1.0))
-  np.testing.assert_allclose(np.asarray(state.score)[[1, 3]], 0.8 / 6 + 0.2, rtol=1e-6)
+  np.testing.assert_allclose(np.asarray(state.inner.score)[[1, 3]], 0.8 / 6 + 0.2, rtol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -170,7 +170,7 @@ def test_a_classifier_begins_with_the_encoder_of_the_run(run, tmp_path, caplog):
     warm_start.first_params(built.recipe.module, params)
   finally:
     (tmp_path / "summary.json").rename(workdir / "summary.json")
-  assert "is not finished: its checkpoint of step" in caplog.text
+  assert "is not finished: its newest checkpoint is taken" in caplog.text
 
 
 def test_weights_that_do_not_fit_end_the_run_before_anything_is_written(run, tmp_path):
@@ -180,13 +180,13 @@ def test_weights_that_do_not_fit_end_the_run_before_anything_is_written(run, tmp
   for weights, changes, line in (
     (run[0], {"patch": 4}, "vit_mae): its model's array 'tower/patch_embedding/kernel' is of shape (4, 16), and in"),
     (tmp_path / "empty", {}, "is not the workdir of a run: it has no config.json that dynsel_jax wrote"),
-    (tmp_path / "unsaved", {}, "has no checkpoint: let that run save one first"),
+    (tmp_path / "unsaved", {}, "holds no checkpoint; the command of the run makes one"),
     (tmp_path / "nothing", {}, "is not a safetensors file"),
   ):
     with pytest.raises(options.UserError) as error:
       small_runs.train(_fine_tuning(weights, **changes), tmp_path / "run")
     assert line in str(error.value) and "\n" not in str(error.value)
-    assert str(error.value).startswith("model.weights=") and not (tmp_path / "run").exists()
+    assert str(error.value).startswith("model.weights") and not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ ALLOWED = {
   "data": GROUND | {"models"},
   "features": GROUND | {"data", "models"},
   "tasks": GROUND | {"data", "models"},
-  "runs": GROUND,
+  "runs": GROUND | {"data", "models"},
   "training": PURE | {"data", "factors", "models", "runs", "tasks"},
   "offline": PURE | {"coresets", "data", "factors", "features", "models", "runs", "tasks", "training"},
   "recipes": PURE | {"data", "factors", "features", "models", "offline", "runs", "tasks", "training"},

@@ -89,6 +89,20 @@ def test_padding_is_never_read(subject):
   simulation.assert_same(program.observe(state, padding), state)
 
 
+def test_no_loss_leaves_a_sample_out_before_every_sample_has_one(subject):
+  method, program = selectors.METHODS[subject.name.partition("-")[0]], subject.program
+  if "loss" not in method.signal:
+    pytest.skip("reads no losses")
+  assert subject.selector.thin is not None or any(epoch.chosen.size < NUM_SAMPLES for epoch in subject.history[1:])
+  for unseen in (0, NUM_SAMPLES // 2):  # the second is alone in its class
+    state = program.init(jax.random.key(3))
+    for index in simulation.batches(np.delete(np.arange(NUM_SAMPLES), unseen)):
+      state = program.observe(state, simulation.signals(index, epoch=0))
+    for epoch in (1, EPOCHS // 2):
+      selection, _ = program.select(simulation.select_key(epoch), state, jnp.int32(epoch))
+      assert np.all(selection.keep)
+
+
 @pytest.mark.parametrize("fault", ["equal", "nan", "inf", "all nan", "negative"])
 def test_odd_losses_still_give_a_plan(subject, fault):
   loss = np.full(NUM_SAMPLES, 1.5) if fault == "equal" else np.linspace(0.1, 3.0, NUM_SAMPLES)

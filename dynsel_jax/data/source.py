@@ -60,6 +60,7 @@ class Text(NamedTuple):
   pad_id: int  # the id that pads each row to L tokens
   vocabulary: int  # ids lie in [0, vocabulary)
   lengths: tuple[int, ...]  # lengths that a batch may be truncated to, ascending; the last is L
+  tokenizer: str = ""  # as JSON of the library `tokenizers`, with its truncation, to read further texts in the same way
 
 
 class Source(NamedTuple):

@@ -80,7 +80,8 @@ def load(
   if split_test:
     sets["validation"], sets["test"] = halves(sets["test"], split_seed)
   lengths = _lengths([len(row) for row in ids["train"]], length_buckets, longest)
-  return _source(name, sets, classes, Text(tuple(rows["train"].texts), pad, tokenize.get_vocab_size(), lengths))
+  about = Text(tuple(rows["train"].texts), pad, tokenize.get_vocab_size(), lengths, tokenize.to_str())
+  return _source(name, sets, classes, about)
 
 
 def _check(validation: str, split_test: bool, columns: Sequence[str], max_length: int, length_buckets: int) -> None:

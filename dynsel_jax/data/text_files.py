@@ -19,7 +19,7 @@ from dynsel_jax import options
 from dynsel_jax.data.summary import shown
 from dynsel_jax.options import UserError
 
-__all__ = ["Rows", "read"]
+__all__ = ["Rows", "column_names", "read"]
 
 _ENDINGS = (".csv", ".jsonl", ".csv.gz", ".jsonl.gz")
 _GZIP = b"\x1f\x8b"
@@ -54,7 +54,11 @@ class Rows(NamedTuple):
 
 class _Columns(NamedTuple):
   text: str
-  label: str
+  label: str  # "" if the labels are not read
+
+  @property
+  def names(self) -> tuple[str, ...]:
+    return (self.text, self.label) if self.label else (self.text,)
 
 
 class _Record(NamedTuple):
@@ -76,7 +80,7 @@ def read(field: str, path: str, text_column: str, label_column: str) -> Rows:
     field: the config's field that names the file, for the messages.
     path: of the file.
     text_column: name of the texts' column.
-    label_column: name of the labels' column.
+    label_column: name of the labels' column; "" reads the texts alone, each with the label "".
 
   Raises:
     UserError: the file is missing, damaged, in another encoding or has an unknown ending; or a row lacks a column, has
@@ -92,13 +96,13 @@ def read(field: str, path: str, text_column: str, label_column: str) -> Rows:
       records = _csv_records(where, text, columns, rows)
     else:
       records = _json_records(where, text, columns)
-    repeats_header = _header_test(columns)
+    repeats_header = _header_test(columns) if columns.label else lambda *_: False
     for record in records:
       at = f"{where}: line {record.line}"
       if repeats_header(at, record):
         rows.left_out[HEADER] += 1
         continue
-      value, label = _text(at, record.text), _label(at, record.label)
+      value, label = _text(at, record.text), _label(at, record.label) if columns.label else ""
       if label is None:
         rows.left_out[UNLABELLED] += 1
         continue
@@ -108,6 +112,22 @@ def read(field: str, path: str, text_column: str, label_column: str) -> Rows:
   if not rows.texts:
     raise UserError(f"{where} has no row with exactly one label")
   return rows
+
+
+def column_names(field: str, path: str) -> list[str]:
+  """Returns the names of a file's columns, or [] if the file is empty; errors as in `read`."""
+  text = _decoded(field, path)
+  if _ending(path).startswith(".csv"):
+    with _fields_of_any_length():
+      found: list[list[str]] = []
+      for separator in _SEPARATORS:
+        with contextlib.suppress(csv.Error):
+          found.append(_header(text, separator)[1])
+    return max(found, key=len, default=[])
+  first = next((line for line in _lines(text) if line.strip()), "{}")
+  with contextlib.suppress(ValueError, RecursionError, AttributeError):
+    return [name.strip() for name in json.loads(first)]
+  return []
 
 
 def _ending(path: str) -> str:
@@ -168,8 +188,8 @@ def _separator(where: str, text: str, columns: _Columns) -> str:
   for separator in _SEPARATORS:
     with contextlib.suppress(csv.Error):
       line, names = _header(text, separator)
-      if set(columns) <= set(names):
-        for column in columns:
+      if set(columns.names) <= set(names):
+        for column in columns.names:
           if names.count(column) > 1:
             raise UserError(f"{where}: line {line} has the column {column!r} twice")
         return separator
@@ -193,7 +213,7 @@ def _names(row: Sequence[str]) -> list[str]:
 
 
 def _lacks(columns: _Columns, names: Sequence[str]) -> str:
-  missing = next(column for column in columns if column not in names)
+  missing = next(column for column in columns.names if column not in names)
   return f"has no column {missing!r}; its columns: {_short(', '.join(map(str, names)), 200) or 'none'}"
 
 
@@ -208,7 +228,7 @@ def _csv_records(where: str, text: str, columns: _Columns, rows: Rows) -> Iterat
       if not names:
         if not blank:
           names = _names(row)
-          text_place, label_place = (names.index(column) for column in columns)
+          text_place, label_place = names.index(columns.text), names.index(columns.label or columns.text)
       elif blank:
         rows.left_out[EMPTY] += len(row) > 1  # an empty line says nothing; commas alone come from spreadsheets
       elif len(row) != len(names):
@@ -224,7 +244,7 @@ def _csv_records(where: str, text: str, columns: _Columns, rows: Rows) -> Iterat
 def _json_records(where: str, text: str, columns: _Columns) -> Iterator[_Record]:
   def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
     names = [name.strip() for name, _ in items]
-    for column in columns:
+    for column in columns.names:
       if names.count(column) > 1:
         raise ValueError(f"it has {column!r} twice")
     return dict(zip(names, (value for _, value in items), strict=True))
@@ -238,16 +258,16 @@ def _json_records(where: str, text: str, columns: _Columns) -> Iterator[_Record]
       raise UserError(f"{where}: line {number} is not valid JSON: {error}") from None
     if not isinstance(record, dict):
       raise UserError(f"{where}: line {number} is not a JSON object: {line.strip()[:40]!r}")
-    if not set(columns) <= record.keys():
+    if not set(columns.names) <= record.keys():
       raise UserError(f"{where}: line {number} {_lacks(columns, list(record))}")
-    yield _Record(number, record[columns.text], record[columns.label], ())
+    yield _Record(number, record[columns.text], record[columns.label or columns.text], ())
 
 
 def _header_test(columns: _Columns) -> Callable[[str, _Record], bool]:
   """Returns whether a row has the columns' names for values, as where two files with a header each were joined."""
-  text, label = names = [column.casefold() for column in columns]
-  spelt = {*columns, *names}
-  longest = max(map(len, columns)) + 20  # with spaces around
+  text, label = names = [column.casefold() for column in columns.names]
+  spelt = {*columns.names, *names}
+  longest = max(map(len, columns.names)) + 20  # with spaces around
 
   def plain(value: Any) -> str:
     return value.strip().casefold() if isinstance(value, str) and len(value) <= longest else ""

@@ -11,7 +11,7 @@ from dynsel_jax import options
 from dynsel_jax.models.weights import folder
 from dynsel_jax.options import UserError, optional_library
 
-__all__ = ["Tokenizer", "encode", "load", "pad_id", "padded", "words_of"]
+__all__ = ["Tokenizer", "encode", "from_json", "load", "pad_id", "padded", "words_of"]
 
 Tokenizer = Any  # tokenizers.Tokenizer; the library is imported on use
 
@@ -47,6 +47,11 @@ def load(field: str, value: str) -> Tokenizer:
   tokenizer.no_padding()
   tokenizer.encode_special_tokens = True
   return tokenizer
+
+
+def from_json(text: str) -> Tokenizer:
+  """Restores a tokenizer from its `to_str`."""
+  return _library().Tokenizer.from_str(text)
 
 
 def words_of(texts: Sequence[str]) -> Tokenizer:

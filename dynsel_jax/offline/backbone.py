@@ -22,8 +22,9 @@ from dynsel_jax import cache, models, options
 from dynsel_jax.data import Source, gather
 from dynsel_jax.features import images
 from dynsel_jax.offline.plain_config import plain_config
+from dynsel_jax.runs import saved_model
 from dynsel_jax.runs.interruption import Interrupted
-from dynsel_jax.training import checkpoint, loop
+from dynsel_jax.training import loop
 
 __all__ = ["Backbone", "backbone"]
 
@@ -79,7 +80,7 @@ class Backbone:
   @functools.cached_property
   def _checkpoint(self) -> Variables:
     assert self._folder is not None
-    return checkpoint.read_model(str(self._folder / "checkpoints"))
+    return saved_model.read_model(str(self._folder / "checkpoints"))
 
 
 def _warm_up(config: ml_collections.ConfigDict, epochs: int) -> ml_collections.ConfigDict:
@@ -117,7 +118,7 @@ def _model_section(folder: pathlib.Path) -> dict[str, Any]:
     raise options.UserError(
       f"features.path={str(folder)!r} is not the workdir of a run: it has no config.json that dynsel_jax wrote"
     ) from None
-  if not (folder / "checkpoints").is_dir() or checkpoint.latest_step(str(folder / "checkpoints")) is None:
+  if not (folder / "checkpoints").is_dir() or saved_model.latest_step(str(folder / "checkpoints")) is None:
     raise options.UserError(f"features.path={str(folder)!r} has no checkpoint")
   return section
 

@@ -1,7 +1,8 @@
 """The folder of a run and its files: the contract that reports and people rely on. Host-side input and output.
 
-`config.json`, `columns.npz`, `firings.npz`, `metrics.jsonl`, `summary.json`, `usage.npz`, `noise.npz` and TensorBoard
-event files. `training.checkpoint` writes the folder `checkpoints`; `.lock` names the process that writes.
+`config.json`, `columns.npz`, `firings.npz`, `metrics.jsonl`, `summary.json`, `usage.npz`, `noise.npz`, `tokenizer.json`
+and TensorBoard event files. `training.checkpoint` writes the folder `checkpoints`; `.lock` names the process that
+writes.
 """
 
 import functools
@@ -274,6 +275,11 @@ class Workdir:
   def write_noise(self, labels: np.ndarray, true_labels: np.ndarray) -> None:
     """Writes `noise.npz`: `noisy` [N] bool, which training labels are wrong, and `true_labels` [N] int32."""
     files.write_arrays(self.path / "noise.npz", {"noisy": labels != true_labels, "true_labels": true_labels})
+
+  @_if_writing
+  def write_tokenizer(self, text: str) -> None:
+    """Writes `tokenizer.json`, which turns texts into what the model was trained on."""
+    files.write_text(self.path / "tokenizer.json", text)
 
   @_if_writing
   def write_summary(self, summary: dict[str, Any]) -> None:

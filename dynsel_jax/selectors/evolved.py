@@ -6,8 +6,9 @@ of its losses l, and within its batch the sampling weight w:
   w = beta1 s + (1 - beta1) l,   then   s <- beta2 s + (1 - beta2) l,   s = 1 / N before training.
 
 So w = s_new + (beta2 - beta1) (l - s_old): with beta1 < beta2 a rising loss counts more. ES draws b of the B samples of
-a meta-batch by w and trains on them; ESWP also leaves out a fraction of the training set each epoch, by s. The paper
-does not say whether the draws are with replacement; here they are without.
+a meta-batch by w and trains on them; ESWP also leaves out a fraction of the training set each epoch, by s, once every
+sample has been seen: a score of 1 / N lies far below any loss, so that a sample without one would hardly ever be drawn.
+The paper does not say whether the draws are with replacement; here they are without.
 
 `N` is the number of training samples, `B` the global batch size, `b` the number of samples a thinned batch trains on.
 """
@@ -21,9 +22,10 @@ from jax import Array
 from dynsel_jax import options
 from dynsel_jax.selectors import memory, ranking, thinning
 from dynsel_jax.selectors.wrappers.annealed import annealed
+from dynsel_jax.selectors.wrappers.warmed_up import warmed_up
 from dynsel_jax.types import SampleTable, Selection, Selector, Signals
 
-__all__ = ["EvolvedState", "es", "eswp", "evolve"]
+__all__ = ["EvolvedState", "draw_samples", "es", "eswp", "evolve"]
 
 
 class EvolvedState(NamedTuple):
@@ -47,6 +49,28 @@ def evolve(score: Array, loss: Array, initial: float, beta1: float, beta2: float
   """
   past = jnp.where(jnp.isfinite(score), score, jnp.float32(initial))
   return beta1 * past + (1.0 - beta1) * loss, beta2 * past + (1.0 - beta2) * loss
+
+
+def draw_samples(key: Array, weight: Array, count: int, weights: str) -> tuple[Array, Array | None]:
+  """Draws the samples of an epoch without replacement, each time in proportion to the remaining sampling weights.
+
+  Args:
+    key: consumed.
+    weight: `[N]` float32, at least 0; a sample whose weight is 0 or not finite is drawn when no other is left.
+    count: how many samples; all N are kept without a draw.
+    weights: loss weights, "none" or "inverse_probability".
+
+  Returns:
+    Keep `[N]` bool, and loss weights `[N]` float32 or None.
+  """
+  everyone = jnp.ones(weight.shape, bool)
+  if count == weight.shape[0]:
+    return everyone, None
+  noise_key, tie_key = jax.random.split(key)
+  log_weights = thinning.log_weight(weight)
+  noisy = ranking.add_gumbel_noise(noise_key, log_weights)
+  keep = ranking.top(tie_key, noisy, count)
+  return keep, None if weights == "none" else thinning.inverse_probability(log_weights, noisy, keep, everyone)
 
 
 def es(
@@ -95,6 +119,8 @@ def eswp(
 ) -> Selector:
   """Trains as `es` does, on a part of the training set that is redrawn by score for each epoch.
 
+  All samples are trained on, in whole batches, until each has been seen once.
+
   Args:
     table: the training set, N samples.
     epochs: of the run.
@@ -109,7 +135,7 @@ def eswp(
   Raises:
     UserError: a value lies outside its range; from `thin`, b is not an integer.
   """
-  evolved = _evolved(table, beta1, beta2, batch_fraction, keep_fraction, weights)
+  evolved = warmed_up(_evolved(table, beta1, beta2, batch_fraction, keep_fraction, weights), table, epochs)
   return _annealed(evolved, table, epochs, anneal_first, anneal_last)
 
 
@@ -130,20 +156,9 @@ def _evolved(
       score=jnp.full(num_samples, initial, jnp.float32), last_epoch=jnp.full(num_samples, -1, jnp.int32)
     )
 
-  def draw(key: Array, score: Array) -> tuple[Array, Array | None]:
-    """Draws the samples of an epoch: membership `[N]` bool and loss weights `[N]` float32."""
-    everyone = jnp.ones(num_samples, bool)
-    if count == num_samples:
-      return everyone, None
-    noise_key, tie_key = jax.random.split(key)
-    log_weights = thinning.log_weight(score)
-    noisy = ranking.add_gumbel_noise(noise_key, log_weights)
-    keep = ranking.top(tie_key, noisy, count)
-    return keep, None if weights == "none" else thinning.inverse_probability(log_weights, noisy, keep, everyone)
-
   def select(key: Array, state: EvolvedState, epoch: Array) -> tuple[Selection, dict[str, Array]]:
     del epoch
-    keep, loss_weights = draw(key, state.score)
+    keep, loss_weights = draw_samples(key, state.score, count, weights)
     _, non_finite = ranking.sanitize(state.score)
     return Selection(keep, loss_weights), {"non_finite": non_finite}
 

@@ -27,6 +27,7 @@ from dynsel_jax.selectors import (
   rs2,
   selective_backprop,
   seta,
+  stale_es,
   strata,
   top,
   ucb,
@@ -74,6 +75,7 @@ METHODS: dict[str, Method] = {
     selective_backprop.selective_backprop, "Selective backprop", "1910.00762", "loss", "batch"
   ),
   "seta": Method(seta.seta, "SeTa", "2503.13385", "loss", "epoch"),
+  "stale_es": Method(stale_es.stale_es, "ES drawn from the last losses", "2509.23461", "loss", "epoch"),
   "strata": Method(strata.strata, "CCS, coverage-centric coreset selection", "2210.15809", "static score", "epoch"),
   "top": Method(top.top, "The top of a score", "-", "static score", "epoch"),
   "ucb": Method(ucb.ucb, "UCB, upper confidence bound", "2111.12621", "loss", "epoch"),

@@ -22,11 +22,12 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from dynsel_jax import cache
 from dynsel_jax.options import UserError, printable
+from dynsel_jax.runs import saved_model
 from dynsel_jax.runs.interruption import Interrupted
 from dynsel_jax.training import parallel
 from dynsel_jax.training.state import RunState
 
-__all__ = ["Checkpoints", "Position", "latest_step", "read_model", "saved_identity"]
+__all__ = ["Checkpoints", "Position", "saved_identity"]
 
 KEPT = 2  # the newest, and one before it
 
@@ -72,7 +73,10 @@ class Checkpoints:
     if position.steps in self._manager.all_steps():
       return
     stood = dataclasses.asdict(position)
-    seal = {"state": _digest(state), "position": cache.digest(stood), "identity": self._identity}
+    held = parallel.fetch(state)
+    variables = {"params": held.train.params, "batch_stats": held.train.batch_stats}
+    seal = {"state": saved_model.digest(held), "position": cache.digest(stood), "identity": self._identity}
+    seal["model"] = saved_model.digest(variables)  # what may be read without the rest
     seal["seal"] = cache.digest(seal)
     self._manager.save(
       position.steps,
@@ -116,8 +120,10 @@ class Checkpoints:
         state=ocp.args.StandardRestore(abstract), position=ocp.args.JsonRestore(), seal=ocp.args.JsonRestore()
       ),
     )
-    state, seal = parallel.to_local(restored["state"], devices), _checked(restored["seal"])
-    if seal["position"] != cache.digest(restored["position"]) or seal["state"] != _digest(state):
+    state, seal = parallel.to_local(restored["state"], devices), saved_model.checked(restored["seal"])
+    if seal["position"] != cache.digest(restored["position"]) or seal["state"] != saved_model.digest(
+      parallel.fetch(state)
+    ):
       raise ValueError("its content does not match its digest")
     known = {field.name for field in dataclasses.fields(Position)}  # a version before may have had others
     return state, Position(**{name: value for name, value in restored["position"].items() if name in known})
@@ -146,24 +152,6 @@ class Checkpoints:
     self._manager.close()
 
 
-def _checked(seal: dict[str, Any]) -> dict[str, Any]:
-  """Returns a seal; raises `ValueError` if it does not match its own digest."""
-  if seal.get("seal") != cache.digest({name: value for name, value in seal.items() if name != "seal"}):
-    raise ValueError("its seal does not match its digest")
-  return seal
-
-
-def _digest(state: RunState) -> str:
-  leaves = jax.tree_util.tree_leaves_with_path(parallel.fetch(state))
-  return cache.checksum({jax.tree_util.keystr(path): leaf for path, leaf in leaves})
-
-
-def _reader(directory: str) -> ocp.CheckpointManager:
-  return ocp.CheckpointManager(
-    pathlib.Path(directory).absolute(), item_handlers={"state": ocp.PyTreeCheckpointHandler()}
-  )
-
-
 def saved_identity(directory: str) -> dict[str, Any] | None:
   """Returns the identity of the run that the checkpoints in `directory` belong to; None if no seal is readable.
 
@@ -171,31 +159,5 @@ def saved_identity(directory: str) -> dict[str, Any] | None:
   """
   for path in sorted(pathlib.Path(directory).glob("*/seal/metadata"), key=lambda p: p.parent.parent.name, reverse=True):
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-      return dict(_checked(json.loads(path.read_text()))["identity"])
+      return dict(saved_model.checked(json.loads(path.read_text()))["identity"])
   return None
-
-
-def latest_step(directory: str) -> int | None:
-  """Returns the optimizer step of the newest complete checkpoint in `directory`, or None."""
-  with _reader(directory) as manager:
-    return manager.latest_step()
-
-
-def read_model(directory: str) -> dict[str, Any]:
-  """Returns the model's variables, "params" and "batch_stats", from the newest checkpoint in `directory`.
-
-  Only these are read: neither the selector nor the number of devices of that run matters.
-  """
-  placed = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-
-  def like(leaf: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=placed)
-
-  with _reader(directory) as manager:
-    step = manager.latest_step()
-    held = manager.item_metadata(step)["state"].tree["train"]
-    wanted = {"train": jax.tree.map(like, {name: held[name] for name in ("params", "batch_stats")})}
-    restore = ocp.args.PyTreeRestore(
-      item=wanted, partial_restore=True, restore_args=ocp.checkpoint_utils.construct_restore_args(wanted)
-    )
-    return manager.restore(step, args=ocp.args.Composite(state=restore))["state"]["train"]

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -20,13 +21,17 @@ from dynsel_jax.training import parallel, setup
 from dynsel_jax.training.checkpoint import Checkpoints, saved_identity
 from dynsel_jax.training.state import RunState
 from dynsel_jax.training.trainer import Trainer
+from dynsel_jax.types import SampleTable
 
-__all__ = ["AfterEpoch", "MakeColumns", "Result", "train_and_evaluate"]
+__all__ = ["AfterEpoch", "Build", "MakeColumns", "Result", "train_and_evaluate"]
 
 _FULL = ("No space left", "Disk quota exceeded", "File too large", "RESOURCE_EXHAUSTED")
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 AfterEpoch = Callable[[setup.Run, RunState, int], RunState]
+
+# the parts of a run, and its sample table -> the run, with its programs
+Build = Callable[[setup.Parts, SampleTable], setup.Run]
 
 # (config, data set, timers) -> the columns of the `SampleTable`, and the arrays of `firings.npz`, or none
 MakeColumns = Callable[[ml_collections.ConfigDict, data.Source, Timers], tuple[Mapping[str, Any], cache.Arrays]]
@@ -53,6 +58,7 @@ def train_and_evaluate(
   *,
   columns: MakeColumns = no_columns,
   prepare: Callable[..., data.Source] = data.prepare,
+  build: Build = setup.build,
   stop: Callable[[], str] | None = None,
   after_epoch: AfterEpoch | None = None,
 ) -> Result:
@@ -65,6 +71,7 @@ def train_and_evaluate(
     columns: makes the columns of the sample table, for example `offline.columns`. Called only once a new run is known
       to be right in everything else and its folder to be ours; a continued run reads them from the folder.
     prepare: `data.prepare`, or a function that remembers its results where one process makes many runs.
+    build: `setup.build`, or a function that remembers its programs where one process makes many runs.
     stop: as `stop_requests` yields it, where the caller handles signals; by default this function does.
     after_epoch: called after an epoch's steps with the run, its state and the epoch, counted from 0; returns the state
       to continue with. Its changes of the selector's state are checkpointed with everything else.
@@ -82,7 +89,7 @@ def train_and_evaluate(
     trainer = None
     try:
       with ends_at_once("before the first step"):
-        trainer = _begun(config, folder, devices, timers, columns, prepare)
+        trainer = _begun(config, folder, devices, timers, columns, prepare, build)
       return _finished(trainer) or _train(trainer, stop, after_epoch)
     except (options.UserError, Interrupted, NonFiniteError):
       raise
@@ -99,6 +106,7 @@ def _begun(
   timers: Timers,
   columns: MakeColumns,
   prepare: Callable[..., data.Source],
+  build: Build,
 ) -> Trainer:
   """Builds the run, writes the first files of its folder or checks those that it has, and restores its position."""
   with timers.phase("loading"), parallel.first_process_first():
@@ -113,7 +121,7 @@ def _begun(
     held, firings = folder.read_columns(), folder.read_firings()
     if held is None or firings is None:  # a new run, or one with a damaged file
       made, firings = columns(config, source, timers)
-  run = setup.build(parts, setup.table_of(source, made if held is None else held))
+  run = build(parts, setup.table_of(source, made if held is None else held))
   arrays = {"columns": {name: np.asarray(column) for name, column in run.table.columns.items()}, "firings": firings}
   device, count = run.devices.local[0], run.devices.num_replicas
   about = provenance(given, source.fingerprint, cache.checksum(arrays["columns"]), device, count)
@@ -123,6 +131,8 @@ def _begun(
   begun = folder.begin(about | _use(run) | {"seconds": timers.seconds()}, arrays)
   if source.true_labels is not None:
     folder.write_noise(source.train["labels"], source.true_labels)
+  if source.text is not None and source.text.tokenizer:
+    folder.write_tokenizer(source.text.tokenizer)
   trainer = Trainer(run, parts.config, folder, timers, Checkpoints(folder.checkpoints, identity(about)))
   trainer.restore(begun)
   return trainer
@@ -167,9 +177,17 @@ def _saved_identity(folder: Workdir) -> dict[str, Any] | None:
 def _use(run: setup.Run) -> dict[str, Any]:
   """Returns the part of `config.json` that is needed to use the trained model, and to speak of its metric."""
   task, source = run.recipe.task, run.source
+  inputs = source.train["inputs"]
+  text = source.text.tokenizer if source.text is not None else ""
+  tokenizer = {"tokenizer": hashlib.sha256(text.encode()).hexdigest()} if text else {}
   return {
     "task": {"name": task.name, "metric": task.metric._asdict(), "signals": list(task.signals)},
-    "model": {"num_outputs": task.num_outputs, "input_shape": list(source.train["inputs"].shape[1:])},
+    "model": {
+      "num_outputs": task.num_outputs,
+      "input_shape": list(inputs.shape[1:]),
+      "input_dtype": str(inputs.dtype),
+      **tokenizer,
+    },
     "normalisation": {"mean": list(source.mean), "std": list(source.std)},
     "class_names": list(source.class_names),
   }

@@ -13,7 +13,7 @@ from flax import linen as nn
 from dynsel_jax import models
 from dynsel_jax.models import weights
 from dynsel_jax.options import UserError
-from dynsel_jax.training import checkpoint
+from dynsel_jax.runs import saved_model
 
 __all__ = ["first_params"]
 
@@ -35,13 +35,10 @@ def first_params(module: nn.Module, params: Any) -> Any:
     model = json.loads((folder / "config.json").read_text())["config"]["model"]["name"]
   except (OSError, ValueError, KeyError, TypeError):
     raise UserError(f"{where} is not the workdir of a run: it has no config.json that dynsel_jax wrote") from None
-  step = checkpoint.latest_step(str(folder / "checkpoints"))
-  if step is None:
-    raise UserError(f"{where} has no checkpoint: let that run save one first")
-  if not (folder / "summary.json").is_file():
-    logging.warning("%s is not finished: its checkpoint of step %d is taken", where, step)
   try:
-    found = checkpoint.read_model(str(folder / "checkpoints"))["params"]
-  except Exception as error:  # Orbax and TensorStore raise many kinds for a damaged checkpoint
-    raise UserError(f"{where}: the checkpoint of step {step} cannot be read: {type(error).__name__}") from error
+    found = saved_model.read_model(str(folder / "checkpoints"))["params"]
+  except UserError as error:
+    raise UserError(f"model.weights: {error}") from None
+  if not (folder / "summary.json").is_file():
+    logging.warning("%s is not finished: its newest checkpoint is taken", where)
   return models.from_run(f"{where} ({model})", module, params, found)

@@ -17,6 +17,7 @@ from dynsel_jax.runs.interruption import Interrupted
 __all__ = [
   "Outcome",
   "Task",
+  "attempt",
   "failure",
   "final_metric",
   "finished_run",
@@ -62,6 +63,14 @@ def failure(error: BaseException) -> Outcome:
 
 
 def make(task: Task, **hooks: Any) -> Outcome:
+  """Makes or continues the run of a cell, and frees its programs; arguments as in `attempt`."""
+  try:
+    return attempt(task, **hooks)
+  finally:
+    jax.clear_caches()  # another cell has programs of its own; equal ones are found in the cache on disk
+
+
+def attempt(task: Task, **hooks: Any) -> Outcome:
   """Makes or continues the run of a cell; `hooks` are arguments of `offline.train_and_evaluate`."""
   start = time.perf_counter()
   (task.folder / "error.txt").unlink(missing_ok=True)
@@ -72,8 +81,6 @@ def make(task: Task, **hooks: Any) -> Outcome:
     return Outcome("stopped", str(stopped) or "stopped")
   except Exception as error:  # whatever it is, the other cells can still be run
     return failure(error)
-  finally:
-    jax.clear_caches()  # another cell has programs of its own; equal ones are found in the cache on disk
   return Outcome("done", text, seconds=time.perf_counter() - start)
 
 

@@ -1,0 +1,73 @@
+"""The frontier of plain training and the methods beside it: what selection has to beat at its own cost.
+
+Plain runs of several lengths, and methods at two budgets each, all at every learning rate of a grid. A method with a
+keep fraction runs for the longest length at each of `keep`; one without runs for the longest length and for half of it.
+The learning rate of each is chosen on the validation set, see `dynsel_jax/report/frontier.py`. The recipe is
+`base.converged` on a set of `experiments/held_out.py`.
+
+    python -m experiments.frontier --sweep=configs/sweeps/frontier.py:set=cifar10,features=cifar10.npz \
+        --workdir=runs/frontier/cifar10
+
+`experiments.frontier` tunes on a few seeds and trains the others at the chosen rate alone; `experiments.sweep` makes
+all runs. Both continue what they find.
+
+Arguments: `set`, one of cifar10, cifar100, digits, fashion_mnist; `lengths`, epochs of the plain runs; `rates`,
+learning rates; `keep`, keep fractions; `methods`, in place of all; `seeds`; `features`, an array file of features for
+rrd, a row for each training sample that is not held out (pixels); `noise`, the fraction of labels that are redrawn;
+`imbalance` and `duplicates`, see `experiments/held_out.py`. Values are joined by +.
+"""
+
+from typing import Any
+
+from configs.sweeps import base
+from dynsel_jax import options, selectors
+
+METHODS = ("random", "rs2", "infobatch", "es", "stale_es", "eswp", "kakurenbo", "ucb", "rcap", "rrd")
+SETS = ("cifar10", "cifar100", "digits", "fashion_mnist")
+
+
+def _numbers(name: str, text: str) -> list[float]:
+  try:
+    return [float(word) for word in text.split("+")]
+  except ValueError:
+    raise options.UserError(f"sweep argument '{name}={text}' must be numbers joined by +") from None
+
+
+def _points(names: list[str], keep: list[float], longest: int, features: str) -> list[base.Point]:
+  """Returns each method at its budgets, the larger one first."""
+  found = []
+  for name in names:
+    if "keep_fraction" in selectors.defaults(name) and name != "eswp":  # eswp thins each batch beside, see `base`
+      made = [p for kept in sorted(keep, reverse=True) for p in base.methods([name], keep_fraction=kept)]
+      made = [p._replace(fields={**p.fields, "epochs": longest}) for p in made]
+    else:
+      [point] = base.methods([name])
+      lengths = (longest, max(1, longest // 2))
+      made = [base.Point(f"{name}_epochs{n}", point.variants, {"epochs": n}) for n in lengths]
+    found += [base.with_features(point, features) if name == "rrd" else point for point in made]
+  return found
+
+
+def _fields(chosen: dict[str, Any]) -> dict[str, Any]:
+  """Returns the fields that all runs have."""
+  fields = base.converged(f"configs/{chosen['set']}.py") | {"checkpoint_every_steps": 0}
+  del fields["epochs"]  # each point has its own
+  if chosen["set"] == "digits":
+    fields["dataset.augmentations"] = ()
+  faults = {"dataset.label_noise.rate": chosen["noise"], "dataset.duplicates": chosen["duplicates"]}
+  return fields | faults | {"dataset.imbalance": chosen["imbalance"]}
+
+
+def get_sweep(arguments: str = "") -> base.Sweep:
+  """Returns the sweep; `arguments` as above."""
+  named = {"set": "cifar10", "lengths": "3+6+12+18+30", "rates": "0.05+0.1+0.2+0.4", "keep": "0.3+0.5"}
+  faults = {"noise": 0.0, "imbalance": 1.0, "duplicates": 0.0}
+  chosen = base.parse(arguments, **named, **faults, methods="+".join(METHODS), seeds=3, features="")
+  options.check_choice("sweep argument set", chosen["set"], SETS)
+  lengths = [int(length) for length in _numbers("lengths", chosen["lengths"])]
+  plain = [base.Point(f"full_epochs{n}", {"selector": "full"}, {"epochs": n}) for n in sorted(lengths, reverse=True)]
+  names = [name for name in chosen["methods"].split("+") if name]
+  methods = _points(names, _numbers("keep", chosen["keep"]), max(lengths), chosen["features"])
+  rates = base.field("learning_rate", _numbers("rates", chosen["rates"]))
+  config = f"configs/{chosen['set']}.py:size=cpu,dataset=experiments.held_out:{chosen['set']}"
+  return base.Sweep(config, [[*plain, *methods], rates, base.seeds(chosen["seeds"])], _fields(chosen))

@@ -1,0 +1,178 @@
+"""The runs of a frontier: held-out sets, the sweep, tuned arms, and programs that runs share."""
+
+import json
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from configs.sweeps import base
+from configs.sweeps import frontier as frontier_sweep
+from dynsel_jax import data, offline, options
+from dynsel_jax.types import Selection
+from experiments import held_out, sweep
+from experiments.sweeps import arms, one_program, run_cell
+from tests.support import run_folders, small_runs
+
+LABELS = np.random.default_rng(0).integers(0, 5, 1000).astype(np.int32)
+
+
+def test_the_last_tenth_is_held_out_and_nothing_else_is_touched():
+  np.testing.assert_array_equal(held_out.training_rows(LABELS), np.arange(900))
+  whole, source = data.load("digits"), held_out.digits()
+  count = len(whole.train["labels"]) // 10
+  np.testing.assert_array_equal(source.train["inputs"], whole.train["inputs"][:-count])
+  np.testing.assert_array_equal(source.validation["labels"], whole.train["labels"][-count:])
+  np.testing.assert_array_equal(source.test["inputs"], whole.test["inputs"])
+
+
+def test_imbalance_makes_classes_rarer_one_by_one():
+  rows = held_out.training_rows(LABELS, imbalance=16.0)
+  whole, kept = np.bincount(LABELS[:900]), np.bincount(LABELS[rows])
+  np.testing.assert_allclose(kept / whole, 16.0 ** -(np.arange(5) / 4), atol=0.01)
+  assert np.all(np.diff(rows) > 0) and rows.max() < 900
+
+
+def test_duplicates_are_copies_of_the_first_hundredth_in_place_of_others():
+  rows = held_out.training_rows(LABELS, duplicates=0.5)
+  counts = np.bincount(rows, minlength=900)
+  assert len(rows) == 900 and np.all(counts[450:] == 0)
+  assert np.all(counts[:9] == 51) and np.all(counts[9:450] == 1)
+
+
+@pytest.mark.parametrize(("name", "value"), [("imbalance", 0.5), ("duplicates", 1.0), ("duplicates", -0.1)])
+def test_a_fault_out_of_range_is_refused(name, value):
+  with pytest.raises(options.UserError, match=f"dataset.{name}="):
+    held_out.training_rows(LABELS, **{name: value})
+
+
+def test_decoded_arrays_are_the_same_set_as_the_prepared_one(tmp_path):
+  whole = data.load("digits")
+  splits = {"train": whole.train, "test": whole.test}
+  arrays = {f"{split}_{name}": array for split, arrays in splits.items() for name, array in arrays.items()}
+  np.savez(tmp_path / "digits.npz", **arrays)
+  assert held_out.digits(data_dir=str(tmp_path)).fingerprint == held_out.digits().fingerprint
+
+
+def test_the_sweep_gives_each_method_two_budgets_and_everything_all_rates():
+  found = arms.arms(base.cells(frontier_sweep.get_sweep("methods=random+es+eswp,lengths=3+12,rates=0.1+0.2,seeds=2")))
+  assert [arm.name for arm in found] == [
+    "full_epochs12",
+    "full_epochs3",
+    "random_keep0.5",
+    "random_keep0.3",
+    "es_epochs12",
+    "es_epochs6",
+    "eswp_epochs12",
+    "eswp_epochs6",
+  ]
+  assert all(list(arm.cells) == [0.1, 0.2] and arm.seeds == [0, 1] for arm in found)
+  assert len({cell.name for arm in found for of_rate in arm.cells.values() for cell in of_rate.values()}) == 32
+  epochs = [cell.fields["epochs"] for arm in found for cell in arm.cells[0.1].values()]
+  assert epochs == [12] * 2 + [3] * 2 + [12] * 6 + [6] * 2 + [12] * 2 + [6] * 2
+  assert all(sweep.config_of(cell) for cell in found[2].cells[0.1].values())
+
+
+def test_an_argument_that_is_no_number_is_refused():
+  with pytest.raises(options.UserError, match="rates=fast"):
+    frontier_sweep.get_sweep("rates=fast")
+
+
+def _arm(rates, seeds):
+  cells = {rate: {s: base.Cell(f"full-lr{rate}", f"seed{s}", "", {}) for s in seeds} for rate in rates}
+  return arms.Arm("full", cells)
+
+
+def _finish(folder, seed, validation):
+  run_folders.write(folder, "full", seed)
+  lines = folder / "metrics.jsonl"
+  *others, last = lines.read_text().splitlines()
+  lines.write_text("\n".join([*others, json.dumps(json.loads(last) | {"validation_accuracy": validation})]) + "\n")
+
+
+def test_a_rate_is_chosen_on_the_tuning_seeds_and_the_others_run_at_it_alone(tmp_path, monkeypatch):
+  arm, made = _arm([0.1, 0.2, 0.4], range(4)), []
+
+  def attempt(task, **hooks):
+    rate, seed = task.name.removeprefix("full-lr").split("-seed")
+    _finish(task.folder, int(seed), {"0.1": 0.7, "0.2": 0.9, "0.4": 0.8}[rate] + 0.01 * int(seed))
+    made.append(task.name)
+    return run_cell.Outcome("done", "", seconds=1.0)
+
+  monkeypatch.setattr(run_cell, "attempt", attempt)
+  assert arms.tuned_rate(arm, tmp_path, [0, 1]) is None
+  arms.make(arm, tmp_path, 2, lambda cell: None, lambda cell, outcome: None, {})
+  tuning = [f"full-lr{rate}-seed{seed}" for seed in (0, 1) for rate in (0.1, 0.2, 0.4)]
+  assert made == [*tuning, "full-lr0.2-seed2", "full-lr0.2-seed3"]
+  arms.make(arm, tmp_path, 2, lambda cell: None, lambda cell, outcome: None, {})
+  assert len(made) == 8  # all are finished
+
+
+def test_an_arm_with_a_failed_run_is_not_tuned(tmp_path, monkeypatch):
+  arm, seen = _arm([0.1, 0.2], range(2)), []
+  monkeypatch.setattr(run_cell, "attempt", lambda task, **hooks: run_cell.Outcome("failed", "no luck"))
+  arms.make(arm, tmp_path, 1, lambda cell: None, lambda cell, outcome: seen.append((cell.name, outcome.text)), {})
+  assert seen == [("full-lr0.1-seed0", "no luck"), ("full-lr0.2-seed0", "no luck")]
+
+
+def test_a_rated_selector_scales_every_epoch_and_hides_its_rate_from_the_method():
+  import dynsel_jax
+
+  table = dynsel_jax.SampleTable(8, None, 0, {})
+  inner = dynsel_jax.create("random", table, 2, keep_fraction=0.5)
+  outer = one_program.rated(inner)
+  held = outer.init(jax.random.key(0))
+  held = (np.float32(0.25), held[1])
+  selection, _ = outer.select(jax.random.key(1), held, np.int32(0))
+  plain, _ = inner.select(jax.random.clone(jax.random.key(1)), held[1], np.int32(0))
+  assert isinstance(selection, Selection)
+  np.testing.assert_array_equal(selection.keep, plain.keep)
+  assert selection.learning_rate_multiplier == 0.25
+  assert outer.thin is None and outer.refresh is None
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+  """Two runs of different seed and rate on the same programs, and the programs that the second one compiled."""
+  root, compiled = tmp_path_factory.mktemp("shared"), []
+  build = one_program.build_once()
+  results = []
+  for seed, rate in ((0, 0.2), (1, 0.1)):
+    made = small_runs.config(seed=seed, learning_rate=rate, checkpoint_every_steps=0)
+    programs = []
+
+    def noting(parts, table, programs=programs):
+      run = build(parts, table)
+      programs.append(run.programs)
+      return run
+
+    result = offline.train_and_evaluate(made, root / str(seed), small_runs.devices(1), build=noting)
+    results.append(result)
+    compiled.append(programs[0])
+  return results, compiled
+
+
+def test_runs_that_differ_by_seed_and_rate_share_their_programs(shared):
+  _, (first, second) = shared
+  assert first is second
+
+
+def test_a_run_on_shared_programs_is_the_run_of_its_config(shared, tmp_path):
+  (_, second), _ = shared
+  made = small_runs.config(seed=1, learning_rate=0.1, checkpoint_every_steps=0)
+  alone = offline.train_and_evaluate(made, tmp_path / "alone", small_runs.devices(1))
+  for name in ("final_metric", "backward_visits", "steps"):
+    assert second.summary[name] == pytest.approx(alone.summary[name], abs=0.01)
+  for ours, theirs in zip(
+    jax.tree.leaves(second.state.train.params), jax.tree.leaves(alone.state.train.params), strict=True
+  ):
+    np.testing.assert_allclose(ours, theirs, atol=2e-4)
+  np.testing.assert_array_equal(second.state.usage.visits, alone.state.usage.visits)
+
+
+def test_a_schedule_that_ends_at_a_rate_of_its_own_is_refused(tmp_path):
+  made = small_runs.config(schedule__end=0.01)
+  with pytest.raises(options.UserError, match=r"'end': 0.01.* is not proportional to learning_rate=0.1"):
+    offline.train_and_evaluate(made, tmp_path / "run", small_runs.devices(1), build=one_program.build_once())
+  assert not pathlib.Path(tmp_path, "run", "config.json").exists()
