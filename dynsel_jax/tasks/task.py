@@ -18,7 +18,7 @@ InputsFn = View  # (key or None, index [b], batch) -> batch; see `Task.inputs`
 
 
 class LossesFn(Protocol):
-  """Computes the losses `[b] float32` that selectors observe, and the extras `{name: [b]}`."""
+  """Computes the losses `[b] float32` that selectors observe, and the extras `{name: [b] or [b, D]}`."""
 
   def __call__(self, outputs: Any, batch: Batch, /) -> tuple[Array, dict[str, Array]]: ...
 

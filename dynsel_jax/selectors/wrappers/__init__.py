@@ -12,6 +12,7 @@ from dynsel_jax.options import UserError
 from dynsel_jax.selectors.wrappers.annealed import annealed
 from dynsel_jax.selectors.wrappers.class_balanced import class_balanced
 from dynsel_jax.selectors.wrappers.noise_guarded import noise_guarded
+from dynsel_jax.selectors.wrappers.ranked_by_class import ranked_by_class
 from dynsel_jax.selectors.wrappers.rescaled import rescaled
 from dynsel_jax.selectors.wrappers.warmed_up import warmed_up
 from dynsel_jax.types import SampleTable, Selector
@@ -23,6 +24,7 @@ __all__ = [
   "class_balanced",
   "defaults",
   "noise_guarded",
+  "ranked_by_class",
   "rescaled",
   "section",
   "warmed_up",
@@ -41,6 +43,7 @@ WRAPPERS: dict[str, Wrapper] = {
   "annealed": Wrapper(annealed, "the full data in the first and last epochs"),
   "class_balanced": Wrapper(class_balanced, "the classes in the proportions of the training set"),
   "noise_guarded": Wrapper(noise_guarded, "never the samples of each class that look mislabelled"),
+  "ranked_by_class": Wrapper(ranked_by_class, "ranks within the class in place of losses, where it reads them"),
   "rescaled": Wrapper(rescaled, "loss weights: the inverse of how often a sample was chosen"),
   "warmed_up": Wrapper(warmed_up, "the full data until each sample was seen once"),
 }
