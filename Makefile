@@ -11,7 +11,7 @@ TESTS :=
 # For more faults: make faults FAULTS=1000
 FAULTS := 200
 
-.PHONY: demo check test results faults
+.PHONY: demo check test docs results faults
 
 demo: $(INSTALLED)
 	rm -rf runs/demo
@@ -31,12 +31,19 @@ test: $(INSTALLED)
 faults: $(INSTALLED)
 	$(BIN)/python -m experiments.faults campaign --faults=$(FAULTS) --workdir=runs/faults
 
+# The documentation as a site that is read from the disk, build/docs/index.html. A broken link ends it.
+docs: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	@echo build/docs/index.html
+
 # Every table and plot of experiments/results from its archives of runs.
 results: $(INSTALLED)
 	for set in experiments/results/runs/*.tar.xz; do \
 	  out=experiments/results/$$(basename $$set .tar.xz); \
 	  $(BIN)/python -m experiments.report --workdir=$$set --out=$$out || exit 1; \
 	done
+	$(BIN)/python -m experiments.studies.picture --out=docs/images/tradeoff.svg
 
 $(INSTALLED): requirements.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "dynsel_jax needs Python 3.11 or newer; name one with: make PYTHON=python3.12 ...")'

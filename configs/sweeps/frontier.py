@@ -14,7 +14,7 @@ all runs. Both continue what they find.
 Arguments: `set`, one of cifar10, cifar100, digits, fashion_mnist; `lengths`, epochs of the plain runs; `rates`,
 learning rates; `keep`, keep fractions; `methods`, in place of all; `seeds`; `features`, an array file of features for
 rrd, a row for each training sample that is not held out (pixels); `noise`, the fraction of labels that are redrawn;
-`imbalance` and `duplicates`, see `experiments/held_out.py`. Values are joined by +.
+`imbalance`, `duplicates` and `data_dir`, see `experiments/held_out.py`. Values are joined by +.
 """
 
 from typing import Any
@@ -55,14 +55,14 @@ def _fields(chosen: dict[str, Any]) -> dict[str, Any]:
   if chosen["set"] == "digits":
     fields["dataset.augmentations"] = ()
   faults = {"dataset.label_noise.rate": chosen["noise"], "dataset.duplicates": chosen["duplicates"]}
-  return fields | faults | {"dataset.imbalance": chosen["imbalance"]}
+  return fields | faults | {f"dataset.{name}": chosen[name] for name in ("imbalance", "data_dir")}
 
 
 def get_sweep(arguments: str = "") -> base.Sweep:
   """Returns the sweep; `arguments` as above."""
   named = {"set": "cifar10", "lengths": "3+6+12+18+30", "rates": "0.05+0.1+0.2+0.4", "keep": "0.3+0.5"}
   faults = {"noise": 0.0, "imbalance": 1.0, "duplicates": 0.0}
-  chosen = base.parse(arguments, **named, **faults, methods="+".join(METHODS), seeds=3, features="")
+  chosen = base.parse(arguments, **named, **faults, methods="+".join(METHODS), seeds=3, features="", data_dir="")
   options.check_choice("sweep argument set", chosen["set"], SETS)
   lengths = [int(length) for length in _numbers("lengths", chosen["lengths"])]
   plain = [base.Point(f"full_epochs{n}", {"selector": "full"}, {"epochs": n}) for n in sorted(lengths, reverse=True)]
