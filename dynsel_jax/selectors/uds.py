@@ -81,6 +81,21 @@ def remember(memory: Memory, projection: Array, place: Array, chosen: Array) -> 
   )
 
 
+def _observed(state: UdsState, signals: Signals, ratio: Array) -> UdsState:
+  """Returns the state after a step; `ratio` `[B]` is alpha times diversity over nuclear norm."""
+  new = memory_lib.first_this_epoch(state.last_epoch, signals)
+  known = new & jnp.isfinite(ratio)
+  median = jnp.where(jnp.any(known), jnp.nanmedian(jnp.where(known, ratio, jnp.nan)), 0.0)
+  projection = signals.extras["projection"]
+  finite = jnp.all(jnp.isfinite(projection), axis=-1)  # one that is not would spoil every distance from now on
+  return UdsState(
+    memory=remember(state.memory, projection, signals.index, new & signals.trained & finite),
+    last_epoch=memory_lib.scatter(state.last_epoch, signals, signals.epoch, new),
+    ratio_sum=state.ratio_sum + median,
+    steps=state.steps + jnp.any(known).astype(jnp.int32),
+  )
+
+
 def uds(
   table: SampleTable, epochs: int, *, batch_fraction: float = 0.25, alpha: float = 6.6, memory_size: int = 1024
 ) -> Selector:
@@ -90,8 +105,7 @@ def uds(
   nuclear norm: far below 1 the norm alone decides, far above 1 the distance.
 
   The memory is a queue: unlike the state of other methods, it depends on the order of an epoch's steps. A sample is
-  written at most once an epoch, the samples of a step in the order of their indices (in the published code it is
-  arbitrary).
+  written at most once an epoch, those of a step by index (in the published code the order is arbitrary).
 
   Args:
     table: the training set, N samples.
@@ -130,18 +144,7 @@ def uds(
 
   def observe(state: UdsState, signals: Signals) -> UdsState:
     norm, distance = parts(state, signals)
-    new = memory_lib.first_this_epoch(state.last_epoch, signals)
-    ratio = distance / norm
-    known = new & jnp.isfinite(ratio)
-    median = jnp.where(jnp.any(known), jnp.nanmedian(jnp.where(known, ratio, jnp.nan)), 0.0)
-    projection = signals.extras["projection"]
-    finite = jnp.all(jnp.isfinite(projection), axis=-1)  # one that is not would spoil every distance from now on
-    return UdsState(
-      memory=remember(state.memory, projection, signals.index, new & signals.trained & finite),
-      last_epoch=memory_lib.scatter(state.last_epoch, signals, signals.epoch, new),
-      ratio_sum=state.ratio_sum + median,
-      steps=state.steps + jnp.any(known).astype(jnp.int32),
-    )
+    return _observed(state, signals, distance / norm)
 
   def thin(key: Array, state: UdsState, signals: Signals) -> tuple[Array, Array]:
     budget = thinning.batch_budget(batch_fraction, signals.index.shape[0])

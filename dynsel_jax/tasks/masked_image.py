@@ -77,22 +77,7 @@ def masked_image(
   Raises:
     UserError: the data set does not hold images, or an option lies outside its range.
   """
-  check_positive("task.patch", patch)
-  check_fraction("task.mask_fraction", mask_fraction, one=False)
-  shape = source.train["inputs"].shape[1:]
-  if not source.mean or len(shape) != 3:
-    raise UserError(f"task.name=masked_image reads images; the inputs of dataset.name={source.name} have shape {shape}")
-  height, width, channels = shape
-  if height % patch or width % patch:
-    raise UserError(f"task.patch={patch} must divide the sides of the images, {height}x{width}")
-  if normalized_targets and patch * patch * channels < 2:
-    raise UserError(f"task.patch={patch} has one number, which cannot be normalised: set task.normalized_targets=False")
-  num_patches = (height // patch) * (width // patch)
-  if num_patches < 2:
-    raise UserError(
-      f"task.patch={patch} leaves {num_patches} patch of an image of {height}x{width}; take a smaller one"
-    )
-  count = min(max(int(num_patches * (1.0 - mask_fraction) + 1e-9), 1), num_patches - 1)
+  num_patches, count = _counts(source, patch, mask_fraction, normalized=normalized_targets)
 
   def inputs(key: Array | None, index: Array, batch: Batch) -> Batch:
     seen = view(key, index, batch)
@@ -116,8 +101,29 @@ def masked_image(
     name="masked_image",
     metric=Metric("reconstruction_loss", larger_is_better=False),
     signals=(),
-    num_outputs=patch * patch * channels,
+    num_outputs=patch * patch * source.train["inputs"].shape[3],
     inputs=inputs,
     losses=losses,
     metrics=metrics,
   )
+
+
+def _counts(source: Source, patch: int, mask_fraction: float, *, normalized: bool) -> tuple[int, int]:
+  """Returns the numbers of patches and of visible patches of an image, P and K; raises `UserError` if they make none."""
+  check_positive("task.patch", patch)
+  check_fraction("task.mask_fraction", mask_fraction, one=False)
+  shape = source.train["inputs"].shape[1:]
+  if not source.mean or len(shape) != 3:
+    raise UserError(f"task.name=masked_image reads images; the inputs of dataset.name={source.name} have shape {shape}")
+  height, width, channels = shape
+  if height % patch or width % patch:
+    raise UserError(f"task.patch={patch} must divide the sides of the images, {height}x{width}")
+  if normalized and patch * patch * channels < 2:
+    raise UserError(f"task.patch={patch} has one number, which cannot be normalised: set task.normalized_targets=False")
+  num_patches = (height // patch) * (width // patch)
+  if num_patches < 2:
+    raise UserError(
+      f"task.patch={patch} leaves {num_patches} patch of an image of {height}x{width}; take a smaller one"
+    )
+  count = min(max(int(num_patches * (1.0 - mask_fraction) + 1e-9), 1), num_patches - 1)
+  return num_patches, count

@@ -67,7 +67,7 @@ def ranked_by_class(selector: Selector, table: SampleTable, epochs: int) -> Sele
   """
   del epochs
   if COLUMN in selector.reads:
-    raise UserError(f"wrap=ranked_by_class gives ranks for losses, from which {COLUMN!r}, in nats, cannot be subtracted")
+    raise UserError(f"wrap=ranked_by_class gives ranks for losses, from which {COLUMN!r} in nats cannot be subtracted")
   labels, num_samples = ranking.class_layout(table).labels, table.num_samples
 
   def init(key: Array) -> RankedState:
