@@ -38,3 +38,9 @@ def on_files(files: Files, config: Any) -> Files:
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
   """Fills in what a page includes."""
   return pages.filled(markdown)
+
+
+def on_post_page(output: str, page: Any, config: Any) -> str:
+  """Replaces a script of another host, without which the theme's search does not work from the disk."""
+  above = "../" * page.url.count("/")
+  return output.replace("https://unpkg.com/iframe-worker/shim", f"{above}search_from_disk.js")

@@ -37,6 +37,7 @@ def generated() -> dict[str, str]:
   return {
     "methods/index.md": methods(),
     "methods/wrappers.md": wrapper_list(),
+    "reference/types.md": types(),
     "commands.md": commands(),
     "configs.md": configs(),
     "examples.md": examples(),
@@ -98,9 +99,9 @@ def _docstrings(factory: Callable[..., Any]) -> tuple[str, str]:
 
 
 def differences(name: str, text: str) -> list[str]:
-  """Returns the rows of docs/differences.md on a method, each as "here; there"."""
+  """Returns the rows of docs/differences.md on a method, each as "here: ...; there: ..."."""
   rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| `")]
-  return [f"{here}; there: {there}" for methods, here, there in rows if name in re.findall(r"`(\w+)`", methods)]
+  return [f"here: {here}; there: {there}" for methods, here, there in rows if name in re.findall(r"`(\w+)`", methods)]
 
 
 def method(name: str) -> str:
@@ -111,11 +112,11 @@ def method(name: str) -> str:
   module = entry.factory.__module__
   parts = [
     f"# `{name}`: {entry.title}",
+    f"| source | signal | level | divisor of the loss |\n|---|---|---|---|\n| {_paper(entry)} | {entry.signal} |"
+    f" {entry.level} | `{_built(name).loss_normalization}` |",
     prose(of_module),
     "## What it does",
     prose(of_factory),
-    f"| source | signal | level | divisor of the loss |\n|---|---|---|---|\n| {_paper(entry)} | {entry.signal} |"
-    f" {entry.level} | `{_built(name).loss_normalization}` |",
     "## Options",
     option_table(entry.factory),
     "## What it reads beside the loss",
@@ -126,7 +127,9 @@ def method(name: str) -> str:
   if rows := differences(name, (ROOT / "docs" / "differences.md").read_text()):
     listed = "\n".join(f"- {row}." for row in rows)
     parts += ["## Differences from the paper and published code", f"{listed}\n\n[All of them](../differences.md)."]
-  parts += ["## Functions", f"::: {module}\n    options: {{show_root_heading: false, show_root_toc_entry: false}}"]
+  others = {known.factory.__name__ for known in selectors.METHODS.values()} - {entry.factory.__name__}
+  own = [public for public in inspect.getmodule(entry.factory).__all__ if public not in others]
+  parts += ["## Functions", *(f"::: {module}.{public}\n    options: {{heading_level: 3}}" for public in own)]
   return "\n\n".join(parts) + "\n"
 
 
@@ -159,7 +162,7 @@ def _use(name: str, reads: tuple[str, ...]) -> str:
     "  for index, weight in epoch:",
     *(f"    {line}" for line in body),
   ]
-  command = f"python -m experiments.train --config=configs/digits.py:selector={name} --workdir=runs/digits_{name}"
+  command = f"python -m experiments.train --config=configs/digits.py:selector={name} --workdir=runs/{name}"
   if columns and "representativeness" not in columns:
     command += " \\\n    --config.scores.path=runs/digits_scores/scores.npz   # made by experiments.score_dataset"
   return "\n".join(["```python", *lines, "```", "", "```", command, "```"])
@@ -213,6 +216,29 @@ def task_list() -> str:
     of_module, of_factory = _docstrings(factory)
     parts += [f"## `task={name}`", prose(of_module).split("\n\n")[0], prose(of_factory), option_table(factory)]
   return "\n\n".join(parts)
+
+
+def types() -> str:
+  """Returns the page of the types: what each field and each function of a selector is."""
+  module = inspect.getmodule(Selector)
+  parts = ["# Types", prose(inspect.getdoc(module) or "")]
+  classes = [(name, held) for name, held in vars(module).items() if getattr(held, "__module__", "") == module.__name__]
+  for name, held in classes:
+    parts += [f"## `{name}`", prose(inspect.getdoc(held) or "")]
+    source = inspect.getsource(held)
+    if called := re.search(r"def __call__\(self, (.*)\) -> (.*): \.\.\.", source):
+      given, returned = called.groups()
+      parts.append(f"```python\n({given}) -> {returned}\n```")
+    else:
+      parts.append(_fields(source))
+  return "\n\n".join(parts) + "\n"
+
+
+def _fields(source: str) -> str:
+  """Returns a table of a NamedTuple's fields, whose meaning stands in the comment behind each."""
+  found = re.findall(r"^  (\w+): (.+?)(?: = (.+?))?(?:  # type: .*?)?(?:  # (.*))?$", source, re.MULTILINE)
+  rows = [f"| `{name}` | {f'`{value}`' if value else ''} | {_cell(meaning)} |" for name, _, value, meaning in found]
+  return "\n".join(["| field | default | |", "|---|---|---|", *rows])
 
 
 def _scripts(folder: pathlib.Path) -> list[tuple[pathlib.Path, str]]:

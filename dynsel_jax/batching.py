@@ -88,7 +88,11 @@ def batch_of(
 
 
 def loss_scale(
-  index: Array, weights: Array, loss_normalization: str, total: Callable[[Array], Array] = lambda x: x
+  index: Array,
+  weights: Array,
+  loss_normalization: str,
+  total: Callable[[Array], Array] = lambda x: x,
+  row_weights: Array | None = None,
 ) -> Array:
   """Returns the factors `[b]` float32 whose dot product with the losses of the samples is the loss of a step.
 
@@ -97,10 +101,14 @@ def loss_scale(
     weights: `[b]` float32, loss weights.
     loss_normalization: "weight_sum" divides by the sum of the batch's weights, "batch_size" by its number of samples.
     total: sums a scalar over the shards of the batch, by default one shard.
+    row_weights: `[b]` float32, for how many samples each row counts, such as tokens; by default one.
   """
   valid = index >= 0
+  counts = valid.astype(jnp.float32)
   weights = jnp.where(valid, weights, 0.0)
-  divisor = total(jnp.sum(weights if loss_normalization == "weight_sum" else valid.astype(jnp.float32)))
+  if row_weights is not None:
+    counts, weights = counts * row_weights, weights * row_weights
+  divisor = total(jnp.sum(weights if loss_normalization == "weight_sum" else counts))
   return weights / jnp.maximum(divisor, jnp.finfo(jnp.float32).tiny)
 
 

@@ -4,7 +4,7 @@
     selector=NAME        a registered method, or your own: my_lab.mistakes:mistakes
     wrap=NAME+NAME       wrappers around the selector, the first innermost: annealed+class_balanced
     model=NAME           a registered model, or your own: my_lab.net:net
-    task=NAME            classification, masked_image, regression, or your own: my_lab.task:task
+    task=NAME            classification, language_model, masked_image, regression, or your own: my_lab.task:task
     dataset=NAME         another data set than the file's, for example your own: my_lab.data:load
     optimizer=NAME, schedule=NAME
     features=NAME        the feature space of the factor scores that a method such as rrd reads:
@@ -20,13 +20,13 @@ from typing import Any
 import ml_collections
 
 from dynsel_jax import data, models, options, selectors, tasks
-from dynsel_jax.data import noise, text
+from dynsel_jax.data import documents, noise, text
 from dynsel_jax.models.weights import MINILM
 from dynsel_jax.offline import factor_stage, feature_registry, score_file
 from dynsel_jax.selectors import wrappers
 from dynsel_jax.training import optimizers, schedules
 
-__all__ = ["get_config", "parse", "small_images", "texts"]
+__all__ = ["get_config", "parse", "pretraining", "small_images", "texts"]
 
 CHOICES = ("dataset", "features", "model", "optimizer", "schedule", "selector", "task", "wrap")
 
@@ -71,12 +71,12 @@ def get_config(
   wrap: str = "",
   dataset: str = "",
   task: str = "classification",
-  of_texts: bool = False,
+  of_texts: Mapping[str, Any] | None = None,
 ) -> ml_collections.ConfigDict:
   """Returns RRD's CIFAR recipe (arXiv 2603.04981, App. C) on the data set `name`, as the base of a benchmark's config.
 
   The config has the sections `features` and `factors` if `features` is given or the selector reads factor scores, and a
-  section `wrappers` if `wrap` is given. `dataset` replaces `name`; `of_texts` is for sets of texts.
+  section `wrappers` if `wrap` is given. `dataset` replaces `name`; `of_texts` has the options of a set of texts.
   """
   name = dataset or name
   config = ml_collections.ConfigDict(
@@ -84,9 +84,9 @@ def get_config(
       "seed": 0,
       "dataset": {
         "name": name,
-        "augmentations": () if of_texts or dataset else ("crop", "flip"),
+        "augmentations": () if of_texts is not None or dataset else ("crop", "flip"),
         "label_noise": noise.defaults(),
-        **(text.defaults() if of_texts else {"data_dir": "", **data.defaults(name)}),
+        **({"data_dir": "", **data.defaults(name)} if of_texts is None else of_texts),
       },
       "model": {"name": model, "dtype": "float32", **models.defaults(model)},
       "task": _choice(task, tasks.defaults(task)),
@@ -105,7 +105,7 @@ def get_config(
     }
   )
   if not features and set(selectors.columns(selector)) & set(factor_stage.COLUMNS):
-    features = "sentence" if of_texts else "pixels"
+    features = "pixels" if of_texts is None else "sentence"
   if features:
     config.features = _choice(features, feature_registry.defaults(features))
     config.factors = factor_stage.defaults()
@@ -140,7 +140,7 @@ def texts(name: str, variants: str) -> ml_collections.ConfigDict:
   size = chosen.pop("size")
   model = {"full": "roberta_base", "cpu": "minilm_l6", "smoke": "bert_tiny"}[size]
   named: dict[str, Any] = {"model": model, "optimizer": "adamw", "schedule": "linear", **chosen}
-  config = get_config(name, **named, of_texts=True)
+  config = get_config(name, **named, of_texts=text.defaults())
   folders = {"roberta_base": "roberta-base", "bert_base": "bert-base-uncased", "minilm_l6": MINILM}
   pretrained = folders.get(config.model.name, "")
   config.dataset.tokenizer = pretrained
@@ -150,4 +150,32 @@ def texts(name: str, variants: str) -> ml_collections.ConfigDict:
   config.batch_size = 16 if size == "full" else 32
   config.eval_batch_size = 128
   config.epochs = 1 if size == "smoke" else 3
+  return config
+
+
+def pretraining(name: str, variants: str) -> ml_collections.ConfigDict:
+  """Returns a recipe for training a decoder on plain documents from random weights: AdamW, a cosine, 10 epochs.
+
+  The rates of decay and the end of the schedule are usual ones for language models (arXiv 2005.14165, App. B). The
+  decoder has 4.0 million parameters and reads 256 tokens of a vocabulary of 4,096 byte pairs. size=cpu is a fifth of it
+  in all directions, for 5 epochs; size=smoke an epoch of a tiny one on bytes, without further libraries.
+  """
+  chosen = parse(variants, ("cpu", "smoke"))
+  size = chosen.pop("size")
+  named: dict[str, Any] = {"model": "decoder", "optimizer": "adamw", "task": "language_model", **chosen}
+  config = get_config(name, **named, of_texts=documents.defaults())
+  if config.optimizer.name == "adamw":
+    config.optimizer.update(b2=0.95, weight_decay=0.1)
+  if config.schedule.name == "cosine":
+    config.schedule.warmup = 0.05
+    config.schedule.end = 1e-4
+  config.learning_rate = {"full": 1e-3, "cpu": 2e-3, "smoke": 5e-3}[size]
+  config.batch_size = 64 if size == "full" else 32
+  config.eval_batch_size = 64
+  config.epochs = {"full": 10, "cpu": 5, "smoke": 1}[size]
+  if size != "full":
+    config.dataset.update(vocabulary=1024 if size == "cpu" else 0, max_length=128 if size == "cpu" else 64)
+    if config.model.name == "decoder":
+      small = {"width": 128, "layers": 2, "hidden": 352} if size == "cpu" else {"width": 32, "layers": 1, "hidden": 64}
+      config.model.update(heads=2, groups=1, **small)
   return config

@@ -30,7 +30,6 @@ def train(method="infobatch", epochs=30, stop_after=None, checkpoint=None):
     model.load_state_dict(checkpoint["model"])
     optimizer.load_state_dict(checkpoint["optimizer"])
     sampler.load_state_dict(checkpoint["sampler"])
-  # --8<-- [start:loop]
   # For workers: num_workers=4, multiprocessing_context="spawn"; JAX has threads, and must not be forked.
   loader = DataLoader(WithIndex(training), batch_sampler=SelectionBatchSampler(sampler))
   seen = []
@@ -46,7 +45,6 @@ def train(method="infobatch", epochs=30, stop_after=None, checkpoint=None):
         break
     if len(seen) == stop_after:
       break
-  # --8<-- [end:loop]
   with torch.no_grad():
     accuracy = (model(test.tensors[0]).argmax(1) == test.tensors[1]).float().mean().item()
   parts = {"model": model, "optimizer": optimizer, "sampler": sampler}

@@ -16,7 +16,6 @@ import pathlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import ModuleType
-from typing import Any
 
 import ml_collections
 from absl import flags
@@ -24,8 +23,7 @@ from absl import flags
 from configs.sweeps import base
 from dynsel_jax import data, options
 from dynsel_jax.runs.interruption import Interrupted, stop_requests
-from dynsel_jax.runs.workdir import Workdir, check_writable
-from dynsel_jax.training import checkpoint
+from dynsel_jax.runs.workdir import check_writable
 from experiments import cli
 from experiments.sweeps import run_cell, workers
 from experiments.sweeps.progress_table import ProgressTable
@@ -68,17 +66,6 @@ def config_of(cell: base.Cell) -> ml_collections.ConfigDict:
   return config
 
 
-def _finished(config: ml_collections.ConfigDict, folder: pathlib.Path) -> dict[str, Any] | None:
-  """Returns the summary of a finished run without building it, or None if it is not finished.
-
-  Raises:
-    UserError: the folder contains a run of another config.
-  """
-  held = Workdir(str(folder))
-  held.check_same_run({"config": config.to_dict()}, checkpoint.saved_identity(held.checkpoints))
-  return held.read_summary()
-
-
 def _waiting(
   cells: Sequence[base.Cell], configs: Mapping[str, ml_collections.ConfigDict], table: ProgressTable
 ) -> Iterator[tuple[base.Cell, run_cell.Task]]:
@@ -86,7 +73,7 @@ def _waiting(
   for cell in cells:
     task = run_cell.Task(cell.name, configs[cell.name], table.workdir / cell.name)
     try:
-      if _finished(task.config, task.folder) is None:
+      if run_cell.finished_summary(task) is None:
         yield cell, task
       else:  # perhaps another process finished it after it had failed here
         (task.folder / "error.txt").unlink(missing_ok=True)

@@ -85,7 +85,7 @@ def test_metrics_are_sums_and_counts_over_the_valid_rows():
 def test_the_headline_is_the_accuracy_and_the_model_has_an_output_for_each_class():
   task = _task()
   assert (task.name, task.metric, task.num_outputs) == ("classification", ACCURACY, 4)
-  assert tasks.giving("correct") == ["classification"] and tasks.giving("rarity") == []
+  assert tasks.giving("correct") == ["classification", "language_model"] and tasks.giving("rarity") == []
 
 
 def test_the_inputs_are_the_view_of_the_data_set():

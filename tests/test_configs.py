@@ -19,7 +19,7 @@ from dynsel_jax.runs import timing
 from dynsel_jax.selectors import wrappers
 from dynsel_jax.training import optimizers, parallel, schedules, setup, steps
 from dynsel_jax.types import SampleTable
-from tests.support import ROOT, image_sets, small_runs
+from tests.support import ROOT, image_sets, language, small_runs
 
 NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem not in ("__init__", "base"))
 
@@ -33,6 +33,7 @@ SHAPES = {  # of a data set's inputs, and its number of classes
 
 
 TEXTS = {"banking77": 77, "goemotions": 4, "rsd15k": 4}  # numbers of classes
+OF_TOKENS = ("documents",)  # data sets of language models
 
 
 def _standing_in(section, module):
@@ -42,13 +43,18 @@ def _standing_in(section, module):
   if dataset == "diabetes":
     split = {"inputs": generator.random((600, 10), np.float32), "targets": generator.random(600, np.float32)}
     return data.from_arrays(dataset, split, split)
-  num_classes = TEXTS.get(dataset) or SHAPES[dataset][1]
+  num_classes = 7 if dataset in OF_TOKENS else TEXTS.get(dataset) or SHAPES[dataset][1]
   labels = (np.arange(600) % num_classes).astype(np.int32)
   about = {"num_classes": num_classes, "fingerprint": "0" * 64, "inputs_fingerprint": "0" * 64}
   if dataset in TEXTS:
     split = {"inputs": np.full((600, section.max_length), 5, np.int32), "labels": labels}
     lengths = (section.max_length // 2, section.max_length)
     text = source.Text(("",) * 600, module.sizes.pad_id, module.sizes.vocabulary, lengths)
+    return data.Source(dataset, split, split, **about, text=text)
+  if dataset in OF_TOKENS:
+    split = {"inputs": np.full((600, section.max_length), 5, np.int32), "labels": labels}
+    split["targets"] = np.ones(split["inputs"].shape, bool)
+    text = source.Text(("",) * 600, module.sizes.pad_id, 300, (section.max_length,))
     return data.Source(dataset, split, split, **about, text=text)
   shape, _ = SHAPES[dataset]
   channels = shape[-1]
@@ -127,6 +133,9 @@ def test_every_smoke_variant_trains(name, tmp_path, monkeypatch):
   made = importlib.import_module(f"configs.{name}").get_config("size=smoke")
   if made.dataset.name in TEXTS:
     small_runs.planted_texts(made, tmp_path)
+  if made.dataset.name in OF_TOKENS:
+    for split, count in (("train", 80), ("test", 20)):
+      made.dataset[split] = language.documents(tmp_path / f"{split}.jsonl", count)
   try:
     source = data.prepare(made.dataset.to_dict(), made.cache_dir)
   except options.UserError as error:

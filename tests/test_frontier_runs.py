@@ -1,7 +1,6 @@
 """The runs of a frontier: held-out sets, the sweep, tuned arms, and programs that runs share."""
 
 import json
-import pathlib
 
 import jax
 import numpy as np
@@ -10,6 +9,7 @@ import pytest
 from configs.sweeps import base
 from configs.sweeps import frontier as frontier_sweep
 from dynsel_jax import data, offline, options
+from dynsel_jax.training import setup
 from dynsel_jax.types import Selection
 from experiments import held_out, sweep
 from experiments.sweeps import arms, one_program, run_cell
@@ -101,6 +101,7 @@ def test_a_rate_is_chosen_on_the_tuning_seeds_and_the_others_run_at_it_alone(tmp
     return run_cell.Outcome("done", "", seconds=1.0)
 
   monkeypatch.setattr(run_cell, "attempt", attempt)
+  monkeypatch.setattr(run_cell, "finished_summary", lambda task: run_cell.finished_run(task.folder))
   assert arms.tuned_rate(arm, tmp_path, [0, 1]) is None
   arms.make(arm, tmp_path, 2, lambda cell: None, lambda cell, outcome: None, {})
   tuning = [f"full-lr{rate}-seed{seed}" for seed in (0, 1) for rate in (0.1, 0.2, 0.4)]
@@ -111,9 +112,23 @@ def test_a_rate_is_chosen_on_the_tuning_seeds_and_the_others_run_at_it_alone(tmp
 
 def test_an_arm_with_a_failed_run_is_not_tuned(tmp_path, monkeypatch):
   arm, seen = _arm([0.1, 0.2], range(2)), []
+  monkeypatch.setattr(run_cell, "finished_summary", lambda task: None)
   monkeypatch.setattr(run_cell, "attempt", lambda task, **hooks: run_cell.Outcome("failed", "no luck"))
   arms.make(arm, tmp_path, 1, lambda cell: None, lambda cell, outcome: seen.append((cell.name, outcome.text)), {})
   assert seen == [("full-lr0.1-seed0", "no luck"), ("full-lr0.2-seed0", "no luck")]
+
+
+def test_a_folder_of_another_config_does_not_pass_for_a_finished_run(tmp_path, monkeypatch):
+  [arm] = arms.arms(base.cells(frontier_sweep.get_sweep("set=digits,lengths=2,rates=0.1,methods=,seeds=1")))
+  [cell] = arm.cells[0.1].values()
+  config = sweep.config_of(cell).copy_and_resolve_references().unlock()
+  config.batch_size = 32
+  (tmp_path / cell.name).mkdir()
+  (tmp_path / cell.name / "config.json").write_text(json.dumps({"config": config.to_dict()}))
+  monkeypatch.setattr(run_cell, "attempt", lambda task, **hooks: pytest.fail("it was begun"))
+  seen = []
+  arms.make(arm, tmp_path, 1, sweep.config_of, lambda cell, outcome: seen.append(outcome), {})
+  assert [outcome.state for outcome in seen] == ["failed"] and "batch_size (32 there, 64 here)" in seen[0].text
 
 
 def test_a_rated_selector_scales_every_epoch_and_hides_its_rate_from_the_method():
@@ -171,8 +186,9 @@ def test_a_run_on_shared_programs_is_the_run_of_its_config(shared, tmp_path):
   np.testing.assert_array_equal(second.state.usage.visits, alone.state.usage.visits)
 
 
-def test_a_schedule_that_ends_at_a_rate_of_its_own_is_refused(tmp_path):
-  made = small_runs.config(schedule__end=0.01)
-  with pytest.raises(options.UserError, match=r"'end': 0.01.* is not proportional to learning_rate=0.1"):
-    offline.train_and_evaluate(made, tmp_path / "run", small_runs.devices(1), build=one_program.build_once())
-  assert not pathlib.Path(tmp_path, "run", "config.json").exists()
+def test_a_schedule_that_ends_at_a_rate_of_its_own_is_not_shared():
+  build = one_program.build_once()
+  source = data.prepare(small_runs.config().dataset.to_dict())
+  parts = setup.parts(small_runs.config(schedule__end=0.01), source, small_runs.devices(1))
+  one, other = (build(parts, setup.table_of(source)) for _ in range(2))
+  assert one.programs is not other.programs and one.recipe.schedule is parts.schedule

@@ -32,6 +32,7 @@ constant = 3
 """
 
 KEY = jax.random.key(0)
+DECODERS = ("decoder", "decoder_pretrained")  # whose outputs are no row of numbers: tests/test_decoder.py
 
 
 def _shapes(model, size=32, train=False):
@@ -64,7 +65,7 @@ def test_the_stem_for_imagenet_is_torchvisions(name, count):
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-@pytest.mark.parametrize("name", sorted(models.MODELS))
+@pytest.mark.parametrize("name", sorted(set(models.MODELS) - set(DECODERS)))
 def test_every_model_keeps_the_contract(name, dtype):
   variables, (outputs, intermediates) = _shapes(models.create(name, 7, dtype=dtype, axis_name="batch"))
   assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(variables))
@@ -182,7 +183,8 @@ def test_defaults_are_the_options():
   assert models.defaults("mlp") == {"hidden": (128, 128)}
   assert set(models.defaults("resnet_patch")) == {"width", "stem_stride", "stages"}
   for name in models.MODELS:
-    assert models.create(name, 3, **models.defaults(name)).num_outputs == 3
+    model = models.create(name, 3, **models.defaults(name))
+    assert name in DECODERS or model.num_outputs == 3
 
 
 @pytest.fixture

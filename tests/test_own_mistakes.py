@@ -280,7 +280,7 @@ def test_arrays_of_64_bits_are_held_in_32(their_lab):
     (
       {"selector": "kakurenbo"},
       "selector=kakurenbo reads 'correct', 'confidence': the task absolute and the table give"
-      " signed; tasks that give 'correct': classification",
+      " signed; tasks that give 'correct': classification, language_model",
     ),
   ],
 )

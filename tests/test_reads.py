@@ -106,7 +106,7 @@ LABELS = "reads labels, and the training set has none: give a class or a domain 
       "kakurenbo",
       NOTHING,
       "selector=kakurenbo reads 'correct', 'confidence': the task regression and the table give nothing but the loss;"
-      " tasks that give 'correct': classification; tasks that give 'confidence': classification",
+      " tasks that give 'correct': classification, language_model; tasks that give 'confidence': classification",
     ),
     (
       "random noise_guarded",

@@ -62,13 +62,17 @@ def test_a_field_that_cannot_be_set_is_named_with_its_cell(name, value):
     sweep.config_of(cell)
 
 
+ONE_SIZE = ("digits_methods", "evidence", "frontier")
+
+
 @pytest.mark.parametrize("size", ["cpu", "full"])
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_every_shipped_sweep_makes_configs_that_can_be_locked(path, size):
-  cells = sweep.read_sweep(f"{path}" if path.stem in ("digits_methods", "evidence") else f"{path}:size={size}")
+  cells = sweep.read_sweep(f"{path}" if path.stem in ONE_SIZE else f"{path}:size={size}")
   configs = [sweep.config_of(cell).to_json_best_effort(sort_keys=True) for cell in cells]
   assert len(set(configs)) == len(configs), "two cells are the same run"
-  assert f"python -m experiments.sweep --sweep=configs/sweeps/{path.name}" in path.read_text()
+  command = "frontier" if path.stem == "frontier" else "sweep"
+  assert f"python -m experiments.{command} --sweep=configs/sweeps/{path.name}" in path.read_text()
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)

@@ -203,6 +203,7 @@ def test_prepare_adds_label_noise_and_checks_the_section(tmp_path):
     ("a.jsonl", b'{"text": "x", "label"\n', "line 1 is not valid JSON"),
     ("a.jsonl", b"[1, 2]\n", "line 1 is not a JSON object: '[1, 2]'"),
     ("a.jsonl.gz", b"no gzip", "is not a complete gzip file"),
+    ("a.jsonl.gz", gzip.compress(bytes(2**26 + 1), 1, mtime=0), "unpacks to over 200 times its size"),
     ("a.jsonl.gz", gzip.compress(b'{"text": "x", "label": 1}\n' * 99, mtime=0)[:-9], "is not a complete gzip file"),
   ],
 )

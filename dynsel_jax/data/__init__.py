@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dynsel_jax import options
-from dynsel_jax.data import noise, stream_sets, text
+from dynsel_jax.data import documents, instructions, noise, stream_sets, text
 from dynsel_jax.data.source import Dataset, Source, from_arrays, num_samples
 from dynsel_jax.data.sources import defaults, is_path, load
 
@@ -30,7 +30,13 @@ def prepare(section: Mapping[str, Any], cache_dir: str = "") -> Source:
   name, data_dir = section["name"], section.get("data_dir") or None
   own = is_path(name)  # a user's loader, whose options may have any name
   streamed = not own and settings.pop("stream", False)
-  if "tokenizer" in settings and not own:
+  if "vocabulary" in settings and not own:
+    options.check_settings("dataset", name, settings, documents.defaults())
+    source = documents.load(name, **settings)
+  elif "chat_template" in settings and not own:
+    options.check_settings("dataset", name, settings, instructions.defaults())
+    source = instructions.load(name, **settings)
+  elif "tokenizer" in settings and not own:
     options.check_settings("dataset", name, settings, text.defaults())
     source = text.load(name, **settings)
   elif streamed:

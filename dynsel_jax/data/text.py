@@ -17,7 +17,7 @@ from dynsel_jax.data import summary, text_files, tokens
 from dynsel_jax.data.source import Dataset, Source, Text, fingerprint
 from dynsel_jax.options import UserError
 
-__all__ = ["defaults", "halves", "load"]
+__all__ = ["by_length", "defaults", "halves", "lengths_of", "load"]
 
 _WHOLE = re.compile(r"-?[0-9]{1,18}(?:\.0+)?")
 
@@ -79,7 +79,7 @@ def load(
   }
   if split_test:
     sets["validation"], sets["test"] = halves(sets["test"], split_seed)
-  lengths = _lengths([len(row) for row in ids["train"]], length_buckets, longest)
+  lengths = lengths_of([len(row) for row in ids["train"]], length_buckets, longest)
   about = Text(tuple(rows["train"].texts), pad, tokenize.get_vocab_size(), lengths, tokenize.to_str())
   return _source(name, sets, classes, about)
 
@@ -138,7 +138,7 @@ def _source(name: str, sets: dict[str, Dataset], classes: tuple[str, ...], text:
   whole = with_texts(*(array for split in sets.values() for array in split.values()))
   inputs = with_texts(sets["train"]["inputs"])
   # The order of test and validation rows has no meaning, so that sorting them replaces a plan by length.
-  sorted_sets = {split: _by_length(sets[split], text.lengths, text.pad_id) for split in sets if split != "train"}
+  sorted_sets = {split: by_length(sets[split], text.lengths, text.pad_id) for split in sets if split != "train"}
   return Source(
     name=name,
     train=sets["train"],
@@ -174,13 +174,13 @@ def halves(dataset: Dataset, seed: int) -> tuple[Dataset, Dataset]:
   return _rows(dataset, first), _rows(dataset, second)
 
 
-def _lengths(counts: Sequence[int], number: int, longest: int) -> tuple[int, ...]:
+def lengths_of(counts: Sequence[int], number: int, longest: int) -> tuple[int, ...]:
   """Returns the quantiles of the counts at 1 / number, 2 / number, ..., without duplicates, `longest` for the last."""
   fractions = np.arange(1, number) / number
   return tuple(sorted({*np.quantile(counts, fractions, method="inverted_cdf").tolist(), longest}))
 
 
-def _by_length(dataset: Dataset, lengths: Sequence[int], pad: int) -> Dataset:
+def by_length(dataset: Dataset, lengths: Sequence[int], pad: int) -> Dataset:
   """Sorts a data set by the shortest of `lengths` that holds each text; texts of one length keep their order."""
   bucket = np.searchsorted(lengths, np.sum(dataset["inputs"] != pad, axis=1))
   order = np.argsort(bucket, kind="stable")

@@ -19,7 +19,7 @@ from dynsel_jax import options
 from dynsel_jax.data.summary import shown
 from dynsel_jax.options import UserError
 
-__all__ = ["Rows", "column_names", "read"]
+__all__ = ["Rows", "column_names", "lines_of", "read"]
 
 _ENDINGS = (".csv", ".jsonl", ".csv.gz", ".jsonl.gz")
 _GZIP = b"\x1f\x8b"
@@ -32,6 +32,7 @@ _MARKS = {  # of encodings at the begin of a file; UTF-32 begins like UTF-16
 }
 _SEPARATORS = (",", ";", "\t", "|")
 _LONGEST_FIELD = 2**31 - 1  # what the module csv takes on every system; by default it refuses more than 131,072
+_MOST_UNZIPPED, _LEAST_BOMB = 200, 2**26  # a gzip file may unpack to so many times its size, and to 64 MiB anyway
 _LARGEST = 2**53  # up to here a floating-point number that is whole is one integer
 _SHOWN = 60  # characters of a value that a message shows
 
@@ -114,6 +115,11 @@ def read(field: str, path: str, text_column: str, label_column: str) -> Rows:
   return rows
 
 
+def lines_of(field: str, path: str) -> list[str]:
+  """Returns the lines of a file that has one of the known endings; errors as in `read`."""
+  return _lines(_decoded(field, path))
+
+
 def column_names(field: str, path: str) -> list[str]:
   """Returns the names of a file's columns, or [] if the file is empty; errors as in `read`."""
   text = _decoded(field, path)
@@ -147,10 +153,7 @@ def _decoded(field: str, path: str) -> str:
   except OSError as error:
     raise UserError(f"{where} cannot be read: {error.strerror}") from None
   if _ending(path).endswith(".gz") or raw.startswith(_GZIP):
-    try:
-      raw = gzip.decompress(raw)
-    except (OSError, EOFError, zlib.error) as error:
-      raise UserError(f"{where} is not a complete gzip file: {error}") from None
+    raw = _unzipped(where, raw)
   encoding = next((encoding for mark, encoding in _MARKS.items() if raw.startswith(mark)), "utf-8")
   try:
     text = raw.decode(encoding)
@@ -163,6 +166,20 @@ def _decoded(field: str, path: str) -> str:
     raise UserError(f"{where}: line {line} has a NUL byte: the file is damaged, or neither UTF-8 nor marked as UTF-16")
   # A mark also stands in front of the second of two files that were joined.
   return re.sub(r"(^|[\r\n])\ufeff+", r"\1", text) if "\ufeff" in text else text
+
+
+def _unzipped(where: str, raw: bytes) -> bytes:
+  most = max(_LEAST_BOMB, _MOST_UNZIPPED * len(raw))
+  try:
+    with gzip.GzipFile(fileobj=io.BytesIO(raw)) as file:
+      unzipped = file.read(most + 1)
+  except (OSError, EOFError, zlib.error) as error:
+    raise UserError(f"{where} is not a complete gzip file: {error}") from None
+  if len(unzipped) > most:
+    raise UserError(
+      f"{where} unpacks to over {_MOST_UNZIPPED} times its size, as no text does; if it is meant, unpack it first"
+    )
+  return unzipped
 
 
 def _lines(text: str) -> list[str]:

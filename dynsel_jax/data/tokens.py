@@ -88,7 +88,7 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> tuple
   return [encoding.ids for encoding in encodings], sum(bool(encoding.overflowing) for encoding in encodings)
 
 
-def padded(ids: Sequence[Sequence[int]], length: int, pad: int) -> np.ndarray:
+def padded(ids: Sequence[Sequence[int] | np.ndarray], length: int, pad: int) -> np.ndarray:
   """Pads each row on the right with `pad`: `[N, length]` int32."""
   rows = np.full((len(ids), length), pad, np.int32)
   for row, tokens in zip(rows, ids, strict=True):

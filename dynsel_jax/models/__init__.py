@@ -30,7 +30,7 @@ from flax import linen as nn
 from flax import traverse_util
 
 from dynsel_jax import options as options_lib
-from dynsel_jax.models import bert, hugging_face, mlp, resnet, vgg, vit, vit_mae, vit_weights
+from dynsel_jax.models import bert, decoder, decoder_files, hugging_face, mlp, resnet, vgg, vit, vit_mae, vit_weights
 from dynsel_jax.models.weights import Weights, folder
 from dynsel_jax.options import UserError
 
@@ -39,6 +39,8 @@ __all__ = ["MODELS", "create", "defaults", "from_run", "pretrained", "reads_text
 MODELS: dict[str, Callable[..., nn.Module]] = {
   "bert_base": bert.bert_base,
   "bert_tiny": bert.bert_tiny,
+  "decoder": decoder.decoder,
+  "decoder_pretrained": decoder_files.decoder_pretrained,
   "minilm_l6": bert.minilm_l6,
   "mlp": mlp.mlp,
   "resnet18": resnet.resnet18,
@@ -85,7 +87,7 @@ def defaults(name: str) -> dict[str, Any]:
 
 def reads_text(module: nn.Module) -> bool:
   """Whether the model takes token ids."""
-  return isinstance(module, bert.Bert)
+  return isinstance(module, bert.Bert | decoder.Decoder)
 
 
 def pretrained(module: nn.Module, params: Any) -> Any:
@@ -97,6 +99,8 @@ def pretrained(module: nn.Module, params: Any) -> Any:
   field = "model.weights"
   if isinstance(module, bert.Bert) and module.weights:
     return hugging_face.bert_params(params, Weights(field, folder(field, module.weights)))
+  if isinstance(module, decoder.Decoder) and module.weights:
+    return decoder_files.decoder_params(params, Weights(field, folder(field, module.weights)))
   if isinstance(module, vit.ViT) and module.weights:
     weights, num_tokens = Weights(field, pathlib.Path(module.weights)), params["tower"]["positions"].shape[0]
     channels = params["tower"]["patch_embedding"]["kernel"].shape[0] // module.sizes.patch**2

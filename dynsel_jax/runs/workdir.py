@@ -26,6 +26,14 @@ __all__ = ["Workdir", "check_writable", "identity", "provenance"]
 
 IDENTITY = ("config", "data_fingerprint", "columns_fingerprint")  # a run continues only if these are the same
 FIRINGS = ("latents", "frequency", "common")  # arrays of `firings.npz`
+_FILES = (
+  "config.json",
+  "metrics.jsonl",
+  "summary.json",
+  ".lock",
+  *(f"{n}.npz" for n in ("usage", "columns", "firings", "noise")),
+)
+_FOLDERS = ("checkpoints", "damaged_checkpoints")
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy", "ml_collections")
 
 
@@ -41,12 +49,21 @@ def check_writable(workdir: str) -> None:
     raise options.UserError(f"workdir={workdir}: {existing} is not a folder")
   if not os.access(existing, os.W_OK | os.X_OK):
     raise options.UserError(f"workdir={workdir} cannot be written: no permission for {existing}")
+  _check_contents(path)
   longest = os.pathconf(existing, "PC_NAME_MAX")
   for part in path.relative_to(existing).parts:
     if len(os.fsencode(part)) > longest:
       raise options.UserError(
         f"workdir={workdir} cannot be made: {part[:20]!r}... is longer than the {longest} bytes that a name may have"
       )
+
+
+def _check_contents(path: pathlib.Path) -> None:
+  """Raises `UserError` if a folder lies where a run keeps a file, or the other way round."""
+  for names, right, kind in ((_FILES, os.path.isfile, "file"), (_FOLDERS, os.path.isdir, "folder")):
+    for name in names:
+      if os.path.lexists(path / name) and not right(path / name):
+        raise options.UserError(f"{path / name} is no {kind}, as a run keeps there: move it away")
 
 
 def provenance(config: dict[str, Any], data: str, columns: str, device: Any, num_devices: int) -> dict[str, Any]:

@@ -4,6 +4,8 @@ Zhou et al., "Batch Loss Score for Dynamic Data Pruning", arXiv 2604.04681. For 
 sample. `scored_by_batch` wraps any selector that reads losses; `bls_infobatch` and `bls_seta` are the paper's two. The
 initial score is not in the public text; here it is the mean loss of the sample's first batch.
 
+    score <- alpha score + (1 - alpha) mean loss of the sample's batch
+
 `N` is the number of training samples, `B` the global batch size.
 """
 

@@ -4,6 +4,12 @@ Cho et al., "Lightweight Dataset Pruning without Full Training via Example Diffi
 2502.06905. Reads the columns `dual` and `label_probability`, the mean of the label's probability over the epochs of the
 proxy run. Without the sampling, DUAL is `top` with the column `dual`.
 
+With the fraction r that is left out, the score s and the mean probability q of a sample's label, and the mean
+probability mu of the ten highest scores:
+
+    b = 15 (1 - mu) (1 - r^c),   a = 16 - b
+    p(sample)  proportional to  s Beta(q; a, b)
+
 `N` is the number of training samples.
 """
 

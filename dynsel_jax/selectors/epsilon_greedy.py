@@ -4,6 +4,9 @@ Raju, Daruwalla and Lipasti, "Accelerating Deep Learning with Dynamic Data Pruni
 published code; the update follows a public re-implementation. Unlike there, samples are chosen in every epoch rather
 than every tenth, and the raw loss never overwrites an average.
 
+    m <- (1 - alpha) m + alpha l              the running loss of a sample
+    kept    (1 - epsilon) k with the highest m, and epsilon k drawn uniformly from the rest
+
 `N` is the number of training samples, `k` the number kept each epoch.
 """
 

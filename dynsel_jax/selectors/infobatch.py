@@ -2,6 +2,11 @@
 
 Qin et al., "InfoBatch: Lossless Training Speed Up by Unbiased Dynamic Data Pruning", arXiv 2303.04947, Sec. 2.
 
+With the last loss l of each sample and its mean over all of them:
+
+    l >= mean(l)    kept, with weight 1
+    l <  mean(l)    kept with probability 1 - r, with weight 1 / (1 - r)
+
 `N` is the number of training samples.
 """
 

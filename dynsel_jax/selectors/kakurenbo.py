@@ -9,6 +9,12 @@ The authors' CIFAR script takes the softmax over the batch rather than over the 
 probability over the classes. The fraction of candidates falls at the same fractions of the run as theirs does at epochs
 60, 120 and 160 of 200.
 
+With the last loss l, the prediction and its confidence of each sample, and the fraction F_t of this epoch:
+
+    candidates    the floor(F_t N) samples with the lowest l
+    hidden        the candidates that are predicted correctly with confidence >= tau
+    rate          that of the schedule, times 1 / (1 - F_t)
+
 `N` is the number of training samples, `T` the number of epochs.
 """
 

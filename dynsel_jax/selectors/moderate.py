@@ -3,6 +3,8 @@
 Xia et al., "Moderate Coreset: A Universal Method of Data Selection for Real-world Data-efficient Deep Learning", ICLR
 2023, whose score is the distance to the class's median feature, the column `moderate`.
 
+    kept    of n ascending scores the c in the middle, from position floor((n - c) / 2) on
+
 `N` is the number of training samples.
 """
 

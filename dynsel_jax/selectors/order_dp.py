@@ -4,6 +4,9 @@ Jin et al., "OrderDP: A Theoretically Guaranteed Lossless Dynamic Data Pruning F
 fractions of the paper are not in its public text; the defaults here keep 64 %. The authors' code starts to prune at
 once; here everything is trained on until each sample has a loss.
 
+    pool    a uniform draw of floor(pool_fraction N) samples
+    kept    the floor(top_fraction |pool|) samples of the pool with the highest last loss
+
 `N` is the number of training samples.
 """
 

@@ -9,6 +9,10 @@ the weights are bounded, nor whether the last epochs take the full data. Here a 
 threshold its mean loss, half of the pruned samples are readmitted, weights are not bounded, and the last epochs are
 like the others.
 
+    pruned    l < mean of l over the batch in which the sample was last trained on
+    kept      those that are not pruned, and a uniform part of the others
+    weight    E / n, where n of the E epochs so far, the coming one included, train on the sample
+
 `N` is the number of training samples, `B` the global batch size.
 """
 

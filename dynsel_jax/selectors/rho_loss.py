@@ -4,6 +4,8 @@ Mindermann et al., "Prioritized Training on Points that are Learnable, Worth Lea
 arXiv 2206.07137, Sec. 3 and Algorithm 1. A sample's reducible loss is its loss minus its irreducible loss, which is its
 loss under a model trained on other data.
 
+    trained on    the b samples of the meta-batch with the largest  l - irreducible_loss
+
 `N` is the number of training samples, `B` the global batch size, `b` the number of samples a thinned batch trains on.
 """
 

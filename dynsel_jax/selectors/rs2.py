@@ -2,6 +2,8 @@
 
 Okanovic et al., "Repeated Random Sampling for Minimizing the Time-to-Accuracy of Learning", arXiv 2305.18424.
 
+    epoch e of a pass keeps    permutation[e k], ..., permutation[e k + k - 1]
+
 `N` is the number of training samples, `k` the number kept each epoch.
 """
 

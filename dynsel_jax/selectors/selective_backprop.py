@@ -6,6 +6,8 @@ number of trained samples varies. Here, as in MosaicML's Composer, percentiles a
 exactly b samples are drawn, so that every step has the same shape. Composer also confines the method to a middle part
 of training, which the wrapper `annealed` does for any method.
 
+    p(sample with the r-th smallest of n losses)  proportional to  ((r - 1/2) / n) ^ (B / b - 1)
+
 `B` is the global batch size, `b` the number of samples a thinned batch trains on.
 """
 

@@ -4,6 +4,12 @@ Raju, Daruwalla and Lipasti, "Accelerating Deep Learning with Dynamic Data Pruni
 published code; the updates follow a public re-implementation. Unlike there, samples are chosen in every epoch rather
 than every tenth, and the raw loss never overwrites an average.
 
+With the loss l of a sample and its running averages u and v:
+
+    v <- (1 - alpha) v + alpha (l - u)^2
+    u <- (1 - alpha) u + alpha l
+    kept    the samples with the highest  u + c v
+
 `N` is the number of training samples.
 """
 

@@ -109,7 +109,7 @@ def masked_image(
 
 
 def _counts(source: Source, patch: int, mask_fraction: float, *, normalized: bool) -> tuple[int, int]:
-  """Returns the numbers of patches and of visible patches of an image, P and K; raises `UserError` if they make none."""
+  """Returns the numbers of patches and of visible patches of an image, P and K; raises `UserError` if none."""
   check_positive("task.patch", patch)
   check_fraction("task.mask_fraction", mask_fraction, one=False)
   shape = source.train["inputs"].shape[1:]

@@ -12,9 +12,33 @@ from jax import Array
 from dynsel_jax.data.gather import Batch, View
 from dynsel_jax.metric import Metric
 
-__all__ = ["Batch", "InputsFn", "LossesFn", "Metric", "MetricsFn", "ObjectiveFn", "RowsFn", "SummarizeFn", "Task"]
+__all__ = [
+  "Batch",
+  "InputsFn",
+  "LossesFn",
+  "Metric",
+  "MetricsFn",
+  "ObjectiveFn",
+  "ReduceFn",
+  "RowWeightsFn",
+  "RowsFn",
+  "SummarizeFn",
+  "Task",
+]
 
 InputsFn = View  # (key or None, index [b], batch) -> batch; see `Task.inputs`
+
+
+class ReduceFn(Protocol):
+  """Computes from a model's outputs what `losses` and `metrics` need, `[b, ...]` each, from a batch of any length."""
+
+  def __call__(self, outputs: Any, batch: Batch, /) -> Any: ...
+
+
+class RowWeightsFn(Protocol):
+  """Computes how much each row counts in the mean of a step, `[b] float32`."""
+
+  def __call__(self, batch: Batch, /) -> Array: ...
 
 
 class LossesFn(Protocol):
@@ -71,3 +95,9 @@ class Task(NamedTuple):
   objective: ObjectiveFn | None = None  # the loss to minimise, if it is not the one that selectors observe
   rows: RowsFn | None = None  # for metrics that are not a mean over samples, such as correlations
   summarize: SummarizeFn | None = None  # given exactly if `rows` is
+  reduce: ReduceFn | None = None  # called at once on outputs that are too large to be kept
+  row_weights: RowWeightsFn | None = None  # if a step's mean is not over samples, as with tokens
+
+  def reduced(self, outputs: Any, batch: Batch) -> Any:
+    """Returns what the other functions take as `outputs`."""
+    return outputs if self.reduce is None else self.reduce(outputs, batch)

@@ -123,6 +123,9 @@ def check_task(
       f"model.name={config.model.name} gives outputs of shape {outputs.shape}, and {where} needs num_outputs="
       f"{task.num_outputs} as the last dimension"
     )
+  outputs = traced("reduce", task.reduced, outputs, seen)
+  if task.row_weights is not None:
+    _check_rows(f"{where}: row_weights", traced("row_weights", task.row_weights, seen), batch_size)
   losses = traced("losses", task.losses, outputs, seen)
   if not (isinstance(losses, tuple) and len(losses) == 2 and isinstance(losses[1], dict)):
     raise UserError(f"{where}: losses must return the losses and a dict of extras")

@@ -47,7 +47,7 @@ def shapes(recipe: Recipe, state: TrainState, arrays: Arrays, num_samples: int) 
     batch, valid = recipe.task.inputs(None, index, batch), jnp.ones(1, bool)
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     outputs, _ = recipe.module.apply(variables, batch["inputs"], valid, train=False)
-    sums, rows = _measured(recipe.task, outputs, batch, valid)
+    sums, rows = _measured(recipe.task, recipe.task.reduced(outputs, batch), batch, valid)
     return Evaluation(sums, {name: jnp.zeros(num_samples) for name in rows}, jnp.zeros(num_samples, bool))
 
   return jax.eval_shape(one_batch, state, arrays)

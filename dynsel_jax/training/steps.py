@@ -101,7 +101,12 @@ def _model_inputs(recipe: Recipe, arrays: Arrays, epoch: Array, index: Array) ->
 def outputs_of(recipe: Recipe, state: TrainState, batch: Batch, valid: Array, cut: Cut, *, running: bool) -> Any:
   """Runs the model without dropout and without updates; `running` says whether running statistics are used."""
   variables = {"params": state.params, "batch_stats": state.batch_stats}
-  return cut(lambda batch: recipe.module.apply(variables, batch["inputs"], valid, train=not running)[0], batch)
+
+  def forward(batch: Batch) -> Any:
+    outputs, _ = recipe.module.apply(variables, batch["inputs"], valid, train=not running)
+    return recipe.task.reduced(outputs, batch)
+
+  return cut(forward, batch)
 
 
 def _cut_of_plan(recipe: Recipe, plan: Plan, arrays: Arrays, step: Array) -> Cut:
@@ -128,7 +133,8 @@ def _backward(
   batch = _model_inputs(recipe, arrays, epoch, index)
   dropout = jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(arrays.key, epoch), Purpose.DROPOUT), step)
   weights = jnp.where(valid, weights, 0.0)
-  scale = batching.loss_scale(index, weights, selector.loss_normalization, functools.partial(summed, recipe))
+  rows = None if task.row_weights is None else task.row_weights(batch)
+  scale = batching.loss_scale(index, weights, selector.loss_normalization, functools.partial(summed, recipe), rows)
   objective = task.objective or (lambda outputs, batch: task.losses(outputs, batch)[0])
 
   def loss_part(params: Any, batch: Batch) -> tuple[Array, tuple[Any, Any]]:
@@ -140,6 +146,7 @@ def _backward(
       mutable=["batch_stats"],
       rngs={"dropout": dropout},
     )
+    outputs = task.reduced(outputs, batch)
     # A padded row is a copy of sample 0, so that its loss is finite and a scale of 0 removes it.
     return jnp.sum(objective(outputs, batch) * scale), (outputs, new.get("batch_stats", state.batch_stats))
 

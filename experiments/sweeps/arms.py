@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from configs.sweeps import base
+from dynsel_jax import options
 from dynsel_jax.report import frontier
 from dynsel_jax.runs import finished
 from dynsel_jax.runs.interruption import Interrupted
@@ -85,12 +86,17 @@ def make(
 
   def run(cells: Sequence[base.Cell]) -> None:
     for cell in cells:
-      folder = workdir / cell.name
-      if run_cell.finished_run(folder) is None:
-        outcome = run_cell.attempt(Task(cell.name, config_of(cell), folder), **hooks)
-        note(cell, outcome)
-        if outcome.state == "stopped":
-          raise Interrupted(f"{cell.name}: {outcome.text}")
+      task = Task(cell.name, config_of(cell), workdir / cell.name)
+      try:
+        if run_cell.finished_summary(task) is not None:
+          continue
+      except options.UserError as error:
+        note(cell, run_cell.failure(error))
+        continue
+      outcome = run_cell.attempt(task, **hooks)
+      note(cell, outcome)
+      if outcome.state == "stopped":
+        raise Interrupted(f"{cell.name}: {outcome.text}")
 
   # Seed by seed: the columns of a method may depend on the seed, and programs are shared only with equal columns.
   run([of_rate[seed] for seed in first for of_rate in arm.cells.values()])

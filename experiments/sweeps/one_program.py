@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dynsel_jax import cache, models, options
+from dynsel_jax import cache, models
 from dynsel_jax.training import feed, parallel, schedules, setup, state
 from dynsel_jax.types import SampleTable, Selection, Selector, Signals
 
@@ -50,10 +50,11 @@ class _Built(NamedTuple):
   initial: Callable[[jax.Array, Any], state.RunState]  # compiled
 
 
-def build_once(build: Callable[[setup.Parts, SampleTable], setup.Run] = setup.build) -> Any:
+def build_once() -> Callable[[setup.Parts, SampleTable], setup.Run]:
   """Returns a function like `setup.build` that takes over the programs of the run that it built last, where it can.
 
-  It can if config, data and columns are the same but for seed and learning rate.
+  It can if config, data and columns are the same but for seed and learning rate, the schedule is proportional to the
+  learning rate, and the model does not start from weights of a file.
   """
   held: dict[str, _Built] = {}
 
@@ -61,8 +62,12 @@ def build_once(build: Callable[[setup.Parts, SampleTable], setup.Run] = setup.bu
     key = _key(parts, table)
     if key not in held:
       held.clear()
-      # A run of its own, whose state nothing uses; a key is used once.
-      held[key] = _built(build(parts._replace(init_key=jax.random.clone(parts.init_key)), table), parts)
+      # A run of its own, in case that nothing can be shared; a key is used once.
+      run = setup.build(parts._replace(init_key=jax.random.clone(parts.init_key)), table)
+      unit = _unit_schedule(parts)
+      if unit is None or models.pretrained(parts.module, run.initial.train.params) is not run.initial.train.params:
+        return run
+      held[key] = _built(run, unit, parts)
     built = held[key]
     initial = built.initial(parts.init_key, _example(parts))
     rate = parts.devices.place(jnp.float32(parts.config.learning_rate))
@@ -84,22 +89,16 @@ def _example(parts: setup.Parts) -> dict[str, jax.Array]:
   return {name: jnp.asarray(array[:1]) for name, array in parts.source.train.items()}
 
 
-def _built(run: setup.Run, parts: setup.Parts) -> _Built:
-  """Compiles nothing yet: programs are compiled when they are first called.
-
-  Raises:
-    UserError: the schedule is not proportional to the learning rate, or the model starts from weights of a file.
-  """
+def _unit_schedule(parts: setup.Parts) -> schedules.Schedule | None:
+  """Returns the schedule whose largest learning rate is 1; None if the run's is not a multiple of it."""
   settings = parts.config.schedule.to_dict()
   unit = schedules.create(settings.pop("name"), 1.0, **settings)
-  rate = parts.config.learning_rate
-  if not np.allclose(parts.schedule(jnp.asarray(_PROGRESS)), rate * unit(jnp.asarray(_PROGRESS)), rtol=1e-5, atol=0):
-    raise options.UserError(
-      f"schedule={parts.config.schedule.to_dict()} is not proportional to learning_rate={rate}, so that runs cannot"
-      " share programs; use experiments.sweep"
-    )
-  if models.pretrained(parts.module, run.initial.train.params) is not run.initial.train.params:
-    raise options.UserError(f"model={parts.config.model.name} starts from weights of a file; use experiments.sweep")
+  ours, theirs = parts.schedule(jnp.asarray(_PROGRESS)), parts.config.learning_rate * unit(jnp.asarray(_PROGRESS))
+  return unit if np.allclose(ours, theirs, rtol=1e-5, atol=0) else None
+
+
+def _built(run: setup.Run, unit: schedules.Schedule, parts: setup.Parts) -> _Built:
+  """Compiles nothing yet: programs are compiled when they are first called."""
   selector = rated(run.recipe.selector)
   recipe = run.recipe._replace(selector=selector, schedule=unit)
   task, module, num_samples = parts.task, parts.module, parts.source.num_samples

@@ -13,6 +13,8 @@ import ml_collections
 from dynsel_jax import cache, data, offline, options
 from dynsel_jax.runs import finished
 from dynsel_jax.runs.interruption import Interrupted
+from dynsel_jax.runs.workdir import Workdir
+from dynsel_jax.training import checkpoint
 
 __all__ = [
   "Outcome",
@@ -21,6 +23,7 @@ __all__ = [
   "failure",
   "final_metric",
   "finished_run",
+  "finished_summary",
   "keep_programs",
   "make",
   "prepare_once",
@@ -48,6 +51,17 @@ def finished_run(folder: pathlib.Path) -> finished.Run | None:
   """Returns the run in `folder`, or None unless it is finished."""
   run = finished.read(folder)
   return None if run is None or run.summary is None else run
+
+
+def finished_summary(task: Task) -> dict[str, Any] | None:
+  """Returns the summary of a cell's run without building it, or None if it is not finished.
+
+  Raises:
+    UserError: the folder contains a run of another config.
+  """
+  held = Workdir(str(task.folder))
+  held.check_same_run({"config": task.config.to_dict()}, checkpoint.saved_identity(held.checkpoints))
+  return held.read_summary()
 
 
 def final_metric(run: finished.Run) -> str:
