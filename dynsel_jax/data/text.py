@@ -1,4 +1,4 @@
-"""Loads text classification sets from the user's own files, as token ids in memory. Host-side.
+"""Loads texts, or pairs of them, with labels or targets from the user's own files, as token ids in memory. Host-side.
 
 `N` is the number of samples, `L` the number of tokens of the longest text.
 """
@@ -32,6 +32,8 @@ def load(
   split_seed: int = 0,
   text_column: str = "text",
   label_column: str = "label",
+  text_pair_column: str = "",
+  target_column: str = "",
   tokenizer: str = "",
   max_length: int = 128,
   length_buckets: int = 4,
@@ -40,14 +42,18 @@ def load(
 
   Args:
     name: of the data set, for people.
-    train: file of the training rows; ends in .csv, .jsonl, .csv.gz or .jsonl.gz. Its labels are the classes, sorted as
-      numbers if all are integers, and as words otherwise; 1.0 is the integer 1. There must be at least two.
+    train: file of the training rows; ends in .csv, .tsv or .jsonl, with or without .gz. Its labels are the classes,
+      sorted as numbers if all are integers, and as words otherwise; 1.0 is the integer 1. There must be at least two.
     test: file of the test rows.
     validation: file of the validation rows; "" for none.
     split_test: whether to halve the test rows, class by class, into validation and test, as RRD does with RSD-15K.
     split_seed: seed of that split.
     text_column: name of the texts' column.
     label_column: name of the labels' column.
+    text_pair_column: name of the column of second texts, for pairs such as a premise and a hypothesis; "" for none. A
+      pair is one sequence as the tokenizer joins them, with segment ids where it gives them.
+    target_column: name of a column of numbers, which become "targets" for the task regression, unscaled, in place of
+      labels; "" for none.
     tokenizer: a file `tokenizer.json`, its folder, or a name that `models.weights.folder` knows. "" splits texts into
       words; the vocabulary is that of the training texts.
     max_length: the largest L; longer texts are truncated, and a warning gives their number.
@@ -58,42 +64,69 @@ def load(
   Raises:
     UserError: a file, one of its rows or an option is wrong, or a label does not occur in the training rows.
   """
-  _check(validation, split_test, (text_column, label_column), max_length, length_buckets)
+  _check(validation, split_test, max_length, length_buckets)
+  known = {"text_column": text_column, "label_column": target_column or label_column}
+  _check_columns(known | ({"text_pair_column": text_pair_column} if text_pair_column else {}))
   paths = {"train": train, "test": test} | ({"validation": validation} if validation else {})
   # Before the files, which may be long.
   loaded = tokens.load("dataset.tokenizer", tokenizer) if tokenizer else None
-  rows = {split: text_files.read(f"dataset.{split}", path, text_column, label_column) for split, path in paths.items()}
-  tokenize = tokens.words_of(rows["train"].texts) if loaded is None else loaded
-  classes = _classes(rows["train"].labels)
-  if len(classes) == 1:
-    raise UserError(
-      f"dataset.train={summary.shown(train)} has one class, {classes[0]!r}; a classifier needs two; is"
-      f" dataset.label_column={label_column!r} the column of the labels?"
-    )
-  labels = {split: _numbers(f"dataset.{split}={summary.shown(paths[split])}", rows[split], classes) for split in rows}
-  _describe(name, rows, labels, classes)
+  columns = text_column, target_column or label_column, text_pair_column
+  rows = {
+    split: text_files.read(f"dataset.{split}", path, *columns, numbers=bool(target_column))
+    for split, path in paths.items()
+  }
+  first = rows["train"]
+  tokenize = tokens.words_of([*first.texts, *first.seconds]) if loaded is None else loaded
+  classes, answers = ((), _targets(rows)) if target_column else _labels(paths, rows, label_column)
+  _describe(name, rows, answers, classes)
   ids = _encode(name, tokenize, rows, max_length)
   longest, pad = max(len(row) for split in ids for row in ids[split]), tokens.pad_id(tokenize)
-  sets: dict[str, Dataset] = {
-    split: Dataset(inputs=tokens.padded(ids[split], longest, pad), labels=labels[split]) for split in rows
-  }
+  kind = "targets" if target_column else "labels"
+  sets = {split: Dataset({"inputs": tokens.padded(ids[split], longest, pad), kind: answers[split]}) for split in rows}
   if split_test:
     sets["validation"], sets["test"] = halves(sets["test"], split_seed)
   lengths = lengths_of([len(row) for row in ids["train"]], length_buckets, longest)
-  about = Text(tuple(rows["train"].texts), pad, tokenize.get_vocab_size(), lengths, tokenize.to_str())
+  joined = first.texts if not first.seconds else [f"{a} {b}" for a, b in zip(first.texts, first.seconds, strict=True)]
+  about = Text(tuple(joined), pad, tokenize.get_vocab_size(), lengths, tokenize.to_str())
   return _source(name, sets, classes, about)
 
 
-def _check(validation: str, split_test: bool, columns: Sequence[str], max_length: int, length_buckets: int) -> None:
+def _check(validation: str, split_test: bool, max_length: int, length_buckets: int) -> None:
   if max_length < 3:  # two special tokens and one of the text
     raise UserError(f"dataset.max_length={max_length} must be at least 3")
   options.check_positive("dataset.length_buckets", length_buckets)
-  if columns[0] == columns[1]:
-    raise UserError(f"dataset.text_column and dataset.label_column are both {columns[0]!r}")
   if validation and split_test:
     raise UserError(
       f"dataset.validation={validation!r} and dataset.split_test=True give two validation sets; set one of them only"
     )
+
+
+def _check_columns(columns: Mapping[str, str]) -> None:
+  """Raises `UserError` if two of the columns, by the name of their field, are the same."""
+  for field, column in columns.items():
+    others = [other for other in columns if other != field and columns[other].strip() == column.strip()]
+    if others:
+      raise UserError(f"dataset.{field} and dataset.{others[0]} are both {column!r}")
+
+
+def _targets(rows: Mapping[str, text_files.Rows]) -> dict[str, np.ndarray]:
+  return {split: np.array(list(map(float, of_split.labels)), np.float32) for split, of_split in rows.items()}
+
+
+def _labels(
+  paths: Mapping[str, str], rows: Mapping[str, text_files.Rows], label_column: str
+) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
+  """Returns the classes of the training rows, and the numbers of each split's labels."""
+  classes, where = (
+    _classes(rows["train"].labels),
+    {split: f"dataset.{split}={summary.shown(paths[split])}" for split in paths},
+  )
+  if len(classes) == 1:
+    raise UserError(
+      f"{where['train']} has one class, {classes[0]!r}; a classifier needs two; is"
+      f" dataset.label_column={label_column!r} the column of the labels?"
+    )
+  return classes, {split: _numbers(where[split], rows[split], classes) for split in rows}
 
 
 def _encode(
@@ -102,7 +135,9 @@ def _encode(
   """Returns the token ids of each split's texts; warns of truncated texts."""
   ids, truncated = {}, 0
   for split in rows:
-    ids[split], count = tokens.encode(tokenize, rows[split].texts, max_length)
+    of_split = rows[split]
+    pairs = list(zip(of_split.texts, of_split.seconds, strict=True)) if of_split.seconds else of_split.texts
+    ids[split], count = tokens.encode(tokenize, pairs, max_length)
     truncated += count
   total = sum(len(split.texts) for split in rows.values())
   if truncated:
@@ -113,10 +148,11 @@ def _encode(
 
 
 def _describe(
-  name: str, rows: Mapping[str, text_files.Rows], labels: Mapping[str, np.ndarray], classes: Sequence[str]
+  name: str, rows: Mapping[str, text_files.Rows], answers: Mapping[str, np.ndarray], classes: Sequence[str]
 ) -> None:
   """Says what was read, and what was left out."""
-  parts = summary.splits("text", labels, classes)
+  what = "pair" if rows["train"].seconds else "text"
+  parts = summary.splits(what, answers, classes) if classes else summary.targets(what, answers)
   left_out = sum((split.left_out for split in rows.values()), collections.Counter[str]())
   if words := summary.counted(left_out):
     parts.append(f"left out: {words}")
@@ -158,14 +194,14 @@ def defaults() -> dict[str, Any]:
 
 
 def halves(dataset: Dataset, seed: int) -> tuple[Dataset, Dataset]:
-  """Splits a data set at random into two halves, class by class.
+  """Splits a data set at random into two halves, class by class if it has labels.
 
   The halves differ by at most one sample, over all and within each class.
 
   Raises:
     UserError: there are fewer than two samples.
   """
-  labels = dataset["labels"]
+  labels = dataset.get("labels", np.zeros(len(dataset["inputs"]), np.int32))
   if len(labels) < 2:
     raise UserError(f"dataset.split_test=True needs at least two test rows; there are {len(labels)}")
   order = np.random.default_rng(seed).permutation(len(labels))

@@ -1,8 +1,9 @@
 """BERT (Devlin et al., arXiv 1810.04805) and RoBERTa (Liu et al., arXiv 1907.11692): encoders with a linear head.
 
 Pure, except that the factories open the file of the weights. Inputs are token ids `[B, L]` int32, padded on the right
-with the model's pad id. The attention mask is derived from that id, so that no text may contain it. `B` is the batch
-size, `L` the number of tokens, `D` the width.
+with the model's pad id. The attention mask is derived from that id, so that no text may contain it. The tokens of a
+second segment have ids of at least SEGMENT, which is subtracted. `B` is the batch size, `L` the number of tokens, `D`
+the width.
 """
 
 import math
@@ -17,8 +18,9 @@ from dynsel_jax.models.dropout import Dropout
 from dynsel_jax.models.weights import Weights, folder, is_run
 from dynsel_jax.options import UserError, check_fraction, check_positive
 
-__all__ = ["Bert", "Encoder", "Sizes", "bert_base", "bert_tiny", "minilm_l6", "roberta_base"]
+__all__ = ["SEGMENT", "Bert", "Encoder", "Sizes", "bert_base", "bert_tiny", "minilm_l6", "roberta_base"]
 
+SEGMENT = 1 << 20  # added to the id of a token in the second segment of a pair; larger than every vocabulary
 _NORMAL = nn.initializers.normal(0.02)
 
 
@@ -112,9 +114,10 @@ class Encoder(nn.Module):
       return nn.Embed(rows, sizes.width, dtype=self.dtype, embedding_init=_NORMAL, name=name)
 
     positions = jnp.arange(length) + sizes.first_position
-    x = embedding(sizes.vocabulary, "word_embeddings")(inputs)
+    x = embedding(sizes.vocabulary, "word_embeddings")(inputs % SEGMENT)
     x += embedding(sizes.positions, "position_embeddings")(positions)[None]
-    x += embedding(sizes.types, "token_type_embeddings")(jnp.zeros_like(inputs))
+    # RoBERTa has one type: its tokenizer does not tell segments apart.
+    x += embedding(sizes.types, "token_type_embeddings")(jnp.minimum(inputs // SEGMENT, sizes.types - 1))
     x = Dropout(self.dropout, self.axis_name)(_normalized(sizes, "embedding_norm", x, self.dtype), train=train)
     stages = {"embeddings": x}
     for number in range(1, sizes.layers + 1):
