@@ -4,8 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-# For fewer epochs or tests: make demo DEMO_FLAGS=--config.epochs=1, make test TESTS=tests/test_memory.py
-DEMO_FLAGS :=
+# For fewer epochs or tests: make demo DEMO=:seeds=1,epochs=1, make test TESTS=tests/test_memory.py
+DEMO :=
 TESTS :=
 
 # For more faults: make faults FAULTS=1000
@@ -13,9 +13,11 @@ FAULTS := 200
 
 .PHONY: demo check test docs results faults
 
+# Four methods on digits, and what they saved and lost.
 demo: $(INSTALLED)
 	rm -rf runs/demo
-	$(BIN)/python -m experiments.train --config=configs/digits.py --workdir=runs/demo $(DEMO_FLAGS)
+	$(BIN)/python -m experiments.sweep --sweep=configs/sweeps/demo.py$(DEMO) --workdir=runs/demo
+	$(BIN)/python -m experiments.report --workdir=runs/demo
 
 # Lint, format and types.
 check: $(INSTALLED)

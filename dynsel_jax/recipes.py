@@ -97,6 +97,7 @@ def get_config(
       "learning_rate": 0.1,  # the largest of the schedule
       "loss_normalization": "",  # divisor of a step's loss: "weight_sum" or "batch_size"; empty is the method's own
       "batch_size": 128,  # over all devices
+      "meta_batch_size": 0,  # samples that a method which thins scores before a step; 0 is batch_size
       "eval_batch_size": 512,  # over all devices
       "epochs": 200,
       "match_steps": False,  # True raises the epochs until the run takes as many steps as full training

@@ -20,9 +20,9 @@ from ml_collections import config_flags
 
 from dynsel_jax import options
 from dynsel_jax.runs import interruption
-from experiments import usage
+from experiments import programs, usage
 
-__all__ = ["run", "run_on_config"]
+__all__ = ["run", "run_on_config", "set_xla_defaults"]
 
 # With jax 0.11, XLA's Triton matrix products crash in the forward pass of a ResNet-18 on GPUs
 # (github.com/openxla/xla/issues/47381); without them cuBLAS computes the products.
@@ -94,7 +94,7 @@ def _is_ours(record: std_logging.LogRecord) -> bool:
   return not (record.exc_info or ("orbax" in record.pathname and record.levelno >= std_logging.ERROR))
 
 
-def _set_xla_defaults() -> None:
+def set_xla_defaults() -> None:
   """Adds the defaults that `XLA_FLAGS` does not set; JAX reads the variable when it first looks for devices."""
   given = os.environ.get("XLA_FLAGS", "")
   named = {flag.partition("=")[0] for flag in given.split()}
@@ -137,7 +137,8 @@ def run(main: Callable[..., Any], *, with_arguments: bool = False) -> None:
       lines = str(error).strip().splitlines() or ["no message"]
       return _fail(f"{type(error).__name__}: {lines[0][:300]} (DEBUG=1 shows where)", status=1)
 
-  _set_xla_defaults()
+  set_xla_defaults()
+  programs.keep()
   if usage.asks_for_help(sys.argv[1:]):
     print(usage.help_text(_named_config(sys.argv)))
     sys.exit(0)

@@ -23,7 +23,7 @@ from configs.sweeps import base
 from dynsel_jax import data, options
 from dynsel_jax.runs.interruption import Interrupted, stop_requests
 from dynsel_jax.runs.workdir import check_writable
-from experiments import cli, sweep
+from experiments import cli, programs, sweep
 from experiments.sweeps import arms, one_program, run_cell
 
 _SECONDS = 0.5  # between two checks for a signal
@@ -33,7 +33,7 @@ _hooks = threading.local()  # of this process: data and programs that its runs s
 
 def _prepare_process() -> None:
   """Makes what the runs of this process share."""
-  run_cell.keep_programs()
+  programs.keep()
   _hooks.found = {"prepare": run_cell.prepare_once(data.prepare), "build": one_program.build_once()}
 
 

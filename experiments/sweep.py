@@ -6,7 +6,8 @@ Each cell is a run in a folder of its own, WORKDIR/CELL. Finished runs are kept,
 its checkpoint. A run that fails leaves `error.txt` in its folder while the others go on; the next call tries it again.
 WORKDIR/sweep.txt holds the table of the cells, with the final metric of those that are done.
 
-With `--processes=N`, on the CPU, N runs are made at a time, each by a process on an equal number of cores. A signal to
+With `--processes=N`, N runs are made at a time, each by a process on an equal number of cores and, on GPUs, on one GPU
+with an equal part of its memory; they use a GPU at the same time if NVIDIA's MPS daemon runs. A signal to
 this process makes all of them save and stop. If one of them dies, its run counts as failed, and another process takes
 its place.
 """
@@ -132,7 +133,6 @@ def sweep(argument: str, workdir: str, processes: int = 1) -> ProgressTable:
 
 def main() -> int:
   """Makes the runs, and prints the table."""
-  run_cell.keep_programs()
   try:
     table = sweep(flags.FLAGS.sweep, flags.FLAGS.workdir, flags.FLAGS.processes)
   except Interrupted as stopped:

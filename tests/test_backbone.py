@@ -85,11 +85,17 @@ def test_what_the_warm_up_run_depends_on_is_its_settings():
     return json.dumps(feature_registry.create(_config(**changes))[1].settings(), sort_keys=True)
 
   plain = settings()
-  same = ({"seed": 3}, {"epochs": 9}, {"selector__keep_fraction": 0.9}, {"cache_dir": "x"}, {"features__batch_size": 7})
+  same = ({"epochs": 9}, {"selector__keep_fraction": 0.9}, {"cache_dir": "x"}, {"features__batch_size": 7})
   same += ({"match_steps": True},)  # a run gives its config with that carried out, `fit_factors` as it is
   assert all(settings(**change) == plain for change in same)
-  other = ({"features__epochs": 3}, {"factors__seed": 1}, {"learning_rate": 0.5}, {"model__hidden": (4, 4)})
-  assert len({plain, *(settings(**change) for change in other)}) == 5
+  other = (
+    {"features__epochs": 3},
+    {"factors__seed": 1},
+    {"seed": 3},
+    {"learning_rate": 0.5},
+    {"model__hidden": (4, 4)},
+  )
+  assert len({plain, *(settings(**change) for change in other)}) == 6  # the factors' seed follows the run's
   wrapped = _config()
   wrapped.wrappers = {"names": ("annealed",), "annealed": {"last": 0.1}}
   assert json.dumps(feature_registry.create(wrapped)[1].settings(), sort_keys=True) == plain

@@ -91,6 +91,7 @@ def built(monkeypatch):
     if made.dataset.name in TEXTS:
       assert made.model.weights == made.dataset.tokenizer != ""
       made.model.weights = ""  # they need not be on this machine
+    made.batch_size = min(made.batch_size, 600)
     source = _standing_in(made.dataset, models.create(made.model.name, 2))
     parts = setup.parts(made, source, jax.devices()[:1])
     columns, _ = offline.columns(made, source, timing.Timers())

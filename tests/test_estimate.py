@@ -44,8 +44,8 @@ def test_without_overhead_the_speed_up_is_the_ideal_one():
 
 def test_the_lines_say_cost_only_with_a_price():
   estimates = [estimate.estimate(TIMED._replace(step=100.0), kept) for kept in (1.0, 0.3)]
-  free, paid = (estimate.lines(TIMED, estimates, price) for price in (0.0, 2.0))
-  assert "cost" in paid[1] and "cost" not in free[1]
+  free, paid = (estimate.lines(TIMED, estimates, price, "EUR") for price in (0.0, 2.0))
+  assert "cost, EUR" in paid[1] and "cost" not in free[1]
   assert paid[2].split()[-1] == f"{estimates[0].run_seconds / 3600 * 2:.2f}"
 
 
@@ -60,12 +60,33 @@ def test_a_config_is_measured_with_its_epochs_of_full_data(selector, full_fracti
   assert (timed.offline > 0) == (selector == "rrd")
 
 
-@pytest.mark.parametrize(
-  ("selector", "line"), [("full", "has no keep_fraction"), ("eswp", "trains on parts of its batches")]
-)
-def test_a_selector_without_a_fixed_share_is_refused(selector, line):
-  with pytest.raises(options.UserError, match=f"selector={selector} {line}"):
-    estimate.measure(digits.get_config(f"selector={selector}"), 3)
+@pytest.mark.parametrize("selector", ["infobatch", "es"])
+def test_a_method_that_decides_itself_is_estimated_by_what_a_short_run_realises(selector):
+  config = digits.get_config(f"size=smoke,selector={selector}").lock()
+  assert estimate.decides_itself(config)
+  short = estimate.short_run(config)
+  assert short.epochs == config.epochs == 2 and 0 < short.kept <= 1 and short.epoch > 0 and short.offline == 0
+  found = estimate.estimate_realised(TIMED, short._replace(kept=0.5, epoch=0.3))
+  assert found.run_seconds == pytest.approx(20 * (0.3 + 2.0)) and found.ideal == 2
+  assert found.label == "50% kept in a run of 2 epochs"
+  assert found.speed_up == pytest.approx((8 * 0.1 + 2.0) / (0.3 + 2.0))
+
+
+def test_which_methods_decide_themselves():
+  fixed = {"random": False, "rrd": False, "eswp": True, "kakurenbo": True, "full": True}
+  for selector, decides in fixed.items():
+    assert estimate.decides_itself(digits.get_config(f"selector={selector}")) == decides
+
+
+@pytest.mark.parametrize(("text", "price"), [("2.5 USD", (2.5, "USD")), ("3", (3.0, "units")), ("0", (0.0, "units"))])
+def test_a_price_has_a_currency(text, price):
+  assert estimate.price_of(text) == price
+
+
+@pytest.mark.parametrize("text", ["USD 2.5", "", "-1 EUR", "nan"])
+def test_a_price_that_is_none_is_refused(text):
+  with pytest.raises(options.UserError, match=f"price_per_hour={text}"):
+    estimate.price_of(text)
 
 
 def test_matched_steps_are_refused():

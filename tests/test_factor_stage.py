@@ -71,9 +71,32 @@ def test_columns_depend_on_settings_and_lie_between_0_and_1(tmp_path):
     for column in found.values():
       assert column.shape == (1442,)
       assert float(column.min()) == 0
-      assert float(column.max()) == 1
+      assert float(column.max()) == pytest.approx(1, abs=1e-6)
   for other in columns[1:]:
     assert not np.array_equal(columns[0]["rarity"], other["rarity"])
+
+
+def test_the_autoencoder_has_the_seed_of_the_run_unless_it_has_its_own(tmp_path):
+  source = data.load("digits")
+  seeds = ({}, {"seed": 1}, {"factors__seed": 1}, {"seed": 1, "factors__seed": 0})
+  found = [
+    np.asarray(factor_stage.Stage(_config(tmp_path, **changes), source, timing.Timers()).columns["rarity"])
+    for changes in seeds
+  ]
+  assert not np.array_equal(found[0], found[1])
+  np.testing.assert_array_equal(found[1], found[2])
+  np.testing.assert_array_equal(found[0], found[3])
+
+
+def test_both_signs_of_a_latent_fire_if_asked_for(tmp_path):
+  source = data.load("digits")
+  literal, positive, both = (
+    factor_stage.Stage(_config(tmp_path, **changes), source, timing.Timers())
+    for changes in ({"factors__orient": False}, {}, {"factors__active": "nonzero"})
+  )
+  fired = [np.sum(stage.firings.latents < len(stage.firings.frequency)) for stage in (literal, positive, both)]
+  assert fired[0] < fired[1] < fired[2] == source.num_samples * 8  # k = 8
+  assert int(np.sum(both.statistics.firing_frequency)) == fired[2]
 
 
 def test_other_labels_score_anew_without_another_fit(tmp_path, monkeypatch):
@@ -105,10 +128,8 @@ def test_the_sections_are_there_for_the_methods_that_read_them():
     ({"factors__epochs": 0}, "factors.epochs=0 must be greater than 0"),
     ({"factors__batch_size": -1}, "factors.batch_size=-1 must be greater than 0"),
     ({"factors__learning_rate": 0.0}, "factors.learning_rate=0.0 must be greater than 0"),
-    (
-      {"factors__sae": "sae.npz", "factors__orient": True},
-      "factors.orient=True applies to a fit, and factors.sae=sae.npz",
-    ),
+    ({"factors__active": "both"}, "factors.active='both' is not known; known: nonzero, positive"),
+    ({"factors__seed": -2}, "factors.seed=-2 must lie in [0, "),
     ({"features__name": "file", "features__components": 3}, "features 'file' has no option 'components'"),
   ],
 )

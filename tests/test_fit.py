@@ -115,8 +115,8 @@ def test_oriented_fit_reconstructs_the_same_and_leaves_no_latent_mostly_negative
   _, features = data()
   options = {**OPTIONS, "num_latents": 30}
   with caplog.at_level(logging.WARNING, logger="absl"):
-    plain, _, plain_quality = fit.fit_sae(jax.random.key(4), features, **options)
-    settled, codes, settled_quality = fit.fit_sae(jax.random.key(4), features, orient=True, **options)
+    plain, _, plain_quality = fit.fit_sae(jax.random.key(4), features, orient=False, **options)
+    settled, codes, settled_quality = fit.fit_sae(jax.random.key(4), features, **options)
   assert quality.mostly_negative(*plain, features, k=3).any()
   assert not quality.mostly_negative(*settled, features, k=3).any()
   uses = np.zeros(30)
@@ -125,6 +125,21 @@ def test_oriented_fit_reconstructs_the_same_and_leaves_no_latent_mostly_negative
   np.testing.assert_allclose(plain_quality.fvu, settled_quality.fvu, rtol=1e-5)
   np.testing.assert_array_equal(jnp.abs(plain.params.W_enc), jnp.abs(settled.params.W_enc))
   assert len(caplog.messages) == len(quality.warnings(plain_quality) + quality.warnings(settled_quality)) > 0
+
+
+def test_latents_of_either_sign_are_active_where_they_are_not_zero():
+  normalizer, features = data()
+  params = whole()[2].params
+  signed, positive = quality.measure(params, normalizer, features, k=3, topk="absolute")
+  codes, both = quality.measure(params, normalizer, features, k=3, topk="absolute", active="nonzero")
+  assert np.min(signed.values) < 0
+  np.testing.assert_array_equal(codes.indices, signed.indices)
+  np.testing.assert_array_equal(codes.values, np.abs(signed.values))
+  assert float(positive.mean_l0) < float(both.mean_l0) == 3
+  assert float(both.dead_fraction) <= float(positive.dead_fraction)
+  assert float(both.fvu) == float(positive.fvu)
+  frequency = np.bincount(np.asarray(codes.indices).ravel(), minlength=len(params.b_enc))
+  assert float(both.dead_fraction) == pytest.approx(np.mean(frequency == 0))
 
 
 def test_quality_warns_of_each_bound_it_breaks():

@@ -22,6 +22,7 @@ METRICS = {
 }  # fmt: skip
 PHASES = {
   "loading",
+  "setting_up",
   "features",
   "factors",
   "selecting",
@@ -30,6 +31,7 @@ PHASES = {
   "evaluating",
   "checkpointing",
   "compiling",
+  "recording",
   "total",
 }
 

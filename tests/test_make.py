@@ -1,5 +1,6 @@
 """`make demo`, `make check` and `make test` pass whatever ran before them and left its files."""
 
+import importlib.util
 import os
 import pathlib
 import shutil
@@ -11,7 +12,7 @@ import pytest
 from tests.support import ROOT
 
 UNTRACKED = ("*.egg-info", "__pycache__", ".*_cache", ".git", ".hypothesis", ".venv", "build", "runs")
-DEMO = ("demo", "DEMO_FLAGS=--config.epochs=1")
+DEMO = ("demo", "DEMO=:seeds=1,epochs=1")
 CHECK = ("check",)
 TEST = ("test", "TESTS=tests/test_memory.py")
 
@@ -34,6 +35,8 @@ def _lend_environment(folder):
   """Makes a `.venv` of links to this Python's environment; it counts as installed, so `make` writes nothing to it."""
   environment = pathlib.Path(sys.prefix)
   needed = [environment / "pyvenv.cfg", *(environment / "bin" / name for name in ("python", "ruff", "mypy"))]
+  if importlib.util.find_spec("jinja2") is None:
+    pytest.skip("this Python's environment lacks the extra `report`")
   if lacking := [str(path.relative_to(environment)) for path in needed if not path.exists()]:
     pytest.skip(f"this Python's environment lacks {', '.join(lacking)}")
   (folder / ".venv").mkdir()
@@ -53,4 +56,6 @@ def test_demo_check_and_test_pass_in_any_order_and_twice(tmp_path):
   for number, command in enumerate((DEMO, CHECK, TEST, TEST, CHECK, DEMO)):  # each pair in both orders
     done = subprocess.run(["make", *command], cwd=root, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, f"command {number}, make {' '.join(command)}:\n{done.stdout}\n{done.stderr}"
-  assert (root / "runs" / "demo" / "summary.json").exists()
+  assert done.stdout.splitlines()[-1].startswith("4 runs: runs/demo/report/report.html")  # and a verdict a method
+  assert all(f"\n{method}: " in done.stdout for method in ("full", "random", "infobatch", "rrd"))
+  assert (root / "runs" / "demo" / "report" / "report.html").exists()

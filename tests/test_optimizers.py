@@ -23,7 +23,7 @@ def _standard_promotion():
 def _train(tx, learning_rate):
   state = TrainState.create(apply_fn=None, params={k: jnp.asarray(v) for k, v in PARAMS.items()}, tx=tx, batch_stats={})
   for grads in GRADS:
-    state = state.apply_gradients(grads=grads, learning_rate=jnp.float32(learning_rate))
+    state = state.apply_gradients(grads=grads, learning_rate=jnp.float32(learning_rate), progress=jnp.float32(0))
   return state.params
 
 
@@ -55,12 +55,16 @@ def test_adam_adds_decay_to_the_gradient():
   tx = optimizers.create("adam", weight_decay=1e6)
   # The gradient is then all decay, whose sign Adam's first update follows whatever its size.
   state = TrainState.create(apply_fn=None, params={"kernel": jnp.array([[2.0]])}, tx=tx, batch_stats={})
-  new = state.apply_gradients(grads={"kernel": jnp.array([[-1.0]])}, learning_rate=jnp.float32(0.5))
+  new = state.apply_gradients(
+    grads={"kernel": jnp.array([[-1.0]])}, learning_rate=jnp.float32(0.5), progress=jnp.float32(0)
+  )
   np.testing.assert_allclose(new.params["kernel"], [[1.5]], rtol=1e-5)
 
 
 def test_wrong_settings_are_named():
-  with pytest.raises(options.UserError, match="optimizer.name='sdg' is not known; known: adam, adamw, sgd"):
+  with pytest.raises(
+    options.UserError, match="optimizer.name='sdg' is not known; known: adam, adamw, lookahead_sgd, sgd"
+  ):
     optimizers.create("sdg")
   with pytest.raises(options.UserError, match="optimizer.weight_decay=-1"):
     optimizers.create("sgd", weight_decay=-1.0)

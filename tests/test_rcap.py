@@ -106,3 +106,13 @@ def all_seen(epoch, loss):
 def test_values_out_of_range_are_named(options):
   with pytest.raises(UserError, match=f"{next(iter(options))}="):
     selectors.create("rcap", simulation.table(), 8, **options)
+
+
+@pytest.mark.parametrize("total", [1, 7, 29, 30])
+def test_an_empty_class_has_no_quota_and_changes_no_other(total):
+  mass, sizes = jnp.array([0.2, 1.0, 1.0, 0.5, 1.0]), jnp.array([20, 0, 4, 6, 0], jnp.int32)
+  some = np.array([0, 2, 3])
+  quotas = np.asarray(rcap.class_quotas(mass, sizes, total))
+  np.testing.assert_array_equal(quotas[[1, 4]], 0)
+  np.testing.assert_allclose(quotas[some], rcap.class_quotas(mass[some], sizes[some], total), rtol=1e-5)
+  assert quotas.sum() == pytest.approx(total, rel=1e-6)

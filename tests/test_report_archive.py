@@ -14,6 +14,8 @@ from dynsel_jax.report import archive, page
 from dynsel_jax.runs import finished
 from tests.support import ROOT, run_folders
 
+pytest.importorskip("jinja2", reason="the extra `report` is not installed")
+
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory):

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from dynsel_jax.metric import ACCURACY, Metric
-from dynsel_jax.report import frontier, groups
+from dynsel_jax.report import frontier, frontier_table, groups
 from dynsel_jax.report.frontier import Outcome
 from dynsel_jax.runs import finished
 from tests.support import run_folders
@@ -150,6 +150,11 @@ def test_of_run_folders_the_frontier_has_a_tuned_rate_for_each_length_and_method
   assert where.word == "above"
   found = frontier.curve_of(group, members, cost)
   np.testing.assert_allclose(found.costs, [400, 800])
+  rows = frontier_table.table(members).rows
+  assert [(row["method"], row["learning_rate"]) for row in rows] == [("full", 0.4), ("full", 0.2), ("random", 0.2)]
+  assert "backward_visits_word" not in rows[0] and rows[2]["backward_visits_word"] == "above"
+  [*_, shown] = frontier_table.table(members).shown()
+  assert shown[2] == "0.2" and shown[5].startswith("above, +9.") and shown[5] == shown[6]
 
 
 def test_plain_runs_of_another_recipe_are_not_the_frontier(tmp_path):
@@ -158,6 +163,7 @@ def test_plain_runs_of_another_recipe_are_not_the_frontier(tmp_path):
     _write(tmp_path, "full", seed, 0.1, 4, 0.8, batch_size=64)
     _write(tmp_path, "random", seed, 0.1, 6, 0.8)
   assert frontier.positions(_collected(tmp_path), frontier.COSTS["backward visits"]) == []
+  assert frontier_table.table(_collected(tmp_path)) is None
 
 
 def test_rates_that_only_the_test_set_tells_apart_are_left_out(tmp_path):

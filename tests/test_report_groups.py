@@ -9,6 +9,8 @@ from dynsel_jax.report import groups, page, plots, tables, targets
 from dynsel_jax.runs import finished
 from tests.support import run_folders
 
+pytest.importorskip("jinja2", reason="the extra `report` is not installed")
+
 
 def _groups(root):
   members, notes = groups.collect(finished.find([str(root)]))
@@ -67,7 +69,7 @@ def test_of_several_random_groups_the_nearest_fraction_is_taken_and_named(tmp_pa
   members, _ = _groups(tmp_path)
   ordered = list(members.values())
   assert groups.reference(members["es"], ordered, "random") is members["random (keep=0.5)"]
-  assert "random at 50 %" in tables.results(ordered).markdown()
+  assert "random at 50 %" in tables.counts(ordered).markdown()
 
 
 def test_two_folders_of_images_are_two_data_sets(tmp_path):
@@ -97,7 +99,7 @@ def test_a_group_with_fewer_seeds_and_a_cell_that_failed_are_named(tmp_path):
   failed.mkdir()
   (failed / "error.txt").write_text("Traceback\nUserError: keep_fraction=2 is too large\n")
   folders = [str(tmp_path)]
-  notes = page.write(finished.find(folders), str(tmp_path / "out"), lost=finished.lost(folders))
+  notes = page.write(finished.find(folders), str(tmp_path / "out"), lost=finished.lost(folders)).notes
   assert notes == [
     "Left out: random-seed1: failed (UserError: keep_fraction=2 is too large).",
     "Fewer seeds on digits: random (1 of 2).",

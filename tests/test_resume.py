@@ -53,7 +53,7 @@ def test_killed_at_three_random_steps_gives_the_same_bits(alone, tmp_path):
   continued, same = small_runs.train(made, tmp_path)
   small_runs.same_state(state, same)
   assert small_runs.lines(tmp_path) == small_runs.lines(workdir), f"killed after {kills} steps"
-  different = {"seconds", "resumed_from"}
+  different = {"seconds", "ended", "resumed_from"}
   assert {k: v for k, v in continued.items() if k not in different} == {
     k: v for k, v in summary.items() if k not in different
   }

@@ -25,7 +25,9 @@ def test_cosine_warms_up_linearly_from_zero():
 def test_linear_rises_and_falls_along_lines():
   schedule = schedules.create("linear", 1.0, warmup=0.2, end=0.1)
   np.testing.assert_allclose(_at(schedule, 0, 0.1, 0.2, 0.6, 1), [0, 0.5, 1, 0.55, 0.1], atol=1e-6)
-  assert schedules.defaults("linear") == {"end": 0.0, "warmup": 0.06}
+  from_start = schedules.create("linear", 1.0, start=0.2, warmup=0.2)
+  np.testing.assert_allclose(_at(from_start, 0, 0.1, 0.2, 0.6, 1), [0.2, 0.6, 1, 0.5, 0], atol=1e-6)
+  assert schedules.defaults("linear") == {"start": 0.0, "end": 0.0, "warmup": 0.06}
 
 
 def test_one_cycle_has_its_three_rates():

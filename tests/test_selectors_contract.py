@@ -121,7 +121,9 @@ def test_odd_losses_still_give_a_plan(subject, fault):
 
 def test_devices_agree(subject):
   batch = simulation.signals([3, 9, 27, 1, 40, 41, 52, -1], epoch=3)
-  rows = simulation.map_rows(lambda values: values.reshape(2, -1, *values.shape[1:]), batch)._replace(epoch=jnp.full(2, 3, jnp.int32))
+  rows = simulation.map_rows(lambda values: values.reshape(2, -1, *values.shape[1:]), batch)._replace(
+    epoch=jnp.full(2, 3, jnp.int32)
+  )
   select_key, order_key = simulation.epoch_keys(4)
 
   def step(keys, state, shard):

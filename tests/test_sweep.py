@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import types
 
 import jax
 import numpy as np
@@ -112,7 +113,8 @@ def _same_but_for_seconds(one, other, names):
     assert small_runs.lines(one / name) == small_runs.lines(other / name)
     summaries = [_summary(workdir / name) for workdir in (one, other)]
     for summary in summaries:
-      del summary["seconds"], summary["resumed_from"], summary["digest"]
+      for name in ("seconds", "ended", "resumed_from", "digest"):
+        del summary[name]
     assert summaries[0] == summaries[1]
     np.testing.assert_equal(dict(np.load(one / name / "usage.npz")), dict(np.load(other / name / "usage.npz")))
   np.testing.assert_equal(_results(one), _results(other))
@@ -219,15 +221,24 @@ def test_the_command_exits_with_one_after_a_failure_and_with_two_on_a_wrong_flag
   [
     (-1, "cpu", "processes=-1 must be at least 1"),
     (5, "cpu", "processes=5 is more than there are cores to share: 4"),
-    (2, "gpu", "processes=2 is for runs on the CPU, and these run on gpu"),
+    (2, "tpu", "processes=2 is for runs on the CPU or on GPUs, and these run on tpu"),
   ],
 )
 def test_processes_that_there_cannot_be_are_refused(processes, platform, line, file, tmp_path, monkeypatch):
   monkeypatch.setattr(workers, "_cores", lambda: [0, 1, 2, 3])
-  monkeypatch.setattr(jax, "default_backend", lambda: platform)
+  monkeypatch.setattr(jax, "local_devices", lambda: [types.SimpleNamespace(platform=platform)])
   with pytest.raises(options.UserError, match=line):
     sweep.sweep(str(file), str(tmp_path / "out"), processes)
   assert not (tmp_path / "out").exists()
+
+
+def test_processes_divide_the_gpus_and_the_memory_of_each():
+  fraction, visible = "XLA_PYTHON_CLIENT_MEM_FRACTION", "CUDA_VISIBLE_DEVICES"
+  assert workers.environments("cpu", 4, 2, {}) == [{}, {}]
+  assert workers.environments("gpu", 1, 3, {}) == [{visible: "0", fraction: "0.300"}] * 3
+  uneven = workers.environments("gpu", 2, 3, {visible: "5,7"})
+  assert uneven == [{visible: "5", fraction: "0.450"}, {visible: "7", fraction: "0.900"}, uneven[0]]
+  assert workers.environments("gpu", 1, 2, {fraction: "0.1"}) == [{visible: "0"}] * 2
 
 
 @two_cores

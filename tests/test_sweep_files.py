@@ -62,7 +62,7 @@ def test_a_field_that_cannot_be_set_is_named_with_its_cell(name, value):
     sweep.config_of(cell)
 
 
-ONE_SIZE = ("digits_methods", "evidence", "frontier")
+ONE_SIZE = ("demo", "digits_methods", "evidence", "frontier")
 
 
 @pytest.mark.parametrize("size", ["cpu", "full"])

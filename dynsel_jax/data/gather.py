@@ -3,6 +3,7 @@
 `N` is the number of samples, `b` the rows of a batch, `H`, `W`, `C` are height, width and channels of images.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -22,7 +23,9 @@ __all__ = [
   "gather",
   "normalize",
   "random_crop",
+  "random_cutout",
   "random_flip",
+  "random_shift",
   "view",
 ]
 
@@ -83,8 +86,12 @@ def random_crop(keys: Array, inputs: Array, *, pad: int = 4) -> Array:
     inputs: `[b, H, W, C]` uint8.
     pad: pixels added on each side.
   """
-  height, width, channels = inputs.shape[1:]
-  framed = jnp.pad(inputs, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+  return _cropped(keys, jnp.pad(inputs, ((0, 0), (pad, pad), (pad, pad), (0, 0))), pad)
+
+
+def _cropped(keys: Array, framed: Array, pad: int) -> Array:
+  """Crops each image, framed by `pad` pixels on each side, to its size without the frame."""
+  height, width, channels = framed.shape[1] - 2 * pad, framed.shape[2] - 2 * pad, framed.shape[3]
 
   def crop(key: Array, image: Array) -> Array:
     top, left = jax.random.randint(key, (2,), 0, 2 * pad + 1)
@@ -99,7 +106,43 @@ def random_flip(keys: Array, inputs: Array) -> Array:
   return jnp.where(mirror[:, None, None, None], inputs[:, :, ::-1], inputs)
 
 
-AUGMENTATIONS: dict[str, Callable[[Array, Array], Array]] = {"crop": random_crop, "flip": random_flip}
+def random_shift(keys: Array, inputs: Array, *, most: int) -> Array:
+  """Shifts each image by up to `most` pixels along either side; what comes in is its reflection at the edge.
+
+  Args:
+    keys: `[b]` keys, one per row.
+    inputs: `[b, H, W, C]` uint8, more than `most` pixels a side.
+    most: the largest shift in pixels.
+  """
+  return _cropped(keys, jnp.pad(inputs, ((0, 0), (most, most), (most, most), (0, 0)), mode="reflect"), most)
+
+
+def random_cutout(keys: Array, inputs: Array, *, side: int) -> Array:
+  """Blackens a square of `side` pixels at a uniformly random place inside each image (arXiv 1708.04552).
+
+  Args:
+    keys: `[b]` keys, one per row.
+    inputs: `[b, H, W, C]` uint8, at least `side` pixels a side.
+    side: of the square, in pixels.
+  """
+  height, width = inputs.shape[1:3]
+
+  def inside(key: Array) -> Array:
+    places = jax.random.randint(key, (2,), 0, jnp.array([height - side + 1, width - side + 1]))
+    rows, columns = jnp.arange(height) - places[0], jnp.arange(width) - places[1]
+    hit_rows, hit_columns = ((place >= 0) & (place < side) for place in (rows, columns))
+    return hit_rows[:, None, None] & hit_columns[None, :, None]
+
+  return jnp.where(jax.vmap(inside)(keys), jnp.uint8(0), inputs)
+
+
+AUGMENTATIONS: dict[str, Callable[[Array, Array], Array]] = {
+  "crop": random_crop,
+  "flip": random_flip,
+  "shift_2": functools.partial(random_shift, most=2),
+  "shift_4": functools.partial(random_shift, most=4),
+  "cutout_12": functools.partial(random_cutout, side=12),
+}
 
 
 def augmentation(names: Sequence[str]) -> Augment:

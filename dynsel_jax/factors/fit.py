@@ -188,7 +188,14 @@ def _update(recipe: _Recipe, state: FitState, x: Array) -> tuple[FitState, Losse
 
 
 def fit_sae(
-  key: Array, features: Array, *, k: int = 32, topk: str = "absolute", orient: bool = False, **options: float
+  key: Array,
+  features: Array,
+  *,
+  k: int = 32,
+  topk: str = "absolute",
+  orient: bool = True,
+  active: str = "positive",
+  **options: float,
 ) -> tuple[SAE, Codes, Quality]:
   """Fits an autoencoder to a data set, encodes the set and measures the quality of both. Host-side: checks and logs.
 
@@ -197,12 +204,14 @@ def fit_sae(
     features: `[N, D]` float32, on the device.
     k: latents kept per sample.
     topk: "absolute" or "value", see `sae.encode`.
-    orient: after the fit, flip each latent to the sign it takes more often. The paper leaves the signs to chance,
-      although its active sets depend on them. With "value" the option has no effect.
+    orient: after the fit, flip each latent to the sign it takes more often, which only picks one of equally good
+      autoencoders. The paper leaves the signs to chance, although its active sets depend on them. With "value" the
+      option has no effect.
+    active: which latents are active, see `quality.measure`.
     **options: the other keywords of `make_fit` except `axis_name`.
 
   Returns:
-    The autoencoder, its codes for these features, and its quality on them.
+    The autoencoder, its codes for these features as of `quality.measure`, and its quality on them.
 
   Raises:
     UserError: a value is out of range or a feature is not finite.
@@ -212,12 +221,13 @@ def fit_sae(
   check_settings("factors", "sae", options, known)
   if not jnp.isfinite(features).all():
     raise UserError(f"features contains {int(jnp.sum(~jnp.isfinite(features)))} values that are not finite")
+  check_choice("active", active, sae.ACTIVE)
   fit = make_fit(features.shape[0], features.shape[1], k=k, topk=topk, **options)  # type: ignore[arg-type]
   normalizer = jax.jit(sae.fit_normalizer)(features)
   params = _run(key, fit, normalizer, features)
   if orient and topk == "absolute":
     params = sae.flip(params, mostly_negative(params, normalizer, features, k=k))
-  codes, quality = measure(params, normalizer, features, k=k, topk=topk)
+  codes, quality = measure(params, normalizer, features, k=k, topk=topk, active=active)
   for line in warnings(quality):
     logging.warning(line)
   return SAE(params, normalizer), codes, quality

@@ -85,20 +85,34 @@ def _measured_codes(
   return lax.fori_loop(0, -(-num_samples // chunk), put, (empty, jnp.zeros(num_samples, features.dtype)))
 
 
-@functools.partial(jax.jit, static_argnames=("k", "topk"))
-def measure(params: SAEParams, normalizer: Normalizer, features: Array, *, k: int, topk: str) -> tuple[Codes, Quality]:
-  """Encodes a data set and measures the autoencoder on it; arguments as for `encode_all`."""
+@functools.partial(jax.jit, static_argnames=("k", "topk", "active"))
+def measure(
+  params: SAEParams, normalizer: Normalizer, features: Array, *, k: int, topk: str, active: str = "positive"
+) -> tuple[Codes, Quality]:
+  """Encodes a data set and measures the autoencoder on it.
+
+  Args:
+    params: as in `encode_all`, and so the others.
+    normalizer: of its inputs.
+    features: `[N, D]` float32, not normalised.
+    k: code length.
+    topk: "absolute" or "value", as in the fit.
+    active: "positive", as in Eq. 2: latents above 0; "nonzero": also those below, which the absolute rule keeps. The
+      values of the codes are then absolute values, so that a latent is active where its value is above 0 in any case.
+  """
   codes, error = _measured_codes(params, normalizer, features, k, topk)
+  if active == "nonzero":
+    codes = codes._replace(values=jnp.abs(codes.values))
   own = sae.fit_normalizer(features)  # FVU refers to the variance of the measured data, not of the fitted data
   variance = jnp.square(own.scale / normalizer.scale)
-  active = codes.values > 0
-  frequency = jnp.zeros(params.b_enc.shape, jnp.int32).at[codes.indices].add(active.astype(jnp.int32))
+  fires = codes.values > 0
+  frequency = jnp.zeros(params.b_enc.shape, jnp.int32).at[codes.indices].add(fires.astype(jnp.int32))
   fraction = frequency.astype(jnp.float32) / features.shape[0]
   edges = jnp.asarray(HISTOGRAM_EDGES, jnp.float32)
   histogram = jnp.zeros(len(HISTOGRAM_EDGES), jnp.int32).at[jnp.searchsorted(edges, fraction)].add(1)
   quality = Quality(
     fvu=jnp.mean(error) / variance,
-    mean_l0=jnp.mean(jnp.sum(active, axis=1).astype(jnp.float32)),
+    mean_l0=jnp.mean(jnp.sum(fires, axis=1).astype(jnp.float32)),
     dead_fraction=jnp.mean((frequency == 0).astype(jnp.float32)),
     frequency_histogram=histogram,
   )

@@ -7,7 +7,7 @@ length.
 A latent is active in a sample if its value is above 0 (Eq. 2). The paper's rule, `topk="absolute"`, is symmetric:
 flipping the sign of a latent's row and bias leaves every reconstruction unchanged. A fit therefore puts each factor on
 the positive or the negative side of its latent with equal probability, and Eq. 2 misses about half of the factors.
-`fit.fit_sae(orient=True)` fixes the signs with `flip`.
+`fit.fit_sae` settles the signs with `flip`, or counts both sides of a latent as active.
 """
 
 from typing import NamedTuple
@@ -19,6 +19,7 @@ from jax import Array, lax
 from dynsel_jax.factors import sparse_ops
 
 __all__ = [
+  "ACTIVE",
   "TOPK",
   "Codes",
   "Losses",
@@ -34,6 +35,7 @@ __all__ = [
 ]
 
 TOPK = ("absolute", "value")
+ACTIVE = ("positive", "nonzero")
 _TINY = 1e-12  # lower bound of a divisor, so that a row of zeros stays zero
 
 

@@ -30,7 +30,19 @@ from flax import linen as nn
 from flax import traverse_util
 
 from dynsel_jax import options as options_lib
-from dynsel_jax.models import bert, decoder, decoder_files, hugging_face, mlp, resnet, vgg, vit, vit_mae, vit_weights
+from dynsel_jax.models import (
+  bert,
+  decoder,
+  decoder_files,
+  fast_net,
+  hugging_face,
+  mlp,
+  resnet,
+  vgg,
+  vit,
+  vit_mae,
+  vit_weights,
+)
 from dynsel_jax.models.weights import Weights, folder
 from dynsel_jax.options import UserError
 
@@ -41,6 +53,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
   "bert_tiny": bert.bert_tiny,
   "decoder": decoder.decoder,
   "decoder_pretrained": decoder_files.decoder_pretrained,
+  "fast_net": fast_net.fast_net,
   "minilm_l6": bert.minilm_l6,
   "mlp": mlp.mlp,
   "resnet18": resnet.resnet18,

@@ -12,10 +12,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-__all__ = ["BatchNorm"]
+__all__ = ["BatchNorm", "valid_moments"]
 
 
-def _valid_moments(x: Array, valid: Array, axis_name: str | None) -> tuple[Array, Array, Array]:
+def valid_moments(x: Array, valid: Array, axis_name: str | None) -> tuple[Array, Array, Array]:
   """Returns mean `[C]` and biased variance `[C]` over the valid samples on all devices, and their count `[]`."""
   x = x.astype(jnp.float32)
   space = tuple(range(1, x.ndim - 1))
@@ -46,6 +46,7 @@ class BatchNorm(nn.Module):
     dtype: of the result; statistics and arithmetic are float32.
     axis_name: the mapped axis over which a training step spreads its batch, if any.
     scale_init: initializer of `scale`.
+    use_scale: whether there is a `scale`; without one it is 1.
   """
 
   momentum: float = 0.9
@@ -53,6 +54,7 @@ class BatchNorm(nn.Module):
   dtype: Any = jnp.float32
   axis_name: str | None = None
   scale_init: nn.initializers.Initializer = nn.initializers.ones
+  use_scale: bool = True
 
   @nn.compact
   def __call__(self, x: Array, valid: Array, *, train: bool) -> Array:
@@ -60,14 +62,14 @@ class BatchNorm(nn.Module):
     channels = x.shape[-1]
     running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,), jnp.float32)
     running_var = self.variable("batch_stats", "var", jnp.ones, (channels,), jnp.float32)
-    scale = self.param("scale", self.scale_init, (channels,), jnp.float32)
+    scale = self.param("scale", self.scale_init, (channels,), jnp.float32) if self.use_scale else jnp.float32(1)
     bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
 
     mean, var = running_mean.value, running_var.value
     if train:
       # Initialisation runs outside of the mapped axis.
       axis_name = None if self.is_initializing() else self.axis_name
-      batch_mean, batch_var, count = _valid_moments(x, valid, axis_name)
+      batch_mean, batch_var, count = valid_moments(x, valid, axis_name)
       mean = jnp.where(count > 0, batch_mean, mean)
       var = jnp.where(count > 0, batch_var, var)
       if self.is_mutable_collection("batch_stats") and not self.is_initializing():

@@ -86,7 +86,8 @@ class Backbone:
 def _warm_up(config: ml_collections.ConfigDict, epochs: int) -> ml_collections.ConfigDict:
   """Returns the config of plain training for `epochs`, with the run's own recipe and the seed of section `factors`."""
   plain = plain_config(config)
-  plain.update(epochs=epochs, seed=config.factors.seed, checkpoint_every_steps=0)
+  seed = config.seed if config.factors.seed == -1 else config.factors.seed  # as for the autoencoder
+  plain.update(epochs=epochs, seed=seed, checkpoint_every_steps=0)
   return plain
 
 

@@ -31,11 +31,12 @@ def defaults() -> dict[str, Any]:
     # File of an autoencoder for the same kind of features, written by `experiments.fit_factors`; "" fits one. With a
     # file `expansion_factor`, `orient`, `epochs`, `batch_size` and `learning_rate` have no effect.
     "sae": "",
-    "seed": 0,  # not the run's, so that runs of different seeds use the same factors
+    "seed": -1,  # -1 is the run's seed, so that a deviation over seeds contains that of the autoencoder
     "expansion_factor": 8,  # latents per dimension of the features
     "k": 32,  # active latents per sample
     "topk": "absolute",  # the paper's rule, or "value"
-    "orient": False,
+    "orient": True,  # settles the signs of the latents; False leaves them to chance, as the paper does
+    "active": "positive",  # the paper's rule, or "nonzero"
     "epochs": 50,
     "batch_size": 4096,
     "learning_rate": 1e-3,
@@ -49,13 +50,11 @@ def _check(settings: dict[str, Any]) -> None:
   options.check_settings("factors", "sae", settings, defaults())
   for name in ("expansion_factor", "k", "epochs", "batch_size", "learning_rate"):
     options.check_positive(f"factors.{name}", settings[name])
-  options.check_seed("factors.seed", settings["seed"])
+  if settings["seed"] != -1:
+    options.check_seed("factors.seed", settings["seed"])
   options.check_choice("factors.topk", settings["topk"], sae.TOPK)
+  options.check_choice("factors.active", settings["active"], sae.ACTIVE)
   options.check_fraction("factors.common_fraction", settings["common_fraction"])
-  if settings["sae"] and settings["orient"]:
-    raise options.UserError(
-      f"factors.orient=True applies to a fit, and factors.sae={settings['sae']} is already fitted"
-    )
 
 
 class Stage:
@@ -84,9 +83,12 @@ class Stage:
     self._source, self._timers, self._directory = source, timers, config.cache_dir
     self._settings = config.factors.to_dict()
     _check(self._settings)
+    if self._settings["seed"] == -1:
+      self._settings["seed"] = config.seed
     path, self._common_fraction = self._settings.pop("sae"), self._settings.pop("common_fraction")
     self._space_name, self._space = feature_registry.create(config)
-    self._coding = {name: self._settings[name] for name in ("k", "topk")}  # codes depend on these and the autoencoder
+    # Codes depend on these and on the autoencoder.
+    self._coding = {name: self._settings[name] for name in ("k", "topk", "active")}
     self._file = sae_file.read_sae(path) if path else None
     if self._file is not None:
       self._check_coding(path, self._file)
@@ -94,8 +96,8 @@ class Stage:
     self._sae_key = {"file": cache.checksum(sae_file.to_arrays(self._file.sae))} if self._file else self._settings
 
   def _check_coding(self, path: str, file: sae_file.SAEFile) -> None:
-    for name, wanted in self._coding.items():
-      if (found := getattr(file, name)) != wanted:
+    for name in ("k", "topk"):
+      if (found := getattr(file, name)) != (wanted := self._settings[name]):
         raise options.UserError(f"factors.{name}={wanted!r}, but factors.sae={path} was fitted with {found!r}")
 
   @functools.cached_property

@@ -14,5 +14,6 @@ def plain_config(
 ) -> ml_collections.ConfigDict:
   """Returns a copy of `config` with another selector, and without the sections that belong to the old one."""
   made = {name: value for name, value in config.to_dict().items() if name not in _OF_SELECTION}
-  changes = {"selector": {"name": selector, **options}, "loss_normalization": "", "match_steps": False}
+  fields = {"loss_normalization": "", "match_steps": False, "meta_batch_size": 0}
+  changes = {"selector": {"name": selector, **options}, **fields}
   return ml_collections.ConfigDict(made | changes)

@@ -1,6 +1,6 @@
 """The report's plots over epochs, one panel per group. Host-side: matplotlib without a display; writes no files.
 
-A line is the mean over the seeds, up to the end of the shortest run, and a band is one standard deviation.
+A line is the mean over the seeds that have the epoch, and a band is one standard deviation.
 """
 
 import math
@@ -30,8 +30,9 @@ def records(run: Run, name: str) -> bool:
 
 def _over_epochs(group: Group, value: Value) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """Returns epochs, and mean and standard deviation over the seeds with a finite value; nan where there is none."""
-  length = min(len(run.metrics) for run in group.runs)
-  found = np.ma.masked_invalid([[value(run, line) for line in run.metrics[:length]] for run in group.runs])
+  length = max(len(run.metrics) for run in group.runs)
+  rows = [[value(run, line) for line in run.metrics] for run in group.runs]
+  found = np.ma.masked_invalid([[*row, *[math.nan] * (length - len(row))] for row in rows])
   several = found.count(axis=0) > 1
   deviation = np.zeros(length)
   deviation[several] = found[:, several].std(axis=0, ddof=1)
@@ -48,9 +49,9 @@ def _draw(axes: Axes, group: Group, value: Value, colour: str, style: str = "-")
 
 def _finish(figure: Figure, quantity: str, words: str) -> Figure:
   figure.axes[0].xaxis.set_major_locator(MaxNLocator(integer=True))
-  figure.supxlabel("epoch", fontsize=9)
-  figure.supylabel(quantity, fontsize=9)
-  figure.suptitle(words, fontsize=8.5)
+  figure.supxlabel("epoch", fontsize=theme.LARGE)
+  figure.supylabel(quantity, fontsize=theme.LARGE)
+  figure.suptitle(words, fontsize=theme.SMALL)
   return figure
 
 
@@ -76,23 +77,18 @@ def curves(groups: Sequence[Group]) -> Figure:
     whole = reference(group, groups, "full")
     for other, colour in [*([(whole, theme.GREY)] if whole else []), (group, theme.BLUE)]:
       drawn.append(_draw(axes, other, value, colour))
-  points = np.concatenate(drawn)
-  if (points := points[np.isfinite(points)]).size:
-    figure.axes[0].set_ylim(*_without_worst_tenth(points, metric))
-  worst = "lowest" if metric.larger_is_better else "highest"
-  words = (
-    f"blue: the method; grey: full training; band: one standard deviation.\nThe {worst} tenth of the points is cut off"
-  )
+  later = np.concatenate([line[len(line) // 2 :] for line in drawn])  # of each line, however short
+  everything = np.concatenate(drawn)
+  if (later := later[np.isfinite(later)]).size:
+    figure.axes[0].set_ylim(*_limits(everything[np.isfinite(everything)], later, metric))
+  words = "blue: the method; grey: full training; band: one sd"
   return _finish(figure, f"test {escape.plot(metric.title)}", words)
 
 
-def _without_worst_tenth(points: np.ndarray, metric: Metric) -> tuple[float, float]:
-  """Returns limits of the y-axis that cut off the worst tenth of the points, mostly those of the first epochs."""
-  if metric.larger_is_better:
-    low, high = np.percentile(points, 10), points.max()
-  else:
-    low, high = points.min(), np.percentile(points, 90)
-  margin = 1.0 if metric.unit == "%" else 0.05 * (high - low) or 1.0
+def _limits(points: np.ndarray, later: np.ndarray, metric: Metric) -> tuple[float, float]:
+  """Returns limits of the y-axis that hold the `later` half of every line; the first epochs may begin outside."""
+  low, high = (later.min(), points.max()) if metric.larger_is_better else (points.min(), later.max())
+  margin = 0.06 * (high - low) or 1.0
   return low - margin, high + margin
 
 
@@ -105,7 +101,7 @@ def coverage(groups: Sequence[Group]) -> Figure:
     if group.keep_fraction is not None:
       axes.axhline(100 * group.keep_fraction, color="black", lw=0.8, ls=":")
   figure.axes[0].set_ylim(0, 105)
-  words = "blue: trained on; orange, dashed: seen so far; dotted: nominal keep fraction"
+  words = "blue: trained on; orange, dashed: seen so far;\ndotted: nominal keep fraction"
   return _finish(figure, "fraction of the training set, %", words)
 
 
@@ -132,8 +128,9 @@ def factors(groups: Sequence[Group]) -> Figure:
     axes.plot(epochs, alpha, ":", color="black", lw=1)
   figure.axes[0].set_ylim(bottom=0)
   words = (
-    "blue: fraction of the factors covered; firings per visit / firings per sample of the whole set:\n"
-    "orange, dashed: rare factors, green, dash-dotted: common ones; dotted: alpha"
+    "blue: fraction of the factors covered; dotted: alpha\n"
+    "firings per visit / firings per sample of the whole set:\n"
+    "orange, dashed: rare factors; green, dash-dotted: common ones"
   )
   return _finish(figure, "fraction, or rate", words)
 
@@ -146,4 +143,4 @@ def noise(groups: Sequence[Group]) -> Figure:
       _draw(axes, whole, _field("noisy_fraction_kept", 100), theme.GREY)
     _draw(axes, group, _field("noisy_fraction_kept", 100), theme.BLUE)
   figure.axes[0].set_ylim(bottom=0)
-  return _finish(figure, "wrong labels, %", "blue: the method; grey: full training, the fraction in the whole set")
+  return _finish(figure, "wrong labels, %", "blue: the method; grey: full training")

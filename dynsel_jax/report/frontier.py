@@ -33,9 +33,9 @@ __all__ = [
   "Position",
   "Word",
   "at",
+  "chosen",
   "curve",
   "curve_of",
-  "outcomes",
   "position",
   "positions",
   "tuned",
@@ -200,14 +200,24 @@ def _outcome(group: Group, run: Run, cost: Cost) -> Outcome:
   return Outcome(run.seed, cost(group, run), final(run), math.nan if last is None else float(last))
 
 
-def outcomes(groups: Sequence[Group], cost: Cost) -> tuple[Group, list[Outcome]] | None:
-  """Chooses among groups that differ only by their learning rate; returns the chosen one with the numbers of its runs.
+def chosen(groups: Iterable[Group], cost: Cost) -> list[tuple[Group, list[Outcome]]]:
+  """Chooses one of all groups that differ only by their learning rate.
 
-  None where the choice would need the test set, see `tuned`.
+  Args:
+    groups: groups of one data set, task and metric.
+    cost: one of `COSTS`.
+
+  Returns:
+    The chosen groups with the numbers of their runs, in the order of `groups`. Where the choice would need the test
+    set, see `tuned`, none is chosen.
   """
-  candidates = [[_outcome(group, run, cost) for run in group.runs] for group in groups]
-  place = tuned(candidates, groups[0].metric)
-  return None if place is None else (groups[place], candidates[place])
+  found = []
+  for alike in _by_learning_rate(groups):
+    candidates = [[_outcome(group, run, cost) for run in group.runs] for group in alike]
+    place = tuned(candidates, alike[0].metric)
+    if place is not None:
+      found.append((alike[place], candidates[place]))
+  return found
 
 
 def _by_learning_rate(groups: Iterable[Group]) -> list[list[Group]]:
@@ -231,8 +241,7 @@ def curve_of(group: Group, groups: Iterable[Group], cost: Cost) -> Curve | None:
   """
   free = (LEARNING_RATE, *_LENGTH)
   plain = [g for g in groups if g.method == PLAIN and _settings(g, *free) == _settings(group, *free)]
-  chosen = [found for alike in _by_learning_rate(plain) if (found := outcomes(alike, cost))]
-  return curve((runs for _, runs in chosen), group.metric)
+  return curve((runs for _, runs in chosen(plain, cost)), group.metric)
 
 
 def positions(groups: Sequence[Group], cost: Cost) -> list[tuple[Group, Position]]:
@@ -247,8 +256,8 @@ def positions(groups: Sequence[Group], cost: Cost) -> list[tuple[Group, Position
     rate only the test set could tell, are left out.
   """
   found = []
-  for alike in _by_learning_rate(group for group in groups if group.method != PLAIN):
-    chosen, frontier = outcomes(alike, cost), curve_of(alike[0], groups, cost)
-    if chosen is not None and frontier is not None:
-      found.append((chosen[0], position(frontier, chosen[1], chosen[0].metric)))
+  for group, runs in chosen((group for group in groups if group.method != PLAIN), cost):
+    frontier = curve_of(group, groups, cost)
+    if frontier is not None:
+      found.append((group, position(frontier, runs, group.metric)))
   return found

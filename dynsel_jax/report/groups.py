@@ -16,7 +16,7 @@ import numpy as np
 from scipy import stats
 
 from dynsel_jax import options
-from dynsel_jax.runs import finished
+from dynsel_jax.runs import timing
 from dynsel_jax.runs.finished import Metric, Run
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
   "by_metric",
   "collect",
   "difference",
+  "phase_seconds",
   "realised",
   "recipe",
   "reference",
@@ -47,7 +48,7 @@ _IGNORED = (
 )
 _LONGEST = 200  # characters of a label
 _LENGTH = ("epochs", "match_steps")  # fields in which a group and its reference may differ
-_METHOD_SECTIONS = ("selector", "wrappers", "scores", *finished.OFFLINE)  # the rest of the config is the recipe
+_METHOD_SECTIONS = ("selector", "wrappers", "scores", *timing.OFFLINE)  # the rest of the config is the recipe
 
 
 class Spread(NamedTuple):
@@ -77,7 +78,7 @@ class Group(NamedTuple):
   own: tuple[tuple[str, Any], ...]  # options of the method that differ between its groups
   shared: tuple[tuple[str, Any], ...]  # fields of the recipe that differ between the groups of the data set
   runs: tuple[Run, ...]  # sorted by seed
-  offline_seconds: float  # of the offline stage, as if none of it had been cached
+  offline: Mapping[int, Mapping[str, float]]  # seconds of features and factors by seed, as if nothing had been cached
   cell: str = ""  # the runs' name in their sweep, where it serves as the label
 
   @property
@@ -93,6 +94,11 @@ class Group(NamedTuple):
   def keep_fraction(self) -> float | None:
     """The nominal keep fraction; None for a method without one."""
     return 1.0 if self.method == "full" else self.runs[0].config["selector"].get("keep_fraction")
+
+  @property
+  def offline_seconds(self) -> float:
+    """The mean seconds of the offline stage over the seeds, as if none of it had been cached."""
+    return spread(sum(seconds.values()) for seconds in self.offline.values()).mean
 
 
 class _Measured(Protocol):
@@ -211,7 +217,9 @@ def _data_beyond_config(members: Sequence[Run]) -> dict[pathlib.Path, str]:
   return found if any(len(data) > 1 for data in prints.values()) else {}
 
 
-def _grouped(dataset: str, members: Sequence[Run], offline: Callable[[Run], float], left_out: list[str]) -> list[Group]:
+def _grouped(
+  dataset: str, members: Sequence[Run], offline: Callable[[Run], Mapping[str, float]], left_out: list[str]
+) -> list[Group]:
   """Groups the runs of one data set, task and metric; a second run with the same seed is noted in `left_out`."""
 
   def of_method(name: str) -> bool:
@@ -222,6 +230,7 @@ def _grouped(dataset: str, members: Sequence[Run], offline: Callable[[Run], floa
   }
   for path, data in _data_beyond_config(members).items():
     fields[path]["data"] = data
+  _drop_seeds_of_factors(members, fields)
   recipe = _differing([{k: v for k, v in fields[run.path].items() if not of_method(k)} for run in members])
   own = {
     method: _differing(
@@ -240,30 +249,58 @@ def _grouped(dataset: str, members: Sequence[Run], offline: Callable[[Run], floa
     cell.setdefault(run.seed, run)
   groups = []
   for (method, ours, shared), cell in cells.items():
-    first, *others = (run for _, run in sorted(cell.items()))
-    groups.append(Group(dataset, first.task, first.metric, method, ours, shared, (first, *others), offline(first)))
+    runs = tuple(run for _, run in sorted(cell.items()))
+    paid = {run.seed: offline(run) for run in runs}
+    groups.append(Group(dataset, runs[0].task, runs[0].metric, method, ours, shared, runs, paid))
   return groups
 
 
-def _offline(members: Sequence[Run]) -> Callable[[Run], float]:
-  """Returns a function that gives the seconds of a run's offline stage, as if none of it had been cached.
+def _drop_seeds_of_factors(members: Sequence[Run], fields: Mapping[pathlib.Path, dict[str, Any]]) -> None:
+  """Drops `factors.seed`, which may follow the run's seed, unless two runs of one seed differ in it."""
+  seeds: dict[int, set[Any]] = collections.defaultdict(set)
+  for run in members:
+    if "factors.seed" in fields[run.path]:
+      seeds[run.seed].add(fields[run.path]["factors.seed"])
+  if all(len(found) == 1 for found in seeds.values()):
+    for run in members:
+      fields[run.path].pop("factors.seed", None)
+
+
+def _offline(members: Sequence[Run]) -> Callable[[Run], dict[str, float]]:
+  """Returns a function that gives the seconds of a run's offline stage by phase, as if none of it had been cached.
 
   A phase takes the longest time that any run with the same settings spent on it, since the others may have found its
-  result in the cache.
+  result in the cache; where they all did, the longest of the runs that differ by the factors' seed alone.
   """
 
-  def keys(run: Run) -> dict[str, tuple[Any, ...]]:
-    settings = {name: json.dumps(run.config.get(name), sort_keys=True) for name in (*finished.OFFLINE, "model")}
+  def keys(run: Run) -> dict[str, tuple[tuple[Any, ...], ...]]:
+    """Returns the settings of each phase, with and without the factors' seed."""
+    settings = {name: json.dumps(run.config.get(name), sort_keys=True) for name in (*timing.OFFLINE, "model")}
+    factors = dict(run.config.get("factors") or {})
+    seed, seedless = factors.pop("seed", None), json.dumps(factors, sort_keys=True)
+    seed = run.seed if seed == -1 else seed
     space = settings["features"]
-    trained = run.task + settings["model"] if '"backbone"' in space else ""  # features of the trained model itself
+    of_model = '"backbone"' in space  # features of the trained model itself
+    trained = run.task + settings["model"] if of_model else ""
     method = _method(run) if space == "null" else ""
-    return {"features": (space, trained, method), "factors": (space, trained, method, settings["factors"])}
+    shared = (space, trained, method)
+    return {
+      "features": ((*shared, seed if of_model else None), shared),
+      "factors": ((*shared, seedless, seed), (*shared, seedless)),
+    }
 
   longest: dict[tuple[Any, ...], float] = collections.defaultdict(float)
   for run in members:
-    for phase, key in keys(run).items():
-      longest[(phase, *key)] = max(longest[(phase, *key)], summary(run)["seconds"].get(phase, 0.0))
-  return lambda run: sum(longest[(phase, *key)] for phase, key in keys(run).items())
+    for phase, found in keys(run).items():
+      for key in found:
+        longest[(phase, *key)] = max(longest[(phase, *key)], summary(run)["seconds"].get(phase, 0.0))
+
+  def seconds(run: Run) -> dict[str, float]:
+    return {
+      phase: longest[(phase, *same)] or longest[(phase, *seedless)] for phase, (same, seedless) in keys(run).items()
+    }
+
+  return seconds
 
 
 def _method(run: Run) -> str:
@@ -328,6 +365,17 @@ def difference(group: Group, other: Group, value: Callable[[Run], float]) -> Dif
   return Difference(paired.mean, paired.mean - half, paired.mean + half, paired.n)
 
 
+def phase_seconds(group: Group, run: Run) -> dict[str, float]:
+  """Returns a run's seconds by phase, features and factors as if nothing had been cached.
+
+  What runs of earlier versions spent in no phase is "unnamed".
+  """
+  measured = summary(run)["seconds"]
+  named = {name: measured.get(name, 0.0) for name in timing.PHASES}
+  return {**named, **group.offline[run.seed], "unnamed": max(measured["total"] - sum(named.values()), 0.0)}
+
+
 def work_seconds(group: Group, run: Run) -> float:
-  """Returns a run's seconds with the whole offline stage, without loading and compiling."""
-  return finished.seconds_without_offline(summary(run)["seconds"]) + group.offline_seconds
+  """Returns the seconds that the method cost: features, factors, selecting, training and scoring."""
+  seconds = phase_seconds(group, run)
+  return sum(seconds[name] for name in timing.COST)

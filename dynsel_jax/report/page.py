@@ -3,36 +3,113 @@
 import base64
 import io
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from dynsel_jax.report import escape, plots, tables, theme
+from dynsel_jax.report import cost_plots, escape, plots, render, seconds, tables, theme, verdict, words
+from dynsel_jax.report import feedback as feedback_lib
 from dynsel_jax.report import groups as groups_lib
+from dynsel_jax.report import notes as notes_lib
 from dynsel_jax.report.columns import Table
+from dynsel_jax.report.feedback import Samples
 from dynsel_jax.report.groups import Group
 from dynsel_jax.runs.finished import Run
 
-__all__ = ["write"]
+__all__ = ["Picture", "Section", "Written", "write"]
 
-STYLE = """
-:root { color-scheme: light; }
-body { margin: 0 auto; padding: 1rem; max-width: 76rem; font: 16px/1.45 system-ui, sans-serif; color: #1b1b1b; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.25rem; margin-top: 2.5rem; } h3 { font-size: 1.05rem; margin-top: 2rem; }
-p, li { max-width: 44rem; overflow-wrap: anywhere; } .note { color: #555; font-size: .9rem; }
-.table { overflow-x: auto; border: 1px solid #ddd; border-radius: 4px; }
-table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; width: 100%; }
-th, td { padding: .3rem .6rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #eee; }
-th { vertical-align: bottom; white-space: normal; background: #f5f5f5; }
-th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: #fff; }
-th:first-child { background: #f5f5f5; }
-@media (max-width: 40rem) {
-  td:first-child { white-space: normal; overflow-wrap: anywhere; min-width: 6rem; max-width: 9rem; }
-}
-.pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 28rem), 1fr)); gap: 1.5rem; }
-figure { margin: 0; } img { width: 100%; height: auto; } figcaption { font-weight: 600; margin-bottom: .3rem; }
-"""
+
+class Picture(NamedTuple):
+  """A picture that lies in the report's folder, or the reason why it was not drawn."""
+
+  title: str
+  file: str  # its path in the folder
+  source: str  # its content, as the page holds it
+  kind: str = "drawn"  # or "photo", which dark mode does not invert
+  reason: str = ""
+
+
+class Section(NamedTuple):
+  """The runs of one data set, task and metric."""
+
+  heading: str
+  recipe: str
+  verdicts: list[tuple[str, str]]
+  overview: Picture
+  tables: list[Table]
+  pictures: list[Picture]
+
+
+class Written(NamedTuple):
+  """What the report says first."""
+
+  notes: list[str]  # on what was left out and what does not compare
+  verdicts: list[tuple[str, str]]  # each group's label, and its verdict
+
+
+class _Folder:
+  """The folder of a report; tables and plots are written to it at once."""
+
+  def __init__(self, path: pathlib.Path):
+    self.path = path
+    self._stems: dict[str, str] = {}
+    for name in ("tables", "plots"):
+      (path / name).mkdir(parents=True, exist_ok=True)
+
+  def stem(self, name: str) -> str:
+    """Returns the stem of the files about `name`, which no other name has."""
+    stem = escape.file_name(name)
+    taken = [other for other, of in self._stems.items() if of.partition("-")[0] == stem and other != name]
+    return self._stems.setdefault(name, f"{stem}-{len(taken) + 1}" if taken else stem)
+
+  def table(self, table: Table, name: str) -> Table:
+    """Writes `tables/NAME.csv`, and returns the table."""
+    (self.path / "tables" / f"{name}.csv").write_text(table.csv(), "utf-8")
+    return table
+
+  def plot(self, figure: Figure | str, title: str, name: str) -> Picture:
+    """Writes `plots/NAME.png` and `.svg`; the figure may be the reason why it was not drawn."""
+    if isinstance(figure, str):
+      return Picture(title, "", "", reason=figure)
+    svg, file = _svg(figure), f"plots/{name}.svg"
+    theme.save(figure, self.path / "plots" / f"{name}.png", dpi=200)
+    (self.path / file).write_text(svg, "utf-8")
+    return Picture(title, file, f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}")
+
+  def sheet(self, figure: Figure, title: str, name: str) -> Picture:
+    """Writes `plots/NAME.png`, a sheet of images."""
+    png = io.BytesIO()
+    theme.save(figure, png, format="png", dpi=130)
+    (self.path / "plots" / f"{name}.png").write_bytes(png.getvalue())
+    source = f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}"
+    return Picture(title, f"plots/{name}.png", source, "photo")
+
+  def section(self, heading: str, members: Sequence[Group], target: float | None) -> Section:
+    """Writes the tables and plots of the groups of one data set, task and metric."""
+    stem = self.stem(heading)
+    compare = not seconds.incomparable([run for group in members for run in group.runs])
+    return Section(
+      heading,
+      words.recipe(members),
+      verdict.verdicts(members, seconds=compare),
+      self.plot(cost_plots.overview(members), words.overview(members), f"{stem}_overview"),
+      [self.table(table, f"{stem}_{table.name}") for table in tables.all_tables(members, target)],
+      [self.plot(figure, title, f"{stem}_{name}") for name, title, figure in plots.all_plots(members)],
+    )
+
+  def feedback(self, members: Sequence[Group], samples: Samples, stem: str) -> tuple[Table, list[Picture]] | None:
+    """Writes the lists of samples to `samples/`, and returns their table and their images; None without any."""
+    found = feedback_lib.feedback(members, samples, stem)
+    if found is None:
+      return None
+    (self.path / "samples").mkdir(exist_ok=True)
+    for one in found.lists:
+      (self.path / "samples" / f"{one.name}.csv").write_text(one.csv(), "utf-8")
+    return self.table(found.table, found.table.name), [
+      self.sheet(fig, title, name) for title, name, fig in found.sheets
+    ]
 
 
 def _svg(figure: Figure) -> str:
@@ -43,90 +120,15 @@ def _svg(figure: Figure) -> str:
   return svg.getvalue()
 
 
-def _html_table(table: Table) -> str:
-  def row(cells: Sequence[str], tag: str) -> str:
-    return "<tr>" + "".join(f"<{tag}>{escape.html(cell)}</{tag}>" for cell in cells) + "</tr>"
-
-  head = row([column.title for column in table.columns], "th")
-  body = "\n".join(row(cells, "td") for cells in table.shown())
-  return f'<div class="table" tabindex="0"><table><thead>{head}</thead><tbody>\n{body}\n</tbody></table></div>'
-
-
-class _Report:
-  """The report as far as it is written: the text so far, while tables and plots go to files at once."""
-
-  def __init__(self, folder: pathlib.Path):
-    self.folder = folder
-    self.markdown = ["# Report\n"]
-    self.html = ["<h1>Report</h1>"]
-    self._stems: dict[str, str] = {}
-    for name in ("tables", "plots"):
-      (folder / name).mkdir(parents=True, exist_ok=True)
-
-  def stem(self, name: str) -> str:
-    """Returns the stem of the files about `name`, which no other name has."""
-    stem = escape.file_name(name)
-    taken = [other for other, of in self._stems.items() if of.partition("-")[0] == stem and other != name]
-    return self._stems.setdefault(name, f"{stem}-{len(taken) + 1}" if taken else stem)
-
-  def heading(self, text: str) -> None:
-    self.markdown.append(f"\n## {escape.markdown(text)}\n")
-    self.html.append(f"<h2>{escape.html(text)}</h2>")
-
-  def note(self, text: str) -> None:
-    self.markdown.append(f"* {escape.markdown(text)}")
-    self.html.append(f'<p class="note">{escape.html(text)}</p>')
-
-  def table(self, table: Table, name: str) -> None:
-    """Adds a table, and writes it to `tables/NAME.csv`."""
-    (self.folder / "tables" / f"{name}.csv").write_text(table.csv(), "utf-8")
-    title, text = escape.markdown(table.title), escape.markdown(table.note)
-    self.markdown.append(f"### {title}\n\n{table.markdown()}\n\n{text}\n")
-    note = f'<p class="note">{escape.html(table.note)}</p>'
-    self.html.append(f"<h3>{escape.html(table.title)}</h3>\n{_html_table(table)}\n{note}")
-
-  def plot(self, figure: Figure | str, title: str, name: str) -> None:
-    """Adds a figure, and writes it to `plots/NAME.png` and `.svg`, or adds the reason why it was not drawn."""
-    escaped = escape.html(title)
-    if isinstance(figure, str):
-      self.markdown.append(f"### {escape.markdown(title)}\n\nNot drawn: {escape.markdown(figure)}.\n")
-      self.html.append(f'<p class="note">{escaped}: not drawn, because {escape.html(figure)}.</p>')
-      return
-    svg = _svg(figure)
-    theme.save(figure, self.folder / "plots" / f"{name}.png", dpi=200)
-    (self.folder / "plots" / f"{name}.svg").write_text(svg, "utf-8")
-    heading = escape.markdown(title)
-    self.markdown.append(f"### {heading}\n\n![{heading}](plots/{name}.svg)\n")
-    data = base64.b64encode(svg.encode()).decode()
-    image = f'<img alt="{escaped}" src="data:image/svg+xml;base64,{data}">'
-    self.html.append(f"<figure><figcaption>{escaped}</figcaption>{image}</figure>")
-
-  def section(self, heading: str, members: Sequence[Group], target: float | None) -> None:
-    """Adds the tables and plots of the groups of one data set, task and metric."""
-    self.heading(heading)
-    stem = self.stem(heading)
-    for table in tables.all_tables(members, target):
-      self.table(table, f"{stem}_{table.name}")
-    self.html.append('<div class="pictures">')
-    for name, title, figure in plots.all_plots(members):
-      self.plot(figure, title, f"{stem}_{name}")
-    self.html.append("</div>")
-
-  def write(self) -> None:
-    """Writes `report.md` and `report.html`."""
-    (self.folder / "report.md").write_text("\n".join(self.markdown), "utf-8")
-    (self.folder / "report.html").write_text(_document("\n".join(self.html)), "utf-8")
-
-
-def _notes(found: Sequence[Run], lost: Sequence[str], on_groups: Sequence[str]) -> list[str]:
-  notes = [*(f"Left out: {line}." for line in lost), *on_groups]
-  devices = {str(run.made.get("device", "unknown")) for run in found}
-  if len(devices) > 1:
-    notes.append(f"The runs used different devices, so their seconds are not comparable: {'; '.join(devices)}.")
-  return notes
-
-
-def write(found: Sequence[Run], out: str, target: float | None = None, lost: Sequence[str] = ()) -> list[str]:
+def write(
+  found: Sequence[Run],
+  out: str,
+  target: float | None = None,
+  lost: Iterable[str] = (),
+  *,
+  samples: Callable[[Run], Samples] | None = None,
+  refresh: int = 0,
+) -> Written:
   """Writes the report on the runs `found` to the folder `out`: `report.md`, `report.html`, `tables/` and `plots/`.
 
   Args:
@@ -135,27 +137,36 @@ def write(found: Sequence[Run], out: str, target: float | None = None, lost: Seq
     target: the value of the metric, in the unit in which it is stored, whose cost is reported; `targets.target_of`
       describes the default.
     lost: further descriptions of what was left out, as `finished.lost` returns them.
+    samples: gives the training set of a run as far as it is known, for lists of the samples to look at; without it no
+      list is written.
+    refresh: seconds after which a browser reads the page again; 0 for never.
 
   Returns:
-    Notes for the reader on what was left out and why.
+    Notes for the reader on what was left out and why, and the verdict on each group.
+
+  Raises:
+    UserError: the library that renders the page is not installed.
   """
   groups, on_groups = groups_lib.collect(found)
-  notes = _notes(found, lost, on_groups)
-  report = _Report(pathlib.Path(out))
-  for note in notes:
-    report.note(note)
-  for heading, members in groups_lib.sections(groups).items():
-    report.section(heading, members, target)
-  report.heading("All runs")
-  for table in tables.runs_tables(found):
-    report.table(table, report.stem(table.name))
-  report.write()
-  return notes
-
-
-def _document(body: str) -> str:
-  return (
-    '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-    '<meta name="viewport" content="width=device-width, initial-scale=1"><title>dynsel_jax: report</title>'
-    f"<style>{STYLE}</style></head>\n<body>\n{body}\n</body></html>\n"
-  )
+  notes = notes_lib.all_notes(found, groups, list(lost), on_groups)
+  folder = _Folder(pathlib.Path(out))
+  sections = [folder.section(*part, target) for part in groups_lib.sections(groups).items()]
+  said = {}
+  if samples is not None:
+    for heading, members in groups_lib.sections(groups).items():
+      said[heading] = folder.feedback(members, samples(members[0].runs[0]), folder.stem(heading))
+  values = {
+    "title": verdict.title(groups) if groups else words.NOTHING_FINISHED,
+    "notes": notes,
+    "sections": sections,
+    "running": [folder.table(table, folder.stem(table.name)) for table in tables.running_tables(found)],
+    "feedback": {heading: one for heading, one in said.items() if one is not None},
+    "runs": [folder.table(table, folder.stem(table.name)) for table in tables.runs_tables(found)],
+    "words": words.WORDS,
+  }
+  (folder.path / "report.md").write_text(render.markdown("report.md", **values), "utf-8")
+  page = folder.path / "report.html"
+  partial = page.with_suffix(".html.partial")  # a browser may read the page while it is written again
+  partial.write_text(render.html("report.html", refresh=refresh, **values), "utf-8")
+  partial.replace(page)
+  return Written(notes, [one for section in sections for one in section.verdicts])

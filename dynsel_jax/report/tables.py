@@ -1,6 +1,6 @@
-"""The report's tables: final metric and cost, seconds by phase, usage of the training set, all runs. Pure functions.
+"""The report's tables: final metric and cost, usage of the training set, all runs. Pure functions.
 
-`targets` makes the table of the cost of reaching a target.
+`targets` makes the table of the cost of reaching a target, `seconds` that of the phases.
 """
 
 import math
@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from dynsel_jax.report import columns, targets
-from dynsel_jax.report.columns import METHOD, Column, Row, Table
+from dynsel_jax.options import printable
+from dynsel_jax.report import columns, seconds, targets, verdict
+from dynsel_jax.report.columns import METHOD, Column, Row, Show, Table
 from dynsel_jax.report.groups import Group, by_metric, difference, realised, reference, spread, summary, work_seconds
 from dynsel_jax.runs import finished
 from dynsel_jax.runs.finished import Metric, Run
 
-__all__ = ["all_tables", "gini", "kept_by_class", "phases", "results", "runs_tables", "usage"]
+__all__ = ["all_tables", "counts", "gini", "kept_by_class", "results", "running_tables", "runs_tables", "usage"]
 
 FACTOR_FIELDS = {  # fields of an epoch's metrics: title, scale and format of the mean over the epochs
   "factors_covered": ("factors covered an epoch, %", 100.0, ".1f"),
@@ -25,54 +26,76 @@ FACTOR_FIELDS = {  # fields of an epoch's metrics: title, scale and format of th
 
 
 def results(groups: Sequence[Group]) -> Table:
-  """Returns each group's final metric, its paired differences to `full` and `random`, and its cost."""
+  """Returns each group's final metric, its paired difference to `full`, and what it saved of full training's cost."""
   metric = groups[0].metric
-  rows = []
-  for group in groups:
-    row: Row = {**columns.row_of(group), "metric": metric.name}
-    columns.put(row, "metric", spread(map(finished.final, group.runs)))
-    columns.put(row, "best_metric", spread(map(finished.best, group.runs)))
-    for method in ("full", "random"):
-      if group.method != "full" and (other := reference(group, groups, method)) is not None:
-        columns.put(row, f"less_{method}", difference(group, other, finished.final))
-        if method == "random" and other.keep_fraction != group.keep_fraction:
-          row["less_random_kept"] = f", random at {100 * realised(other):.0f} %"
-    row["nominal_keep_fraction"] = group.keep_fraction
-    for name in ("realised_keep_fraction", "backward_visits", "forward_visits"):
-      columns.put(row, name, spread(float(summary(run)[name]) for run in group.runs))
-    columns.put(row, "seconds", spread(work_seconds(group, run) for run in group.runs))
-    rows.append(row)
+  rows = [_result(group, groups) for group in groups]
   scale, form = columns.metric_format(metric)
-  shown = (
+  shown = [
     *METHOD,
     Column(metric.title, columns.mean_sd("metric", scale, form)),
     Column("against full", columns.interval("less_full", scale, form)),
-    Column("against random", columns.interval("less_random", scale, form)),
+    Column("backward passes saved, %", columns.plain("saved_backward", 100, ".0f")),
+    Column("seconds", columns.mean_sd("seconds")),
+    Column("time saved, %", columns.plain("seconds_saved", 100, ".0f")),
+    Column("speed-up", columns.plain("seconds_speed_up", 1, ".2f")),
+  ]
+  where = verdict.beside_frontier(groups)
+  if any(position.word != "unknown" for position in where.values()):
+    for row in rows:
+      if (position := where.get(row["label"])) is not None:
+        row["beside_frontier"] = position.word
+        columns.put(row, "less_frontier", position.difference)
+    shown.append(Column("against shorter plain runs", columns.interval("less_frontier", scale, form)))
+  return Table("results", "Results", _results_note(groups, metric, rows), tuple(shown), rows)
+
+
+def _result(group: Group, groups: Sequence[Group]) -> Row:
+  """Returns the row of a group: metrics, differences, costs, and the fractions of full training's costs saved."""
+  row: Row = {**columns.row_of(group), "metric": group.metric.name}
+  columns.put(row, "metric", spread(map(finished.final, group.runs)))
+  columns.put(row, "best_metric", spread(map(finished.best, group.runs)))
+  for method in ("full", "random"):
+    if group.method != "full" and (other := reference(group, groups, method)) is not None:
+      columns.put(row, f"less_{method}", difference(group, other, finished.final))
+      if method == "random" and other.keep_fraction != group.keep_fraction:
+        row["less_random_kept"] = f", random at {100 * realised(other):.0f} %"
+      if method == "full":
+        row["saved_backward"] = verdict.saved(group, other, "backward_visits")
+        row["seconds_speed_up"] = verdict.speed_up(group, other)
+        row["seconds_saved"] = 1 - 1 / row["seconds_speed_up"] if row["seconds_speed_up"] else math.nan
+  row["nominal_keep_fraction"] = group.keep_fraction
+  for name in ("realised_keep_fraction", "backward_visits", "forward_visits"):
+    columns.put(row, name, spread(float(summary(run)[name]) for run in group.runs))
+  columns.put(row, "seconds", spread(work_seconds(group, run) for run in group.runs))
+  return row
+
+
+def counts(groups: Sequence[Group]) -> Table:
+  """Returns what each group kept and the passes that it took, and its paired difference to `random`."""
+  own = ("realised", "nominal", "backward", "forward", "less_random", *columns.row_of(groups[0]))
+  rows = [{k: v for k, v in _result(group, groups).items() if k.startswith(own)} for group in groups]
+  scale, form = columns.metric_format(groups[0].metric)
+  shown = (
+    *METHOD,
     Column("kept, nominal %", columns.plain("nominal_keep_fraction", 100)),
     Column("kept, realised %", columns.mean_sd("realised_keep_fraction", 100)),
-    Column("backward visits, thousands", columns.mean_sd("backward_visits", 1e-3)),
-    Column("forward visits, thousands", columns.mean_sd("forward_visits", 1e-3)),
-    Column("seconds", columns.mean_sd("seconds")),
+    Column("backward passes, thousands", columns.mean_sd("backward_visits", 1e-3)),
+    Column("forward passes, thousands", columns.mean_sd("forward_visits", 1e-3)),
+    Column("against random", columns.interval("less_random", scale, form)),
   )
-  return Table("results", "Results", _results_note(groups, metric, rows), shown, rows)
+  note = "Passes count samples over the whole run. The nominal fraction is the method's option, if it has one."
+  return Table("counts", "What was trained on", note, shown, rows)
 
 
 def _results_note(groups: Sequence[Group], metric: Metric, rows: Sequence[Row]) -> str:
   """Explains the table of results, names its best group, and lists the costs that it does not include."""
   direction = "larger" if metric.larger_is_better else "smaller"
-  unit = {"%": " in percentage points", "": ""}.get(metric.unit, f" in {metric.unit}")
-  note = f"Final test {metric.words}, mean ± standard deviation over n seeds; {direction} is better."
+  unit = {"%": ", in points", "": ""}.get(metric.unit, f", in {metric.unit}")
+  note = f"Mean ± standard deviation over n seeds; {direction} is better."
   best = metric.best(row["metric_mean"] for row in rows)
   if len(rows) > 1 and not math.isnan(best):
     note += f" The best mean is that of {next(row['label'] for row in rows if row['metric_mean'] == best)}."
-  note += (
-    f" Differences are method minus reference{unit}, paired by seed, with the 95 % interval of Student's t. Each"
-    " interval stands for its pair alone: one in twenty misses the true difference by chance. Where there are several"
-    " groups of random, the reference is the one with the same keep fraction, or else the one with the nearest realised"
-    " keep fraction, which is then named. Visits count the samples that went forward or backward through the model in"
-    " the whole run. Seconds cover the whole run and its offline stage as if nothing had been cached; loading and"
-    " compiling are excluded."
-  )
+  note += f" Differences are paired by seed{unit}."
   if made_before := _made_before(groups):
     note += f" Not counted, because it was made beforehand: {made_before}."
   return note
@@ -89,29 +112,6 @@ def _made_before(groups: Sequence[Group]) -> str:
     + ["scores, and the proxy run that gave them"] * scores
     + [f"the offline stage of {', '.join(cached)}, which every run found in the cache"] * bool(cached)
   )
-
-
-def phases(groups: Sequence[Group]) -> Table:
-  """Returns each group's mean seconds by phase."""
-  names = list(dict.fromkeys(name for g in groups for run in g.runs for name in summary(run)["seconds"]))
-  names = [name for name in names if name != "total"]
-  rows = []
-  for group in groups:
-    row = columns.row_of(group)
-    measured = [summary(run)["seconds"] for run in group.runs]
-    for name in names:
-      columns.put(row, name, spread(seconds.get(name, 0.0) for seconds in measured))
-    columns.put(row, "rest", spread(s["total"] - sum(s.get(name, 0.0) for name in names) for s in measured))
-    columns.put(row, "total", spread(s["total"] for s in measured))
-    rows.append(row)
-  shown = [name for name in (*names, "rest") if any(row[f"{name}_mean"] >= 0.005 for row in rows)]
-  note = (
-    "Mean seconds by phase, as measured. A run that found features and factors in the cache counts 0 for them here; the"
-    " seconds in the other tables take the longest time of any run with the same settings. The rest is set-up and"
-    " everything that is not timed."
-  )
-  numbers = (Column(name, columns.plain(f"{name}_mean", 1, ".2f")) for name in (*shown, "total"))
-  return Table("seconds", "Seconds by phase", note, (*METHOD, *numbers), rows)
 
 
 def gini(visits: np.ndarray) -> float:
@@ -147,6 +147,49 @@ def _usage_row(group: Group) -> Row:
   return row
 
 
+def _class_columns(groups: Sequence[Group], rows: Sequence[Row]) -> list[Column] | None:
+  """Adds to the rows the classes of which the least and the most was used; returns their columns, None without them."""
+  sizes = class_sizes(groups)
+  if sizes is None or not all(records_classes(run) for group in groups for run in group.runs):
+    return None
+  for group, row in zip(groups, rows, strict=True):
+    ratios = class_ratios(group, sizes)
+    for name, place in (("least", int(np.argmin(ratios))), ("most", int(np.argmax(ratios)))):
+      row[f"{name}_used_class"], row[f"{name}_used_ratio"] = class_name(group.runs[0], place), float(ratios[place])
+
+  def shown(name: str) -> Show:
+    return lambda row: f"{printable(row[f'{name}_used_class'], 24)} ({row[f'{name}_used_ratio']:.2f})"
+
+  return [Column(f"{name} used class (visits / expected)", shown(name)) for name in ("least", "most")]
+
+
+def class_sizes(groups: Sequence[Group]) -> np.ndarray | None:
+  """Returns the number of samples of each class, from an epoch that trained on all of them; None if none did."""
+  for group in groups:
+    for run in group.runs:
+      for line in run.metrics:
+        if line["realised_keep_fraction"] == 1.0 and records_classes(run):
+          return np.asarray(line["kept_by_class"], float)
+  return None
+
+
+def records_classes(run: Run) -> bool:
+  """Whether every epoch counts the visits by class, over two classes or more."""
+  return bool(run.metrics) and all(len(line.get("kept_by_class") or ()) > 1 for line in run.metrics)
+
+
+def class_ratios(group: Group, sizes: np.ndarray) -> np.ndarray:
+  """Returns each class's fraction of the visits over its fraction of the samples, `[C]`, mean over the seeds."""
+  visits = np.mean([kept_by_class(run) for run in group.runs], axis=0)
+  return (visits / visits.sum()) / (sizes / sizes.sum())
+
+
+def class_name(run: Run, label: int) -> str:
+  """Returns the name of a class, or its number where the run does not say."""
+  names = run.made.get("class_names")
+  return str(names[label]) if isinstance(names, list) and label < len(names) else str(label)
+
+
 def usage(groups: Sequence[Group]) -> Table:
   """Returns how evenly each group used the training set."""
   rows = list(map(_usage_row, groups))
@@ -161,15 +204,13 @@ def usage(groups: Sequence[Group]) -> Table:
   ]
   if any(row["noisy_fraction_kept_n"] for row in rows):
     shown.append(Column("wrong labels among the visits, %", columns.mean_sd("noisy_fraction_kept", 100)))
+  if (of_classes := _class_columns(groups, rows)) is not None:
+    shown += of_classes
   note = "The deviation is over the samples of a run; a Gini coefficient of 0 means that all were used equally often."
   if partly:
     note += " Samples seen, visits and the Gini coefficient come only from the runs with a usage.npz."
   if any(row["factors_covered_n"] for row in rows):
     shown += [Column(title, columns.mean_sd(name, scale, form)) for name, (title, scale, form) in FACTOR_FIELDS.items()]
-    note += (
-      " A factor is covered if it fires in a sample of the epoch. The rate of a factor is its firings per visit divided"
-      " by its firings per sample of the whole set: 1 for samples at random. All three are means over the epochs."
-    )
   return Table("usage", "Usage of the training set", note, tuple(shown), rows)
 
 
@@ -200,6 +241,31 @@ def runs_tables(found: Iterable[Run]) -> list[Table]:
   return tables
 
 
+def running_tables(found: Iterable[Run]) -> list[Table]:
+  """Returns one table for each task and metric: the runs that are not finished, and how far they are."""
+  tables = []
+  for words, members in by_metric(run for run in found if run.summary is None).items():
+    metric, rows = members[0].metric, []
+    for run in members:
+      last = run.metrics[-1] if run.metrics else {}
+      done, epochs = len(run.metrics), run.config.get("epochs") or 0
+      total = (last.get("seconds") or {}).get("total")
+      left = total / done * (epochs - done) if total and done and epochs >= done else None
+      epoch = f"{min(done + 1, epochs)} of {epochs}" if epochs else str(done + 1)
+      rows.append({"run": run.path.name, "epoch": epoch, "value": finished.value(last), "seconds": total, "left": left})
+    shown = (
+      Column("run", columns.text("run")),
+      Column("running epoch", columns.text("epoch")),
+      Column(metric.title, columns.plain("value", *columns.metric_format(metric))),
+      Column("seconds so far", columns.plain("seconds")),
+      Column("seconds left, about", columns.plain("left", 1, ".0f")),
+    )
+    name, title = ("running", "Running or stopped") if not words else (f"running_{words}", f"Not finished: {words}")
+    note = "The metric is that of the last epoch that ended. The time left supposes that the other epochs take as long."
+    tables.append(Table(name, title, note, shown, rows))
+  return tables
+
+
 def _device(device: Any) -> str:
   """Describes a run's devices, "-" where it does not say."""
   known = isinstance(device, dict) and {"count", "kind"} <= device.keys()
@@ -208,4 +274,4 @@ def _device(device: Any) -> str:
 
 def all_tables(groups: Sequence[Group], target: float | None) -> list[Table]:
   """Returns the tables of the groups of one data set, task and metric; `target` as in `targets.target_of`."""
-  return [results(groups), targets.table(groups, target), phases(groups), usage(groups)]
+  return [results(groups), counts(groups), targets.table(groups, target), seconds.table(groups), usage(groups)]

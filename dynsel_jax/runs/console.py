@@ -8,6 +8,7 @@ from tqdm import tqdm
 
 from dynsel_jax.metric import Metric
 from dynsel_jax.options import printable
+from dynsel_jax.runs import timing
 
 __all__ = ["Console", "closing_lines"]
 
@@ -76,7 +77,8 @@ class Console:
 def closing_lines(summary: dict[str, Any], metric: Metric, workdir: str) -> str:
   """Summarises a finished run in a few lines."""
   seconds = summary["seconds"]
-  spent = ", ".join(f"{name} {value:.1f}" for name, value in seconds.items() if name != "total" and value >= 0.05)
+  phases = timing.rounded({name: value for name, value in seconds.items() if name != "total"}, 0.1)
+  spent = ", ".join(f"{timing.word(name)} {value:.1f}" for name, value in phases.items() if value >= 0.05)
   best = f"best {metric.show(summary['best_metric'])}"
   if (validation := summary.get(f"best_validation_{metric.name}")) is not None:
     selected = summary[f"test_{metric.name}_at_best_validation"]
@@ -88,7 +90,7 @@ def closing_lines(summary: dict[str, Any], metric: Metric, workdir: str) -> str:
       f"visits          {summary['backward_visits']:,} backward, {summary['forward_visits']:,} forward"
       f" in {summary['steps']:,} steps, {summary['epochs']} epochs",
       f"kept            {summary['realised_keep_fraction']:.1%} of the training set per epoch on average",
-      f"seconds         {seconds['total']:.1f} ({spent})",
+      f"seconds         {sum(phases.values()):.1f} ({spent})",
       f"files           {workdir}",
     ]
   )

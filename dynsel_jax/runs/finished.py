@@ -18,8 +18,6 @@ from dynsel_jax.metric import ACCURACY, Metric
 from dynsel_jax.runs import files
 
 __all__ = [
-  "OFFLINE",
-  "UNCOUNTED",
   "Run",
   "best",
   "final",
@@ -27,12 +25,8 @@ __all__ = [
   "lost",
   "num_samples",
   "read",
-  "seconds_without_offline",
   "value",
 ]
-
-OFFLINE = ("features", "factors")  # phases whose result runs share through the cache
-UNCOUNTED = ("loading", "compiling")  # phases that depend on what the machine had cached, not on the method
 
 
 class Run(NamedTuple):
@@ -241,11 +235,6 @@ def _visits(path: pathlib.Path, missing: list[str]) -> np.ndarray | None:
     missing.append("usage.npz")
     return None
   return visits
-
-
-def seconds_without_offline(seconds: dict[str, float]) -> float:
-  """Returns a run's seconds without its offline stage, loading and compiling."""
-  return seconds["total"] - sum(seconds.get(name, 0.0) for name in (*OFFLINE, *UNCOUNTED))
 
 
 def num_samples(run: Run) -> int:

@@ -81,8 +81,14 @@ def provenance(config: dict[str, Any], data: str, columns: str, device: Any, num
     "data_fingerprint": data,
     "columns_fingerprint": columns,
     "device": {"kind": device.device_kind, "platform": device.platform, "count": num_devices},
+    "machine": {"name": cache.digest({"node": platform.node()})[:8], "cores": _usable_cores()},
     "versions": {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in PACKAGES}},
   }
+
+
+def _usable_cores() -> int:
+  """Returns the number of cores that this process may use; a sweep gives each of its processes a part of them."""
+  return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def identity(made: Mapping[str, Any]) -> dict[str, Any]:

@@ -57,17 +57,19 @@ def class_quotas(mass: Array, sizes: Array, total: int) -> Array:
     total: M, at most the sum of the sizes.
 
   Returns:
-    `[C]` float32, real numbers that sum to M.
+    `[C]` float32, real numbers that sum to M; 0 for an empty class.
   """
   size = sizes.astype(jnp.float32)
   weight = jnp.sqrt(mass * size / jnp.sum(size))
-  order = jnp.argsort(size / weight)  # the order in which the classes fill up
+  some = size > 0
+  # The order in which the classes fill up: an empty one is full.
+  order = jnp.argsort(jnp.where(some, size / jnp.where(some, weight, 1.0), 0.0))
   size_in_order, weight_in_order = size[order], weight[order]
   rest = total - (jnp.cumsum(size_in_order) - size_in_order)  # with the classes before this one full
   rate = rest / jnp.cumsum(weight_in_order[::-1])[::-1]
   num_full = jnp.sum(jnp.cumprod((rate * weight_in_order >= size_in_order).astype(jnp.int32)))
   rate = jnp.append(rate, jnp.inf)[num_full]
-  return jnp.minimum(size, rate * weight)
+  return jnp.where(some, jnp.minimum(size, rate * weight), 0.0)  # not inf * 0, if all classes are full
 
 
 def round_quotas(key: Array, quotas: Array, sizes: Array, total: int) -> Array:

@@ -46,11 +46,12 @@ def group(plan: Plan, bucket: Array) -> Plan:
   return _reorder(plan, jnp.argsort(bucket_at_place, stable=True))
 
 
-def shuffle_batches(key: Array, plan: Plan, batch_size: int) -> Plan:
+def shuffle_batches(key: Array, plan: Plan, batch_size: Array | int) -> Plan:
   """Shuffles the full batches of a plan; a partial batch stays last."""
   place = jnp.arange(plan.indices.shape[0], dtype=jnp.int32)
   batch, full = place // batch_size, plan.size // batch_size
-  numbers = jnp.arange(-(-place.shape[0] // batch_size), dtype=jnp.int32)
+  most = -(-place.shape[0] // batch_size) if isinstance(batch_size, int) else place.shape[0]
+  numbers = jnp.arange(most, dtype=jnp.int32)
   order = batching.order(key, Selection(keep=numbers < full)).indices
   source = jnp.where(batch < full, order[batch] * batch_size + place % batch_size, place)
   return _reorder(plan, source)

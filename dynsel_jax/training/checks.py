@@ -15,6 +15,7 @@ from flax import linen as nn
 from jax import Array
 
 from dynsel_jax import batching, data, models, selectors, tasks
+from dynsel_jax.data import stream
 from dynsel_jax.options import UserError, check_choice, check_fraction, check_positive, check_seed
 from dynsel_jax.tasks import Task
 from dynsel_jax.training import parallel
@@ -22,18 +23,30 @@ from dynsel_jax.types import LOSS_NORMALIZATIONS, SampleTable, Selection, Select
 
 __all__ = [
   "check_fields",
+  "check_meta_batch",
   "check_model_and_data",
   "check_numbers",
   "check_padding",
   "check_reads",
   "check_selector",
   "check_task",
+  "of_size",
 ]
 
 # Sections and fields of a config, those that every config has and those that some have.
 FIELDS = (
   *("batch_size", "cache_dir", "checkpoint_every_steps", "dataset", "epochs", "eval_batch_size", "learning_rate"),
-  *("loss_normalization", "match_steps", "model", "optimizer", "schedule", "seed", "selector", "task"),
+  *(
+    "loss_normalization",
+    "match_steps",
+    "meta_batch_size",
+    "model",
+    "optimizer",
+    "schedule",
+    "seed",
+    "selector",
+    "task",
+  ),
 )
 OPTIONAL_FIELDS = ("factors", "features", "scores", "wrappers")
 
@@ -228,6 +241,36 @@ def check_selector(name: str, selector: Selector, num_samples: int, signals: Sig
         f"batch_size={batch_size}: {name} trains on {positions.shape[0]} of a batch,"
         f" which must be a multiple of the {num_replicas} device(s)"
       )
+
+
+def of_size(signals: Signals, size: int) -> Signals:
+  """Returns the shapes and types of signals of `size` rows, from those of another number of rows."""
+
+  def resized(leaf: Any) -> Any:
+    return jax.ShapeDtypeStruct((size, *leaf.shape[1:]), leaf.dtype) if leaf.ndim else leaf
+
+  return jax.tree.map(resized, signals)
+
+
+def check_meta_batch(
+  config: ml_collections.ConfigDict, name: str, selector: Selector, num_replicas: int, source: data.Source
+) -> None:
+  """Raises `UserError` if `meta_batch_size` is set where it has no meaning or cannot be kept."""
+  size = config.meta_batch_size
+  if not size:
+    return
+  if selector.thin is None:
+    raise UserError(f"meta_batch_size={size}: selector={name} trains on whole batches; set meta_batch_size=0")
+  if not config.batch_size <= size <= source.num_samples or size % num_replicas:
+    raise UserError(
+      f"meta_batch_size={size} must be a multiple of the {num_replicas} device(s), from batch_size={config.batch_size}"
+      f" to the {source.num_samples} training samples; 0 is batch_size"
+    )
+  if isinstance(source.train["inputs"], stream.Images) and size != config.batch_size:
+    raise UserError(
+      f"meta_batch_size={size}: images that stay on disk are read batch_size={config.batch_size} at a time; set"
+      f" meta_batch_size=0 and batch_size={size}"
+    )
 
 
 def check_padding(name: str, selector: Selector, signals: Signals) -> None:

@@ -208,7 +208,8 @@ def _train(trainer: Trainer, stop: Callable[[], str], after_epoch: AfterEpoch | 
   trainer.workdir.rewind(position.epoch, position.lines)
   with ends_at_once(f"before step {position.steps + 1}"):
     trainer.compile()
-  with contextlib.closing(Console(metric, epochs, position.epoch, quiet=quiet)) as console:
+  shown = contextlib.closing(Console(metric, epochs, position.epoch, quiet=quiet))
+  with trainer.timers.phase("recording"), shown as console:  # whatever is not in a phase of its own
     final = None
     while position.epoch < epochs:
       trainer.stop_if_asked(stop)

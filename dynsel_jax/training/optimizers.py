@@ -11,6 +11,7 @@ import jax
 import optax
 
 from dynsel_jax import options
+from dynsel_jax.training import lookahead
 
 __all__ = ["OPTIMIZERS", "adam", "adamw", "create", "defaults", "sgd"]
 
@@ -54,7 +55,12 @@ def adamw(
   return optax.chain(optax.scale_by_adam(b1, b2, eps), _decayed(weight_decay, decay_all))
 
 
-OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {"adam": adam, "adamw": adamw, "sgd": sgd}
+OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
+  "adam": adam,
+  "adamw": adamw,
+  "lookahead_sgd": lookahead.lookahead_sgd,
+  "sgd": sgd,
+}
 
 
 def defaults(name: str) -> dict[str, Any]:

@@ -34,6 +34,7 @@ __all__ = [
   "first_process_first",
   "is_first_process",
   "local_devices",
+  "repeated",
   "to_global",
   "to_local",
 ]
@@ -102,6 +103,11 @@ class Programs(NamedTuple):
   evaluate: Callable[[Evaluation, TrainState, Arrays, int, int], Evaluation]
 
 
+def repeated(first: Array, count: Array, body: Callable[..., Any], carry: Any) -> Any:
+  """Applies `body(step, carry)` to `count` steps from `first` on, both `[]` int32, on the device."""
+  return jax.lax.fori_loop(first, first + count, body, carry)
+
+
 def create_programs(
   recipe: Recipe, devices: Devices, *, looped: bool | None = None, streamed: bool = False
 ) -> Programs:
@@ -138,8 +144,8 @@ def create_programs(
 
     def several(recipe: Recipe, carry: Any, *rest: Any) -> Any:
       *arguments, first, count, replica = rest
-      return jax.lax.fori_loop(
-        first, first + count, lambda step, value: one(recipe, value, *arguments, step.astype(jnp.int32), replica), carry
+      return repeated(
+        first, count, lambda step, value: one(recipe, value, *arguments, step.astype(jnp.int32), replica), carry
       )
 
     program = mapped(several, (*axes, None)) if looped else mapped(one, axes)

@@ -39,26 +39,31 @@ def cosine(peak: float, *, end: float = 0.0, warmup: float = 0.0) -> Schedule:
   return _after_warmup(peak, end, warmup, lambda fraction: _cosine_between(peak, end, fraction))
 
 
-def linear(peak: float, *, end: float = 0.0, warmup: float = 0.06) -> Schedule:
-  """Falls from `peak` to `end` along a line, after a linear rise from 0.
+def linear(peak: float, *, start: float = 0.0, end: float = 0.0, warmup: float = 0.06) -> Schedule:
+  """Falls from `peak` to `end` along a line, after a linear rise from `start`.
 
   Args:
     peak: the largest learning rate.
+    start: the learning rate at the start of training.
     end: the learning rate at the end of training.
     warmup: fraction of training that the rise takes, in [0, 1); the default is RoBERTa's for fine-tuning
       (arXiv 1907.11692, Table 10).
   """
-  return _after_warmup(peak, end, warmup, lambda fraction: peak + (end - peak) * fraction)
+  options.check_positive("schedule.start", start, zero=True)
+  return _after_warmup(peak, end, warmup, lambda fraction: peak + (end - peak) * fraction, start)
 
 
-def _after_warmup(peak: float, end: float, warmup: float, falling: Callable[[Array], Array]) -> Schedule:
-  """Rises from 0 to `peak` during `warmup`, then follows `falling`, a function of the fraction done of the rest."""
+def _after_warmup(
+  peak: float, end: float, warmup: float, falling: Callable[[Array], Array], start: float = 0.0
+) -> Schedule:
+  """Rises from `start` to `peak` during `warmup`, then follows `falling`, a function of the rest's fraction done."""
   options.check_positive("schedule.end", end, zero=True)
   options.check_fraction("schedule.warmup", warmup, zero=True, one=False)
 
   def schedule(progress: Array) -> Array:
     rest = falling(jnp.clip((progress - warmup) / (1.0 - warmup), 0.0, 1.0))
-    return jnp.where(progress < warmup, peak * progress / max(warmup, 1e-9), rest)
+    rising = start + (peak - start) * progress / max(warmup, 1e-9)
+    return jnp.where(progress < warmup, rising, rest)
 
   return schedule
 

@@ -17,6 +17,7 @@ from dynsel_jax.types import SampleTable, Signals
 
 __all__ = ["Parts", "Run", "build", "description", "full_fraction", "matched", "parts", "table_of"]
 
+_FIRST_IMAGES = 5000  # as many as arXiv 2404.00498 takes its statistics from
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
@@ -137,7 +138,9 @@ def build(made: Parts, table: SampleTable) -> Run:
     selector = selector._replace(loss_normalization=config.loss_normalization)
   whole_name = "+".join((name, *made.wrappers))
   checks.check_reads(whole_name, selector, table, task)
-  checks.check_selector(whole_name, selector, source.num_samples, made.signals, devices.num_replicas)
+  checks.check_meta_batch(config, whole_name, selector, devices.num_replicas, source)
+  scored = checks.of_size(made.signals, config.meta_batch_size or config.batch_size)
+  checks.check_selector(whole_name, selector, source.num_samples, scored, devices.num_replicas)
   if ":" in whole_name:  # a user's own
     checks.check_padding(whole_name, selector, made.signals)
   recipe = steps.Recipe(
@@ -146,6 +149,7 @@ def build(made: Parts, table: SampleTable) -> Run:
     selector=selector,
     schedule=made.schedule,
     batch_size=config.batch_size,
+    meta_batch_size=config.meta_batch_size or config.batch_size,
     eval_batch_size=config.eval_batch_size,
     epochs=config.epochs,
     num_replicas=devices.num_replicas,
@@ -161,9 +165,20 @@ def build(made: Parts, table: SampleTable) -> Run:
   params = warm_start.first_params(module, initial.train.params)
   if params is not initial.train.params:
     initial = initial._replace(train=initial.train.replace(params=devices.copy(params)))
+  initial = _with_statistics(initial, made)
   streamed = isinstance(made.feed, feed.Streamed)
   programs = parallel.create_programs(recipe, devices, streamed=streamed)
   return Run(source, table, recipe, programs, devices, made.feed, initial)
+
+
+def _with_statistics(initial: state.RunState, made: Parts) -> state.RunState:
+  """Gives a model that asks for it the first training images, normalised, before the first step."""
+  if not isinstance(made.module, models.fast_net.FastNet):
+    return initial
+  first = {name: jnp.asarray(array[:_FIRST_IMAGES]) for name, array in made.source.train.items()}
+  images = made.task.inputs(None, jnp.zeros(len(first["inputs"]), jnp.int32), first)["inputs"]
+  batch_stats = made.module.with_statistics(initial.train.batch_stats, images)
+  return initial._replace(train=initial.train.replace(batch_stats=made.devices.copy(batch_stats)))
 
 
 def full_fraction(config: ml_collections.ConfigDict) -> float:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from flax import linen as nn
 from flax.training import train_state
 from jax import Array
@@ -30,9 +31,15 @@ class TrainState(train_state.TrainState):
 
   batch_stats: Any
 
-  def apply_gradients(self, *, grads: Any, learning_rate: Array, **changes: Any) -> "TrainState":  # type: ignore[override]
-    """Takes one optimizer step with `learning_rate`; `changes` replaces other fields, such as `batch_stats`."""
-    updates, opt_state = self.tx.update(grads, self.opt_state, self.params)
+  def apply_gradients(  # type: ignore[override]
+    self, *, grads: Any, learning_rate: Array, progress: Array, **changes: Any
+  ) -> "TrainState":
+    """Takes one optimizer step with `learning_rate`; `changes` replaces other fields, such as `batch_stats`.
+
+    `progress` `[]` float32 is the fraction of training done before the step, for optimizers that depend on it.
+    """
+    tx = optax.with_extra_args_support(self.tx)
+    updates, opt_state = tx.update(grads, self.opt_state, self.params, learning_rate=learning_rate, progress=progress)
     params = jax.tree.map(lambda p, u: p - learning_rate.astype(p.dtype) * u, self.params, updates)
     return self.replace(step=self.step + 1, params=params, opt_state=opt_state, **changes)
 

@@ -34,6 +34,7 @@ __all__ = [
   "AXIS",
   "Arrays",
   "Recipe",
+  "all_finite",
   "outputs_of",
   "plan",
   "refresh",
@@ -54,6 +55,7 @@ class Recipe(NamedTuple):
   selector: Selector
   schedule: Schedule
   batch_size: int
+  meta_batch_size: int  # rows that a thinned step scores; `batch_size` unless the config says more
   eval_batch_size: int
   epochs: int
   num_replicas: int  # devices over all processes
@@ -109,16 +111,28 @@ def outputs_of(recipe: Recipe, state: TrainState, batch: Batch, valid: Array, cu
   return cut(forward, batch)
 
 
-def _cut_of_plan(recipe: Recipe, plan: Plan, arrays: Arrays, step: Array) -> Cut:
-  index, _ = batching.batch_of(plan, step, recipe.batch_size)  # of all devices
+def _cut_of_plan(recipe: Recipe, plan: Plan, arrays: Arrays, step: Array, size: int) -> Cut:
+  index, _ = batching.batch_of(plan, step, size)  # of all devices
   return buckets_lib.cutting(recipe.buckets, arrays.train, index)
+
+
+def _planned_size(recipe: Recipe, thin: Array) -> Array | int:
+  """Returns how many samples of the plan a step of the epoch takes, where `thin` `[]` bool says whether it thins."""
+  if recipe.selector.thin is None or recipe.meta_batch_size == recipe.batch_size:
+    return recipe.batch_size
+  return jnp.where(thin, recipe.meta_batch_size, recipe.batch_size)
 
 
 def _progress(recipe: Recipe, run: RunState, epoch: Array, step: Array) -> Array:
   """Returns the fraction of training done before this step, `[]` float32."""
-  steps_of_epoch = jnp.maximum(-(-run.plan.size // recipe.batch_size), 1)
+  steps_of_epoch = jnp.maximum(-(-run.plan.size // _planned_size(recipe, run.thin)), 1)
   done_of_epoch = step.astype(jnp.float32) / steps_of_epoch.astype(jnp.float32)
   return (epoch.astype(jnp.float32) + done_of_epoch) / recipe.epochs
+
+
+def all_finite(tree: Any) -> Array:
+  """Whether every number of a pytree is finite, `[]` bool."""
+  return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
 
 
 def _backward(
@@ -153,11 +167,11 @@ def _backward(
   local = functools.partial(jax.value_and_grad(loss_part, has_aux=True), state.params)
   (part, (outputs, batch_stats)), grads = cut(local, batch)
   loss, grads = summed(recipe, (part, grads))
-  learning_rate = recipe.schedule(_progress(recipe, run, epoch, step)) * run.learning_rate_multiplier
-  new = state.apply_gradients(grads=grads, learning_rate=learning_rate, batch_stats=batch_stats)
+  progress = _progress(recipe, run, epoch, step)
+  learning_rate = recipe.schedule(progress) * run.learning_rate_multiplier
+  new = state.apply_gradients(grads=grads, learning_rate=learning_rate, progress=progress, batch_stats=batch_stats)
   # The new values are checked too, or a checkpoint could contain an overflow.
-  checked = (loss, grads, new.params, batch_stats)
-  finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(checked)]))
+  finite = all_finite((loss, grads, new.params, batch_stats))
   first_bad = run.meters.non_finite_step
   meters = run.meters._replace(
     learning_rate=learning_rate,
@@ -211,18 +225,18 @@ def plan(
   select_key, order_key = batching.epoch_keys(arrays.key, epoch)
   selection, info = recipe.selector.select(select_key, run.selector, epoch)
   plan = _grouped(recipe, batching.order(order_key, selection), arrays)
+  thin = jnp.asarray(selection.thin, bool)
   if recipe.buckets is not None:  # otherwise each epoch would go from short texts to long ones
     batches_key = jax.random.fold_in(jax.random.fold_in(arrays.key, epoch), Purpose.BATCHES)
-    plan = buckets_lib.shuffle_batches(batches_key, plan, recipe.batch_size)
+    plan = buckets_lib.shuffle_batches(batches_key, plan, _planned_size(recipe, thin))
   multiplier = jnp.asarray(selection.learning_rate_multiplier, jnp.float32)
-  thin = jnp.asarray(selection.thin, bool)
   return run._replace(plan=plan, learning_rate_multiplier=multiplier, thin=thin, meters=empty_meters()), info
 
 
 def train(recipe: Recipe, run: RunState, arrays: Arrays, epoch: Array, step: Array, replica: Array) -> RunState:
   """Takes one optimizer step on one global batch of the plan."""
   index, weights = batching.batch_of(run.plan, step, recipe.batch_size, shard=replica, num_shards=recipe.num_replicas)
-  cut = _cut_of_plan(recipe, run.plan, arrays, step)
+  cut = _cut_of_plan(recipe, run.plan, arrays, step, recipe.batch_size)
   new, local, meters = _backward(recipe, run, arrays, epoch, step, index, weights, cut)
   seen = _global_signals(recipe, local)
   return _record(recipe, run, new, seen, meters, jnp.sum(seen.index >= 0, dtype=jnp.int32))
@@ -230,12 +244,12 @@ def train(recipe: Recipe, run: RunState, arrays: Arrays, epoch: Array, step: Arr
 
 def train_thinned(recipe: Recipe, run: RunState, arrays: Arrays, epoch: Array, step: Array, replica: Array) -> RunState:
   """Scores one meta-batch of the plan and takes one optimizer step on the rows that `thin` picks."""
-  selector, replicas = recipe.selector, recipe.num_replicas
+  selector, replicas, size = recipe.selector, recipe.num_replicas, recipe.meta_batch_size
   assert selector.thin is not None
-  index, plan_weights = batching.batch_of(run.plan, step, recipe.batch_size, shard=replica, num_shards=replicas)
+  index, plan_weights = batching.batch_of(run.plan, step, size, shard=replica, num_shards=replicas)
   batch = _model_inputs(recipe, arrays, epoch, index)
   # With batch statistics of the meta-batch, the losses are those of training on all of it.
-  cut = _cut_of_plan(recipe, run.plan, arrays, step)
+  cut = _cut_of_plan(recipe, run.plan, arrays, step, size)
   scored = _score(recipe, run, epoch, batch, index, cut, running=False)
   key = jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(arrays.key, epoch), Purpose.THIN), step)
   positions, thin_weights = selector.thin(key, run.selector, scored)
@@ -271,6 +285,6 @@ def score(recipe: Recipe, run: RunState, arrays: Arrays, epoch: Array, step: Arr
   """Takes one forward pass of the plan by `refresh`, on unaugmented samples with running statistics."""
   index, _ = batching.batch_of(run.plan, step, recipe.batch_size, shard=replica, num_shards=recipe.num_replicas)
   batch = recipe.task.inputs(None, index, gather.gather(arrays.train, index))
-  cut = _cut_of_plan(recipe, run.plan, arrays, step)
+  cut = _cut_of_plan(recipe, run.plan, arrays, step, recipe.batch_size)
   seen = _score(recipe, run, epoch, batch, index, cut, running=True)
   return _record(recipe, run, run.train, seen, run.meters, jnp.sum(seen.index >= 0, dtype=jnp.int32))

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import math
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -140,8 +141,8 @@ class Trainer:
     """
     programs, position = self.run.programs, self.position
     size, thin = parallel.fetch((self.state.plan.size, self.state.thin))
-    num_steps = -(-int(size) // self.config.batch_size)
     thinned = bool(thin) and self.run.recipe.selector.thin is not None
+    num_steps = -(-int(size) // (self.run.recipe.meta_batch_size if thinned else self.config.batch_size))
     train = programs.train_thinned if thinned else programs.train
     every = self.config.checkpoint_every_steps or sys.maxsize
     with contextlib.closing(self.run.feed.training(self.state.plan, position.epoch, position.step)) as fed:
@@ -255,6 +256,7 @@ class Trainer:
       "backward_visits": position.backward_visits,
       "realised_keep_fraction": position.backward_visits / (usage.visits.shape[0] * position.epoch),
       "seconds": self.timers.seconds(),
+      "ended": round(time.time(), 3),  # seconds since 1970, to see which runs were made side by side
       "non_finite": {"scores": position.non_finite_scores, "steps": 0},
       "resumed_from": position.resumed_from,
     }

@@ -1,5 +1,6 @@
 """The benchmarks of `python -m experiments.benchmark`, a file per subject, and the clock that they share."""
 
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -7,7 +8,7 @@ from typing import Any
 
 import jax
 
-__all__ = ["alternate", "seconds_of"]
+__all__ = ["alternate", "clock", "seconds_of"]
 
 
 def seconds_of(call: Callable[[], Any]) -> float:
@@ -15,6 +16,14 @@ def seconds_of(call: Callable[[], Any]) -> float:
   start = time.perf_counter()
   jax.block_until_ready(call())
   return time.perf_counter() - start
+
+
+def clock(seconds: float) -> str:
+  """Returns seconds with three significant digits, in s, ms or µs."""
+  unit, name = next(((u, n) for u, n in ((1.0, "s"), (1e-3, "ms")) if seconds >= u), (1e-6, "µs"))
+  value = seconds / unit
+  digits = 2 - math.floor(math.log10(value)) if value > 0 else 0
+  return f"{value:.{max(digits, 0)}f} {name}"
 
 
 def alternate(ours: Callable[[], Any], reference: Callable[[], Any], pairs: int) -> tuple[float, float, float]:

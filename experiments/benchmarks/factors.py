@@ -12,7 +12,7 @@ import numpy as np
 
 from dynsel_jax import factors
 from dynsel_jax.factors import fit, sae
-from experiments.benchmarks import alternate, seconds_of
+from experiments.benchmarks import alternate, clock, seconds_of
 
 __all__ = ["benchmark_sae", "benchmark_scoring"]
 
@@ -38,30 +38,40 @@ def benchmark_sae() -> None:
   step, matmul, ratio = alternate(ours, dense, 9)
   rate = 2 * BATCH_SIZE * D_IN * NUM_LATENTS / matmul / 1e9
   print(
-    f"SAE step, batch {BATCH_SIZE}, {D_IN} -> {NUM_LATENTS}, k = {K}: {step / STEPS * 1e3:.0f} ms;"
-    f" the matrix product alone {matmul * 1e3:.0f} ms, {rate:.0f} GFLOP/s"
+    f"SAE step, batch {BATCH_SIZE}, {D_IN} -> {NUM_LATENTS}, k = {K}: {clock(step / STEPS)};"
+    f" the matrix product alone {clock(matmul)}, {rate:.0f} GFLOP/s"
   )
   print(
     f"  rate relative to the matrix product's: {DENSE_PRODUCTS * STEPS / ratio:.2f} if the {DENSE_PRODUCTS} products of"
     f" a step on dense codes are counted, {STEPS / ratio:.2f} if the one that is computed here is"
   )
   try:
-    plain = _torch_steps(sae.normalize(normalizer, placed), state)
+    device = _torch_device(jax.devices()[0].platform)
   except ModuleNotFoundError:
     print("  PyTorch is not installed; to compare with it: pip install --editable '.[benchmark]'")
     return
-  step, plain_step, ratio = alternate(ours, plain, 5)
-  print(f"  PyTorch {plain_step / STEPS * 1e3:.0f} ms a step: {1 / ratio:.2f} times its samples a second")
+  if not device:
+    print(f"  not compared with PyTorch, which does not see the {jax.devices()[0].device_kind} that JAX computes on")
+    return
+  step, plain_step, ratio = alternate(ours, _torch_steps(sae.normalize(normalizer, placed), state, device), 5)
+  print(f"  PyTorch on the same device {clock(plain_step / STEPS)} a step: {1 / ratio:.2f} times its samples a second")
 
 
-def _torch_steps(x: jax.Array, state: fit.FitState) -> Callable[[], Any]:
-  """Returns the same steps as one writes them in PyTorch: dense codes, automatic gradients, Adam."""
+def _torch_device(platform: str) -> str:
+  """Returns PyTorch's name of JAX's kind of device; "" if PyTorch cannot compute there."""
   import torch
 
-  batches = torch.tensor(np.asarray(x)).split(BATCH_SIZE)
-  W_enc, b_enc, b_dec = (torch.tensor(np.asarray(leaf), requires_grad=True) for leaf in state.params)
+  return {"cpu": "cpu", "gpu": "cuda" if torch.cuda.is_available() else ""}.get(platform, "")
+
+
+def _torch_steps(x: jax.Array, state: fit.FitState, device: str) -> Callable[[], Any]:
+  """Returns the same steps as one writes them in PyTorch, awaited: dense codes, automatic gradients, Adam."""
+  import torch
+
+  batches = torch.tensor(np.asarray(x), device=device).split(BATCH_SIZE)
+  W_enc, b_enc, b_dec = (torch.tensor(np.asarray(leaf), device=device, requires_grad=True) for leaf in state.params)
   optimizer = torch.optim.Adam([W_enc, b_enc, b_dec], lr=1e-3)
-  since_fired = torch.zeros(NUM_LATENTS, dtype=torch.int32)
+  since_fired = torch.zeros(NUM_LATENTS, dtype=torch.int32, device=device)
 
   def step(x: Any) -> None:
     nonlocal since_fired
@@ -84,6 +94,8 @@ def _torch_steps(x: jax.Array, state: fit.FitState) -> Callable[[], Any]:
   def steps() -> None:
     for batch in batches:
       step(batch)
+    if device == "cuda":
+      torch.cuda.synchronize()
 
   return steps
 
@@ -105,6 +117,6 @@ def benchmark_scoring() -> None:
   seconds = statistics.median(seconds_of(scores) for _ in range(5))
   codes = (indices.nbytes + values.nbytes) / 2**20
   print(
-    f"scoring {num_samples:,} samples with {K} active latents each: {seconds:.2f} s; {codes:.0f} MiB of codes, and at"
+    f"scoring {num_samples:,} samples with {K} active latents each: {clock(seconds)}; {codes:.0f} MiB of codes, and at"
     f" most {(after - before) / 1024:.0f} MiB more, compilation included"
   )

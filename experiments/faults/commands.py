@@ -23,7 +23,7 @@ _FLAGS = ("--config.epochs=6", "--config.checkpoint_every_steps=10")
 _OWN_FLAGS = {"rrd": ("--config.factors.epochs=5",)}
 _SECONDS = 180  # after which an attempt counts as hanging
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
-_UNCOMPARED = ("seconds", "resumed_from")  # depend on the machine, and on where the run was stopped
+_UNCOMPARED = ("seconds", "ended", "resumed_from")  # depend on the machine, and on where the run was stopped
 
 
 class Place(NamedTuple):

@@ -44,10 +44,12 @@ def measure(config: ml_collections.ConfigDict, folder: pathlib.Path) -> Iterator
     UserError: a value of the config is wrong.
   """
   source, stage = fit_factors.prepare(config, folder)
+  print(f"{source.name}: features and factors, unless they are in the cache", flush=True)
   features = np.asarray(stage.features, np.float32)
   unit = jnp.asarray(features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12))
   for method, subset in _subsets(unit, setup.table_of(source, stage.columns)).items():
     for fraction in FRACTIONS:
+      print(f"{method}, {fraction:.0%} of {len(unit):,} samples, {SEEDS} seeds", flush=True)
       for seed in range(SEEDS):
         tie_key, *point_keys = jax.random.split(jax.random.key(seed), 3)
         chosen = subset(tie_key, fraction)

@@ -22,7 +22,7 @@ from experiments import cli
 __all__ = ["differences"]
 
 # Fields that depend on the machine, on where the run was stopped, or on those.
-_UNCOMPARED = ("seconds", "resumed_from", files.DIGEST)
+_UNCOMPARED = ("seconds", "ended", "resumed_from", files.DIGEST)
 
 
 def differences(before: pathlib.Path, after: pathlib.Path) -> Iterator[str]:

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import ml_collections
 
-from dynsel_jax import cache, data, offline, options
+from dynsel_jax import data, offline, options
 from dynsel_jax.runs import finished
 from dynsel_jax.runs.interruption import Interrupted
 from dynsel_jax.runs.workdir import Workdir
@@ -24,7 +24,6 @@ __all__ = [
   "final_metric",
   "finished_run",
   "finished_summary",
-  "keep_programs",
   "make",
   "prepare_once",
 ]
@@ -110,9 +109,3 @@ def prepare_once(prepare: Callable[..., data.Source]) -> Callable[..., data.Sour
     return held[key]
 
   return remembered
-
-
-def keep_programs() -> None:
-  """Makes JAX keep compiled programs on disk, unless the user has chosen a place."""
-  if jax.config.jax_compilation_cache_dir is None:
-    jax.config.update("jax_compilation_cache_dir", str(cache.default_directory() / "programs"))

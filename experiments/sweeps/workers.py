@@ -1,4 +1,4 @@
-"""Makes the cells of a sweep in several processes, each on cores of its own: the sweep's side and the worker's.
+"""Makes the cells of a sweep in several processes, each in a place of its own: the sweep's side and the worker's.
 
     python -m experiments.sweeps.workers FD     # the command by which the sweep starts a worker; not for users
 
@@ -14,9 +14,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from multiprocessing import connection
-from typing import TextIO
+from typing import Any, NamedTuple, TextIO
 
 import jax
 from absl import logging
@@ -24,17 +24,56 @@ from absl import logging
 from configs.sweeps import base
 from dynsel_jax import data, options
 from dynsel_jax.runs.interruption import Interrupted, stop_requests
+from experiments import programs
 from experiments.sweeps.progress_table import ProgressTable
-from experiments.sweeps.run_cell import Outcome, Task, keep_programs, make, prepare_once
+from experiments.sweeps.run_cell import Outcome, Task, make, prepare_once
 
-__all__ = ["check", "run"]
+__all__ = ["check", "environments", "run"]
 
 _SECONDS = 0.2  # between two checks for a signal
+_MEMORY = 0.9  # fraction of a GPU's memory that its processes may take
+_FRACTION, _PREALLOCATE = "XLA_PYTHON_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_PREALLOCATE"
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 def _cores() -> list[int]:
   """Returns the cores that this process may use."""
   return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+
+
+def _devices() -> list[Any]:
+  """Returns the devices of this process, which shall not take the memory that its workers need."""
+  before = os.environ.get(_PREALLOCATE)
+  os.environ[_PREALLOCATE] = "false"
+  try:
+    return jax.local_devices()
+  finally:
+    os.environ.pop(_PREALLOCATE)
+    if before is not None:
+      os.environ[_PREALLOCATE] = before
+
+
+def environments(platform: str, num_devices: int, processes: int, given: Mapping[str, str]) -> list[dict[str, str]]:
+  """Returns what each of several processes adds to its environment: nothing on CPU, on GPUs one of them and memory.
+
+  The processes of one GPU divide nine tenths of its memory, and run at the same time if NVIDIA's MPS does.
+
+  Args:
+    platform: "cpu" or "gpu".
+    num_devices: of this process.
+    processes: how many.
+    given: the environment of this process, whose own choices of memory and of GPUs stand.
+  """
+  if platform == "cpu":
+    return [{}] * processes
+  gpus = given.get(_VISIBLE, "").split(",") if given.get(_VISIBLE) else [str(number) for number in range(num_devices)]
+  added = []
+  for number in range(processes):
+    gpu = number % num_devices
+    sharing = len(range(gpu, processes, num_devices))
+    memory = {} if _FRACTION in given else {_FRACTION: f"{_MEMORY / sharing:.3f}"}
+    added.append({_VISIBLE: gpus[gpu], **memory})
+  return added
 
 
 def check(processes: int) -> None:
@@ -44,8 +83,8 @@ def check(processes: int) -> None:
   if processes > 1:
     if processes > (cores := len(_cores())):
       raise options.UserError(f"processes={processes} is more than there are cores to share: {cores}")
-    if (platform := jax.default_backend()) != "cpu":
-      raise options.UserError(f"processes={processes} is for runs on the CPU, and these run on {platform}")
+    if (platform := _devices()[0].platform) not in ("cpu", "gpu"):
+      raise options.UserError(f"processes={processes} is for runs on the CPU or on GPUs, and these run on {platform}")
 
 
 @contextlib.contextmanager
@@ -62,21 +101,32 @@ def _confined(cores: list[int]) -> Iterator[None]:
     os.sched_setaffinity(0, before)
 
 
+class _Place(NamedTuple):
+  """Where a process runs."""
+
+  cores: list[int]
+  environment: Mapping[str, str]
+
+
 class _Worker:
   """One process, as the sweep sees it. It makes one cell at a time."""
 
   cell: base.Cell  # the last one that it was given
 
-  def __init__(self, cores: list[int]):
+  def __init__(self, place: _Place):
     """Starts the process."""
-    self.cores = cores
+    self.place = place
     self.pipe, theirs = multiprocessing.Pipe()
     command = [sys.executable, "-m", "experiments.sweeps.workers", str(theirs.fileno())]
-    with theirs, _confined(cores):
+    with theirs, _confined(place.cores):
       # In a session of its own: Ctrl-C would reach every process of the terminal's session, but it is the sweep that
       # asks its workers to stop.
       self.process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], start_new_session=True
+        command,
+        stdin=subprocess.DEVNULL,
+        pass_fds=[theirs.fileno()],
+        start_new_session=True,
+        env={**os.environ, **place.environment},
       )
 
   def send(self, message: Task | str) -> None:
@@ -109,7 +159,10 @@ class _Pool:
     cores = _cores()
     each = len(cores) // processes
     self._table = table
-    self._free = [cores[number * each : (number + 1) * each] for number in range(processes)]  # cores of no process
+    devices = _devices()
+    added = environments(devices[0].platform, len(devices), processes, os.environ)
+    # Places of no process.
+    self._free = [_Place(cores[n * each : (n + 1) * each], added[n]) for n in range(processes)]
     self._idle: list[_Worker] = []
     self._told = False  # whether the busy processes were asked to stop
     self.busy: list[_Worker] = []
@@ -134,7 +187,7 @@ class _Pool:
       self.busy.remove(worker)
       outcome = worker.receive()
       if outcome is None:
-        self._free.append(worker.cores)
+        self._free.append(worker.place)
         how = worker.end()
         outcome = Outcome("failed", how, f"{how}\n")
       else:
@@ -250,7 +303,7 @@ def _serve(pipe: connection.Connection) -> None:
 
 if __name__ == "__main__":
   logging.set_verbosity(logging.WARNING)
-  keep_programs()
+  programs.keep()
   with connection.Connection(int(sys.argv[1])) as inherited:
     os.set_inheritable(inherited.fileno(), False)
     _serve(inherited)

@@ -1,0 +1,127 @@
+"""The verdict on each method, a sentence: what it lost or won, what it saved, and how sure that is. Pure functions."""
+
+import math
+from collections.abc import Sequence
+
+from dynsel_jax.report import columns, frontier
+from dynsel_jax.report.frontier import COSTS, PLAIN, Position
+from dynsel_jax.report.groups import Difference, Group, difference, reference, spread, summary, work_seconds
+from dynsel_jax.runs import finished
+
+__all__ = ["beside_frontier", "saved", "speed_up", "title", "verdicts"]
+
+BELOW = "compute"  # the cost at which a method is compared with shorter plain runs
+
+
+def title(groups: Sequence[Group]) -> str:
+  """Returns a heading that names the data sets and models of the groups."""
+  datasets = list(dict.fromkeys(group.dataset for group in groups))
+  models = list(dict.fromkeys(str((run.config.get("model") or {}).get("name", "")) for g in groups for run in g.runs))
+  named = [name for name in models if name]
+  return f"{_words(datasets, 'data sets')} with {_words(named, 'models')}" if named else _words(datasets, "data sets")
+
+
+def _words(names: Sequence[str], many: str) -> str:
+  return " and ".join(names) if len(names) <= 2 else f"{len(names)} {many}"
+
+
+def saved(group: Group, whole: Group, name: str) -> float:
+  """Returns the fraction of full training's `name`, "backward_visits" or "forward_visits", that a group saved."""
+  ours, theirs = (spread(float(summary(run)[name]) for run in g.runs).mean for g in (group, whole))
+  return 1 - ours / theirs if theirs else math.nan
+
+
+def speed_up(group: Group, whole: Group) -> float:
+  """Returns full training's seconds over those of a group, see `groups.work_seconds`."""
+  ours, theirs = (spread(work_seconds(g, run) for run in g.runs).mean for g in (group, whole))
+  return theirs / ours if ours > 0 else math.nan
+
+
+def beside_frontier(groups: Sequence[Group]) -> dict[str, Position]:
+  """Returns where methods lie beside the frontier of shorter plain runs at their own compute, by label."""
+  return {group.label: position for group, position in frontier.positions(groups, COSTS[BELOW])}
+
+
+def verdicts(groups: Sequence[Group], *, seconds: bool = True) -> list[tuple[str, str]]:
+  """Returns each group's label and its verdict, in the order of the groups.
+
+  Args:
+    groups: the groups of one data set, task and metric.
+    seconds: whether the seconds of the runs compare; without, none are named.
+  """
+  where = beside_frontier(groups)
+  return [(group.label, _verdict(group, groups, where.get(group.label), seconds)) for group in groups]
+
+
+def _verdict(group: Group, groups: Sequence[Group], position: Position | None, seconds: bool) -> str:
+  whole = reference(group, groups, PLAIN)
+  if whole is None:
+    kind = "the reference" if group.method == PLAIN else "no full training of this recipe to compare with"
+    parts = [f"{_reached(group)}; {kind}"]
+  else:
+    parts = [f"{_distance(group, difference(group, whole, finished.final))}, with {_savings(group, whole, seconds)}"]
+  if position is not None and position.word != "unknown":
+    parts.append(_beside(group, position))
+  return "; ".join([*parts, _seeds(len(group.runs))]) + "."
+
+
+def _seeds(count: int) -> str:
+  return "1 seed" if count == 1 else f"{count} seeds"
+
+
+def _reached(group: Group) -> str:
+  """Says what a group reached, without a reference."""
+  scale, form = columns.metric_format(group.metric)
+  reached = spread(map(finished.final, group.runs))
+  if math.isnan(reached.mean):
+    return f"test {group.metric.words} not finite"
+  sd = "" if math.isnan(reached.sd) else f" ± {scale * reached.sd:{form}}"
+  unit = f" {group.metric.unit}" if group.metric.unit else ""
+  return f"test {group.metric.words} {scale * reached.mean:{form}}{sd}{unit}"
+
+
+def _points(group: Group, value: float) -> str:
+  scale, form = columns.metric_format(group.metric)
+  return f"{scale * value:+{form}}"
+
+
+def _distance(group: Group, found: Difference) -> str:
+  """Says how far a group is from full training, and whether that can be told from chance."""
+  unit = {"%": " points"}.get(group.metric.unit, f" {group.metric.unit}" if group.metric.unit else "")
+  if math.isnan(found.mean):
+    return "no seed in common with full training, or a metric that is not finite"
+  far = f"{_points(group, found.mean)}{unit}"
+  if math.isnan(found.low):
+    return f"{far} against full training, of one seed and so without an interval"
+  interval = f"{far} [{_points(group, found.low)}, {_points(group, found.high)}]"
+  if found.low <= 0 <= found.high:
+    return f"{interval}, not distinguishable from full training"
+  better = (found.mean > 0) == group.metric.larger_is_better
+  return f"{interval}, {'better' if better else 'worse'} than full training"
+
+
+def _savings(group: Group, whole: Group, seconds: bool) -> str:
+  """Says what a group saved of full training's passes and time."""
+  backward, forward = saved(group, whole, "backward_visits"), saved(group, whole, "forward_visits")
+  parts = [_less(backward, "fewer", "more", "backward passes")]
+  if abs(forward - backward) > 0.01:  # it scores samples that it does not train on
+    parts.append(_less(forward, "fewer", "more", "forward passes"))
+  if seconds:
+    parts.append(_less(1 - 1 / speed_up(group, whole), "less", "more", "time"))
+  return ", ".join(parts[:-1]) + " and " + parts[-1] if len(parts) > 1 else parts[0]
+
+
+def _less(fraction: float, less: str, more: str, what: str) -> str:
+  percent = round(100 * abs(fraction)) if math.isfinite(fraction) else 0
+  return (
+    f"{percent} % {less if fraction >= 0 else more} {what}"
+    if percent
+    else f"as many {what}".replace("as many time", "the same time")
+  )
+
+
+def _beside(group: Group, position: Position) -> str:
+  """Says where a group lies beside the frontier of shorter plain runs."""
+  found = position.difference
+  interval = f"{_points(group, found.mean)} [{_points(group, found.low)}, {_points(group, found.high)}]"
+  return f"{position.word} the frontier of shorter plain runs at its own compute ({interval})"
