@@ -5,19 +5,21 @@ What they compute is the matter of the contract test, and `test_regression` and 
 """
 
 import functools
+import pathlib
+import tempfile
 
 import jax
 import jax.numpy as jnp
 import pytest
 
-from configs import diabetes, digits, mae
+from configs import diabetes, digits, mae, pretrain_text
 from dynsel_jax import data, selectors
 from dynsel_jax.models import vit, vit_mae
 from dynsel_jax.training import parallel, setup, steps
-from tests.support import simulation, small_runs
+from tests.support import language, simulation, small_runs
 
 LOSS_ALONE = [name for name in selectors.METHODS if not selectors.create(name, simulation.table(), 8).reads]
-CONFIGS = {"classification": digits, "masked_image": mae, "regression": diabetes}
+CONFIGS = {"classification": digits, "language_model": pretrain_text, "masked_image": mae, "regression": diabetes}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -33,7 +35,10 @@ def tiny():
 def _parts(task):
   made = CONFIGS[task].get_config("size=smoke")
   made.batch_size = 32
-  return setup.parts(made, data.prepare(made.dataset.to_dict()), small_runs.devices(1))
+  with tempfile.TemporaryDirectory() as folder:
+    if task == "language_model":
+      made.dataset.train = made.dataset.test = language.documents(pathlib.Path(folder, "rows.jsonl"), 40)
+    return setup.parts(made, data.prepare(made.dataset.to_dict()), small_runs.devices(1))
 
 
 def test_most_methods_read_losses_alone():
@@ -52,7 +57,7 @@ def test_a_method_that_reads_losses_alone_trains_on_every_task(task, method):
 
 
 @pytest.mark.parametrize("method", ["infobatch", "es"])
-@pytest.mark.parametrize("task", ["masked_image", "regression"])
+@pytest.mark.parametrize("task", ["language_model", "masked_image", "regression"])
 def test_a_method_of_each_kind_goes_through_the_steps(task, method):
   parts = _parts(task)
   made = CONFIGS[task].get_config(f"size=smoke,selector={method}")
@@ -67,6 +72,11 @@ def test_a_method_of_each_kind_goes_through_the_steps(task, method):
   after, info = jax.eval_shape(epoch, run.initial, run.arrays, zero)
   assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, run.initial)
   assert all(value.shape == () for value in info.values())
+
+
+def test_a_task_gives_the_geometry_of_logits_where_the_method_reads_it():
+  for name in ("es", "uds"):
+    assert pretrain_text.get_config(f"size=smoke,selector={name}").task.logit_geometry == (name == "uds")
 
 
 def test_uds_trains_on_what_the_task_gives_beside_the_loss():

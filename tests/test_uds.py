@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dynsel_jax import selectors
+from dynsel_jax import data, selectors, tasks
+from dynsel_jax.data import gather
+from dynsel_jax.data.source import Text
 from dynsel_jax.options import UserError
 from dynsel_jax.selectors import uds
 from dynsel_jax.tasks import logit_geometry
@@ -92,12 +94,35 @@ def test_states_and_head_give_what_their_product_gives():
     words = logit_geometry.random_cosines(1, logit_geometry.WORD_ROWS, 40)
     whole = logit_geometry.project(logits, tokens, words)
     norm = logit_geometry.nuclear_norm_of_product(states, head)
-    return norm, logit_geometry.projection_of_product(states, head), whole
+    return norm, logit_geometry.projection_of_product(states, head, 6), whole
 
   norm, projection, whole = map(np.asarray, by_factors(states, head, logits))
   assert whole.shape == (3, PROJECTION_WIDTH)
   _close(norm, norms)
   _close(projection, whole)
+
+
+@pytest.mark.parametrize("words", [30, 5])  # more and fewer than the width of the states
+def test_a_language_model_gives_both_of_its_real_tokens(words):
+  states, head = (RNG.normal(size=shape).astype(np.float32) for shape in ((2, 4, 8), (words, 8)))
+  ids = np.array([[1, 2, 3, 4], [1, 2, -1, -1]], np.int32)
+  dataset = {"inputs": np.zeros((3, 6), np.int32), "targets": np.ones((3, 6), bool)}
+  source = data.from_arrays("made_up", dataset, dataset)._replace(text=Text(("",) * 3, -1, words, (6,)))
+  task = tasks.create("language_model", source, gather.view(source), logit_geometry=True)
+  batch = {"inputs": jnp.asarray(ids), "targets": jnp.ones((2, 6), bool)}
+
+  @jax.jit
+  def extras(states, head):
+    return task.losses(task.reduced({"states": states, "head": head}, batch), batch)[1]
+
+  found = extras(states, head)
+  assert set(task.signals) == found.keys() and found["projection"].shape == (2, PROJECTION_WIDTH)
+  for row, count in enumerate((4, 2)):
+    logits = states[row, :count].astype(np.float64) @ head.T
+    assert float(found["nuclear_norm"][row]) == pytest.approx(np.linalg.svd(logits, compute_uv=False).sum(), rel=1e-4)
+  changed = extras(np.where((ids < 0)[..., None], 99.0, states).astype(np.float32), head)
+  np.testing.assert_array_equal(changed["projection"], found["projection"])  # padding does not count
+  assert tasks.giving("projection") == ["classification", "language_model"]
 
 
 def test_cosines_keep_the_digits_of_a_long_axis():

@@ -65,24 +65,17 @@ def load(
     UserError: a file, one of its rows or an option is wrong, or a label does not occur in the training rows.
   """
   _check(validation, split_test, max_length, length_buckets)
-  known = {"text_column": text_column, "label_column": target_column or label_column}
-  _check_columns(known | ({"text_pair_column": text_pair_column} if text_pair_column else {}))
   paths = {"train": train, "test": test} | ({"validation": validation} if validation else {})
-  # Before the files, which may be long.
-  loaded = tokens.load("dataset.tokenizer", tokenizer) if tokenizer else None
-  columns = text_column, target_column or label_column, text_pair_column
-  rows = {
-    split: text_files.read(f"dataset.{split}", path, *columns, numbers=bool(target_column))
-    for split, path in paths.items()
-  }
+  loaded = tokens.load("dataset.tokenizer", tokenizer) if tokenizer else None  # before the files, which may be long
+  rows = _rows_of(paths, text_column, text_pair_column, label_column, target_column)
   first = rows["train"]
   tokenize = tokens.words_of([*first.texts, *first.seconds]) if loaded is None else loaded
-  classes, answers = ((), _targets(rows)) if target_column else _labels(paths, rows, label_column)
-  _describe(name, rows, answers, classes)
+  classes, found = ((), _targets(rows)) if target_column else _labels(paths, rows, label_column)
+  answers = {split: {"targets" if target_column else "labels": numbers} for split, numbers in found.items()}
+  _describe(name, rows, found, classes)
   ids = _encode(name, tokenize, rows, max_length)
   longest, pad = max(len(row) for split in ids for row in ids[split]), tokens.pad_id(tokenize)
-  kind = "targets" if target_column else "labels"
-  sets = {split: Dataset({"inputs": tokens.padded(ids[split], longest, pad), kind: answers[split]}) for split in rows}
+  sets = {split: Dataset(inputs=tokens.padded(ids[split], longest, pad), **answers[split]) for split in rows}
   if split_test:
     sets["validation"], sets["test"] = halves(sets["test"], split_seed)
   lengths = lengths_of([len(row) for row in ids["train"]], length_buckets, longest)
@@ -101,12 +94,21 @@ def _check(validation: str, split_test: bool, max_length: int, length_buckets: i
     )
 
 
-def _check_columns(columns: Mapping[str, str]) -> None:
-  """Raises `UserError` if two of the columns, by the name of their field, are the same."""
+def _rows_of(
+  paths: Mapping[str, str], text_column: str, pair_column: str, label_column: str, target_column: str
+) -> dict[str, text_files.Rows]:
+  """Reads the files; raises `UserError` if one is wrong, or a column has two uses."""
+  answers = {"target_column": target_column} if target_column else {"label_column": label_column}
+  columns = {"text_column": text_column, "text_pair_column": pair_column, **answers}
   for field, column in columns.items():
-    others = [other for other in columns if other != field and columns[other].strip() == column.strip()]
+    others = [other for other in columns if other != field and columns[other].strip() == column.strip() != ""]
     if others:
       raise UserError(f"dataset.{field} and dataset.{others[0]} are both {column!r}")
+  names = text_column, target_column or label_column, pair_column
+  return {
+    split: text_files.read(f"dataset.{split}", path, *names, numbers=bool(target_column))
+    for split, path in paths.items()
+  }
 
 
 def _targets(rows: Mapping[str, text_files.Rows]) -> dict[str, np.ndarray]:

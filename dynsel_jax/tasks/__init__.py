@@ -23,7 +23,7 @@ TASKS: dict[str, Callable[..., Task]] = {
 
 _SIGNALS = {
   "classification": classification.SIGNALS,
-  "language_model": language_model.SIGNALS,
+  "language_model": language_model.SIGNALS + language_model.GEOMETRY,
   "masked_image": (),
   "regression": (),
 }

@@ -44,12 +44,14 @@ def nuclear_norm(logits: Array) -> Array:
 def nuclear_norm_of_product(states: Array, head: Array) -> Array:
   """Computes the nuclear norm of `states @ head`, `[...]`, without the product.
 
-  With the Cholesky factor C of head head^T it is that of states C.
+  With the Cholesky factor C of head head^T it is that of states C. If V is less than D, the product is the smaller one.
 
   Args:
     states: `[..., T, D]` float32, zero in rows that do not count.
-    head: `[D, V]` float32, of full rank, V at least D.
+    head: `[D, V]` float32, of full rank.
   """
+  if head.shape[1] < head.shape[0]:
+    return nuclear_norm(states @ head)
   with jax.default_matmul_precision("highest"):
     factor = jnp.linalg.cholesky(head @ head.T)
     return nuclear_norm(states @ factor)
@@ -87,16 +89,17 @@ def project(logits: Array, tokens: Array, words: Array) -> Array:
   return small.reshape(*small.shape[:-2], -1)
 
 
-def projection_of_product(states: Array, head: Array) -> Array:
+def projection_of_product(states: Array, head: Array, length: int) -> Array:
   """Projects `states @ head` to `[..., PROJECTION_WIDTH]` float32 without the product.
 
   Args:
-    states: `[..., T, D]` float32, zero in rows that do not count, T the length to which all samples are padded.
+    states: `[..., T, D]` float32, zero in rows that do not count.
     head: `[D, V]` float32.
+    length: the number of tokens to which all samples are padded, at least T; rows up to it count as zero.
   """
   words = random_cosines(1, WORD_ROWS, head.shape[1])
   with jax.default_matmul_precision("highest"):
-    return project(states, random_cosines(0, TOKEN_ROWS, states.shape[-2]), words @ head.T)
+    return project(states, random_cosines(0, TOKEN_ROWS, length)[:, : states.shape[-2]], words @ head.T)
 
 
 def of_one_row(logits: Array) -> dict[str, Array]:
