@@ -8,8 +8,9 @@
 `--config.dataset.image_size=64 --config.dataset.image_mode=RGB` converts images of several sizes or modes to one. All
 images must fit, as bytes, in memory and on the accelerator. One line says which classes were read and which files were
 passed over. Photos are turned upright by their EXIF orientation, transparency is laid on white, 16-bit grey is scaled
-to 8 bits, and of several frames the first is taken. `size=cpu` is a small patch-stem ResNet for 15 epochs;
-`size=smoke` is one epoch of it.
+to 8 bits, and of several frames the first is taken. Nothing is augmented, since only you know what may be mirrored:
+photos gain by `--config.dataset.augmentations=crop,flip`, digits and letters lose by a flip. `size=cpu` is a small
+patch-stem ResNet for 15 epochs; `size=smoke` is one epoch of it.
 """
 
 import ml_collections
@@ -19,4 +20,6 @@ from dynsel_jax import recipes
 
 def get_config(variants: str = "") -> ml_collections.ConfigDict:
   """Returns the config; `variants` as in `dynsel_jax/recipes.py`."""
-  return recipes.small_images("folder", variants)
+  config = recipes.small_images("folder", variants)
+  config.dataset.augmentations = ()  # a mirrored digit or letter is another one
+  return config

@@ -100,7 +100,7 @@ def _write(path: pathlib.Path, arrays: Arrays) -> None:
     np.savez(partial, **arrays, **{_CHECKSUM: np.array(checksum(arrays))})  # type: ignore[arg-type]
     partial.replace(path)
   except OSError as error:  # no space or no permission: the run goes on, and the next one builds the arrays again
-    logging.warning("%s cannot be written: %s", path, error.strerror)
+    logging.warning("%s cannot be written (%s); cache_dir names another folder", path, error.strerror)
     with contextlib.suppress(OSError):
       partial.unlink(missing_ok=True)
 

@@ -102,6 +102,7 @@ def get_config(
       "epochs": 200,
       "match_steps": False,  # True raises the epochs until the run takes as many steps as full training
       "checkpoint_every_steps": 1000,  # 0 saves only at the end
+      "loggers": (),  # "wandb": Weights & Biases, beside the run's own files and TensorBoard
       "cache_dir": "",  # for decoded images, features and scores; empty is $DYNSEL_CACHE or the user's cache folder
     }
   )

@@ -146,7 +146,7 @@ def reading(table, epochs):
     ("vector", "'i' has shape (2,); it must be a scalar"),
     ("short", "select gives keep of shape (10,) and type bool; it must be (1442,) bool"),
     ("indices", "select gives keep of shape (1442,) and type int32; it must be (1442,) bool"),
-    ("weighted", "select gives weights of shape (10,), not (1442,)"),
+    ("weighted", "select gives weights of shape (10,) and type float32; they must be (1442,) float32"),
     ("rates", "'learning_rate_multiplier' has shape (3,); it must be a scalar"),
     ("refreshing", "refresh gives a mask of shape (3,) and type int32; it must be (1442,) bool"),
     ("reading", "reads 'rarity': the task classification and the table give confidence, correct, el2n, margin"),
@@ -210,3 +210,10 @@ def test_the_command_ends_with_one_line_and_status_2(arguments, line, tmp_path):
   assert only.startswith("error: ")
   assert line in only and "Traceback" not in only
   assert not (tmp_path / "run").exists()
+
+
+def test_a_wrapper_named_twice_by_a_flag_is_refused():
+  made = small_runs.config()
+  made.wrappers = {"names": ("annealed", "annealed"), "annealed": {"last": 0.1}}
+  with pytest.raises(options.UserError, match="wrappers.names=.* names a wrapper twice"):
+    small_runs.build(made)

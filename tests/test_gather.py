@@ -117,3 +117,22 @@ def test_a_view_augments_with_a_key_alone_and_normalises_images_alone():
   diabetes = data.load("diabetes")
   rows = {"inputs": jnp.asarray(diabetes.train["inputs"][:4])}
   assert gather.view(diabetes)(_key(), index[:4], rows)["inputs"] is rows["inputs"]
+
+
+@pytest.mark.parametrize(
+  ("given", "names"),
+  [
+    ((), ()),
+    (("none",), ()),
+    (("",), ()),
+    (("crop", "flip"), ("crop", "flip")),
+    (("crop, flip",), ("crop", "flip")),  # how a flag without quotes arrives
+  ],
+)
+def test_augmentations_are_named_as_a_flag_can(given, names):
+  assert gather.augmentation_names(given) == names
+
+
+def test_none_beside_an_augmentation_is_refused():
+  with pytest.raises(UserError, match="none stands alone"):
+    gather.augmentation_names(("none", "flip"))

@@ -1,3 +1,4 @@
+import functools
 import sys
 
 import jax
@@ -7,6 +8,7 @@ import pytest
 
 from dynsel_jax import models
 from dynsel_jax.models.resnet import ResidualBlock
+from dynsel_jax.models.vgg import VGG
 from dynsel_jax.options import UserError
 
 OWN = """
@@ -162,6 +164,20 @@ def test_convolutions_start_with_the_spread_of_fan_out():
   np.testing.assert_allclose(np.std(params["shortcut"]["conv"]["kernel"]), np.sqrt(2 / 64), rtol=0.07)
 
 
+def test_convolutions_start_as_pytorch_does_if_asked_for():
+  small = VGG(3, ((32,), (32,)), initial="torch")
+  for model in (models.create("resnet_patch", 3, init="torch"), small):
+    variables = jax.jit(functools.partial(model.init, train=False))(KEY, jnp.zeros((1, 32, 32, 3)), jnp.ones(1, bool))
+    kernels = [leaf for leaf in jax.tree.leaves(variables["params"]) if leaf.ndim == 4]
+    assert len(kernels) >= 2
+    for kernel in kernels:
+      bound = np.prod(kernel.shape[:-1]) ** -0.5
+      assert 0.9 * bound < np.abs(kernel).max() <= 1.00001 * bound
+      assert np.std(kernel) == pytest.approx(bound / 3**0.5, rel=0.1)  # variance 1 / (3 fan in)
+  with pytest.raises(UserError, match="model.init='he' is not known; known: he_fan_out, torch"):
+    models.create("vgg16", 3, init="he")
+
+
 def test_wrong_names_and_values_are_refused():
   with pytest.raises(UserError, match="model.name='resnet19' is not known; known: .*mlp, resnet18"):
     models.create("resnet19", 10)
@@ -169,7 +185,7 @@ def test_wrong_names_and_values_are_refused():
     models.defaults("vgg")
   with pytest.raises(UserError, match="model 'mlp' has no option 'width'; its options: hidden"):
     models.create("mlp", 10, width=8)
-  with pytest.raises(UserError, match="model 'resnet18' has no option 'width'; its options: imagenet_stem"):
+  with pytest.raises(UserError, match="model 'resnet18' has no option 'width'; its options: imagenet_stem, init"):
     models.create("resnet18", 10, width=8)
   for options in ({"width": 0}, {"stages": 0}, {"stem_stride": 5}):
     ((field, value),) = options.items()
@@ -181,7 +197,7 @@ def test_wrong_names_and_values_are_refused():
 
 def test_defaults_are_the_options():
   assert models.defaults("mlp") == {"hidden": (128, 128)}
-  assert set(models.defaults("resnet_patch")) == {"width", "stem_stride", "stages"}
+  assert set(models.defaults("resnet_patch")) == {"width", "stem_stride", "stages", "init"}
   for name in models.MODELS:
     model = models.create(name, 3, **models.defaults(name))
     assert name in DECODERS or model.num_outputs == 3

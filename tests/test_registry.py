@@ -1,7 +1,5 @@
 """Construction by name or path, and the one line that a wrong name, option or table gets."""
 
-import shutil
-
 import jax
 import jax.numpy as jnp
 import pytest
@@ -10,9 +8,25 @@ from dynsel_jax import selectors
 from dynsel_jax.options import UserError
 from dynsel_jax.selectors.wrappers.noise_guarded import GuardedState
 from dynsel_jax.types import LOSS_NORMALIZATIONS, SampleTable, Selector
-from tests.support import ROOT, simulation
+from tests.support import simulation
 
-EXAMPLE = ROOT.parent / "shared" / "example_selector.py"
+EXAMPLE = """
+import jax.numpy as jnp
+from dynsel_jax.selectors import memory, ranking
+from dynsel_jax.types import Selection, Selector
+def middle_losses(table, epochs, *, keep_fraction=0.5, centre=0.5):
+  ranking.check_fraction("keep_fraction", keep_fraction)
+  def init(key):
+    return jnp.full(table.num_samples, jnp.inf, jnp.float32)
+  def select(key, loss, epoch):
+    seen = jnp.isfinite(loss)
+    middle = jnp.nanquantile(jnp.where(seen, loss, jnp.nan), centre)
+    score = jnp.where(seen, -jnp.abs(loss - middle), jnp.inf)
+    return Selection(keep=ranking.top_fraction(key, score, keep_fraction)), {"middle_loss": middle}
+  def observe(loss, signals):
+    return memory.scatter(loss, signals, signals.loss)
+  return Selector(init, select, observe)
+"""
 FACTORY = '''
 from dynsel_jax.selectors import full
 def mine(table, epochs, *, fraction=0.5, layers=2, name="a", verbose=False, sizes=(1, 2), limit=None):
@@ -165,15 +179,13 @@ def test_epochs_must_be_positive():
 
 
 def test_the_example_of_a_methods_file_works_as_it_stands(tmp_path, monkeypatch):
-  if not EXAMPLE.exists():
-    pytest.skip(f"{EXAMPLE.name} is not here")
-  shutil.copy(EXAMPLE, tmp_path / "my_example.py")
+  (tmp_path / "my_example.py").write_text(EXAMPLE)
   monkeypatch.syspath_prepend(tmp_path)
-  selector = create("my_example:loss_quantile", keep_fraction=0.4, centre=0.5)
+  selector = create("my_example:middle_losses", keep_fraction=0.4, centre=0.5)
   history = simulation.run(simulation.compiled(selector), 4)
   assert [epoch.chosen.size for epoch in history] == [21] * 4
   first, second, third = (set(epoch.chosen) for epoch in history[:3])
   assert not first & second and len(first | second | third) == simulation.NUM_SAMPLES  # the unseen come first
   assert jax.tree.leaves(history[-1].state)[0].shape == (simulation.NUM_SAMPLES,)
   with pytest.raises(ValueError, match="keep_fraction"):
-    create("my_example:loss_quantile", keep_fraction=0.0)
+    create("my_example:middle_losses", keep_fraction=0.0)

@@ -165,6 +165,15 @@ def test_what_a_folder_lacks_is_said_and_the_rest_is_reported(folder, tmp_path):
   assert "metrics.jsonl: a torn line, summary.json, 2 of 4 epochs" in text
 
 
+def test_lines_behind_a_torn_one_are_read(tmp_path):
+  run_folders.write(tmp_path / "run", "random", 0)
+  path = tmp_path / "run" / "metrics.jsonl"
+  first, *others = path.read_text().splitlines()
+  path.write_text("\n".join([first, first[:20], *others]) + "\n")
+  run = finished.read(tmp_path / "run")
+  assert [line["epoch"] for line in run.metrics] == [1, 2, 3, 4] and run.missing == ("metrics.jsonl: a torn line",)
+
+
 def test_unfinished_runs_alone_still_give_a_report(tmp_path):
   run_folders.write(tmp_path / "begun", "random", 0)
   (tmp_path / "begun" / "summary.json").unlink()

@@ -5,10 +5,11 @@ Host-side. Decoded images are cached on disk; see `dynsel_jax/cache.py`.
 """
 
 import collections
+import functools
 import os
 import pathlib
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,12 +21,34 @@ from dynsel_jax.data import image_decoding, image_files, summary
 from dynsel_jax.data.summary import shown
 from dynsel_jax.options import UserError
 
-__all__ = ["Files", "Listing", "describe", "listing", "read", "set_name"]
+__all__ = [
+  "Encoded",
+  "Files",
+  "Listing",
+  "Read",
+  "check_options",
+  "decode",
+  "describe",
+  "listing",
+  "read",
+  "set_name",
+]
 
 _CHANNELS = {"L": 1, "RGB": 3}  # number of channels of a Pillow mode
 _TEST = ("test", "val", "validation")
 
 Files = list[tuple[str, int]]  # the path and the label of each file
+
+
+Read = Callable[[], bytes]
+
+
+class Encoded(NamedTuple):
+  """An image file, or what stands for one in a data set."""
+
+  name: str  # for people
+  read: Read  # returns its content
+  suffix: str  # of its name, with the dot, "" if it has none
 
 
 class Listing(NamedTuple):
@@ -96,14 +119,16 @@ def read(
     UserError: a folder is missing, empty or cannot be listed, there is one class alone, a class has test images only, a
       file cannot be read as an image, or images differ in size or mode. The message names the folder or file.
   """
-  options.check_positive("dataset.image_size", image_size, zero=True)
-  if image_mode:
-    options.check_choice("dataset.image_mode", image_mode, _CHANNELS)
+  check_options(image_size, image_mode)
   listed = listing(data_dir, test_folder)
   paths = {split: [path for path, _ in files] for split, files in listed.splits.items()}
 
   def build() -> cache.Arrays:
-    inputs, changes = _decode(paths["train"] + paths["test"], image_size, image_mode)
+    encoded = [
+      Encoded(shown(path), functools.partial(image_files.content, path), os.path.splitext(path)[1])
+      for path in paths["train"] + paths["test"]
+    ]
+    inputs, changes = decode(encoded, image_size, image_mode)
     numbers = np.array([changes[name] for name in image_decoding.CHANGES])
     return {"train": inputs[: len(paths["train"])], "test": inputs[len(paths["train"]) :], "changes": numbers}
 
@@ -209,36 +234,52 @@ def _digest(path: str) -> str:
     raise UserError(f"{shown(path)} cannot be read as an image: {image_files.words_of(error)}") from None
 
 
-def _decode(paths: Sequence[str], image_size: int, image_mode: str) -> tuple[np.ndarray, collections.Counter[str]]:
-  """Decodes files to images `[N, H, W, C]` uint8, all of the size and mode of the first, and counts the changes."""
-  first, changes = shown(paths[0]), collections.Counter[str]()
-  example, _ = _image(paths[0], image_size, image_mode)
+def check_options(image_size: int, image_mode: str) -> None:
+  """Raises `UserError` unless the options of `decode` are in their ranges."""
+  options.check_positive("dataset.image_size", image_size, zero=True)
+  if image_mode:
+    options.check_choice("dataset.image_mode", image_mode, _CHANNELS)
+
+
+def decode(files: Sequence[Encoded], image_size: int, image_mode: str) -> tuple[np.ndarray, collections.Counter[str]]:
+  """Decodes images to `[N, H, W, C]` uint8, all of the size and mode of the first, and counts the changes.
+
+  Args:
+    files: N of them, at least one.
+    image_size: as in `read`.
+    image_mode: as in `read`.
+
+  Raises:
+    UserError: one cannot be decoded, or differs in size or mode; the message names it.
+  """
+  first, changes = files[0].name, collections.Counter[str]()
+  example, _ = _image(files[0], image_size, image_mode)
   if example.mode not in _CHANNELS:
     raise UserError(f"{first} has mode {example.mode}; set dataset.image_mode=RGB to convert all images")
   shape = (example.height, example.width, _CHANNELS[example.mode])
-  inputs = np.empty((len(paths), *shape), np.uint8)
-  for position, path in enumerate(paths):
-    image, changed = _image(path, image_size, image_mode)
+  inputs = np.empty((len(files), *shape), np.uint8)
+  for position, file in enumerate(files):
+    image, changed = _image(file, image_size, image_mode)
     changes.update(changed)
     if image.mode != example.mode:
       raise UserError(
-        f"{shown(path)} has mode {image.mode} and {first} {example.mode}; set dataset.image_mode=RGB to convert all"
+        f"{file.name} has mode {image.mode} and {first} {example.mode}; set dataset.image_mode=RGB to convert all"
         " images"
       )
     if image.size != example.size:
       raise UserError(
-        f"{shown(path)} has {image.width}x{image.height} pixels and {first} {example.width}x{example.height}; set"
+        f"{file.name} has {image.width}x{image.height} pixels and {first} {example.width}x{example.height}; set"
         " dataset.image_size to bring all images to one size"
       )
     inputs[position] = np.asarray(image).reshape(shape)
   return inputs, changes
 
 
-def _image(path: str, image_size: int, image_mode: str) -> image_decoding.Decoded:
+def _image(file: Encoded, image_size: int, image_mode: str) -> image_decoding.Decoded:
   try:
-    decoded = image_decoding.decode(image_files.content(path), image_mode, os.path.splitext(path)[1])
+    decoded = image_decoding.decode(file.read(), image_mode, file.suffix)
   except image_decoding.DAMAGED as error:
-    raise UserError(f"{shown(path)} cannot be read as an image: {image_files.words_of(error)}") from None
+    raise UserError(f"{file.name} cannot be read as an image: {image_files.words_of(error)}") from None
   if not image_size:
     return decoded
   return decoded._replace(image=PIL.ImageOps.fit(decoded.image, (image_size, image_size)))

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from dynsel_jax.data.source import Dataset, Source
-from dynsel_jax.options import check_choice
+from dynsel_jax.options import UserError, check_choice
 
 __all__ = [
   "AUGMENTATIONS",
@@ -20,6 +20,7 @@ __all__ = [
   "Rows",
   "View",
   "augmentation",
+  "augmentation_names",
   "gather",
   "normalize",
   "random_crop",
@@ -143,6 +144,18 @@ AUGMENTATIONS: dict[str, Callable[[Array, Array], Array]] = {
   "shift_4": functools.partial(random_shift, most=4),
   "cutout_12": functools.partial(random_cutout, side=12),
 }
+
+
+def augmentation_names(given: Sequence[str]) -> tuple[str, ...]:
+  """Returns the names in the config's field, as flags may spell them: "crop,flip" is two, "none" or "" is none.
+
+  Raises:
+    UserError: "none" stands beside another name.
+  """
+  names = tuple(name.strip() for part in given for name in part.split(",") if name.strip())
+  if "none" in names and len(names) > 1:
+    raise UserError(f"dataset.augmentations={tuple(given)}: none stands alone")
+  return () if names == ("none",) else names
 
 
 def augmentation(names: Sequence[str]) -> Augment:

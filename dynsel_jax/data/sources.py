@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from dynsel_jax import options
-from dynsel_jax.data import folders, tfds_images
+from dynsel_jax.data import folders, hugging_face, tfds_images
 from dynsel_jax.data.source import Source, from_arrays
 from dynsel_jax.options import UserError
 
@@ -19,13 +19,15 @@ _FOLDERS = ("data_dir", "cache_dir")  # every config has these, so they are no d
 
 def is_path(name: str) -> bool:
   """Whether a name is the path of a user's own loader, `my_lab.my_data:load`, and not a version, `cifar10:3.0.2`."""
-  return name.partition(":")[2].isidentifier()
+  return not name.startswith(hugging_face.PREFIX) and name.partition(":")[2].isidentifier()
 
 
 def defaults(name: str) -> dict[str, Any]:
   """Returns the options that are particular to the data set `name`, with their defaults."""
   if is_path(name):
     return {k: v for k, v in options.keyword_defaults(_own(name)).items() if k not in _FOLDERS}
+  if name.startswith(hugging_face.PREFIX):
+    return options.keyword_defaults(hugging_face.read_images)
   return options.keyword_defaults(folders.read) if name == "folder" else {}
 
 
@@ -34,10 +36,12 @@ def load(name: str, *, data_dir: str | None = None, cache_dir: str = "", **setti
 
   Args:
     name: "digits" (scikit-learn's 1,797 images of 8x8), "diabetes" (scikit-learn's 442 patients with a number to
-      predict), "folder" (your images, see `folders.read`), an image classification set of TensorFlow Datasets, for
-      example "cifar10", "fashion_mnist" or "emnist/balanced", whose test set is the split "test", or else "validation";
-      or the path of your own loader, `my_lab.my_data:load`: a function of keyword-only options that returns a
-      `Source`, most simply by `data.from_arrays`. `data_dir` and `cache_dir` are passed on to options of these names.
+      predict), "folder" (your images, see `folders.read`), "hf:NAME" (images of the library Hugging Face `datasets`,
+      see `hugging_face.read_images`; texts are read by `text.load`), an image classification set of TensorFlow
+      Datasets, for example "cifar10", "fashion_mnist" or "emnist/balanced", whose test set is the split "test", or else
+      "validation"; or the path of your own loader, `my_lab.my_data:load`: a function of keyword-only options that
+      returns a `Source`, most simply by `data.from_arrays`. `data_dir` and `cache_dir` are passed on to options of
+      these names.
     data_dir: the folder, or the one in which TensorFlow Datasets looks, by default its own. Nothing is downloaded.
     cache_dir: the folder of the cache for decoded images, by default `cache.default_directory()`.
     **settings: options of the data set, see `defaults(name)`.
@@ -65,6 +69,8 @@ def load(name: str, *, data_dir: str | None = None, cache_dir: str = "", **setti
   elif name == "folder":
     splits, class_names = folders.read(data_dir, cache_dir, **settings)
     name = folders.set_name(pathlib.Path(data_dir or "").absolute())
+  elif name.startswith(hugging_face.PREFIX):
+    splits, class_names = hugging_face.read_images(name, data_dir, **settings)
   else:
     splits, class_names = tfds_images.read(name, data_dir, cache_dir)
   train, test = ({"inputs": inputs, "labels": labels} for inputs, labels in splits.values())

@@ -149,7 +149,7 @@ class Images:
     damage = f"{summary.shown(self._name(index))} cannot be decoded ({reason})"
     if number > self._limit:
       raise UserError(f"{damage}; it is damaged image {number}, more than dataset.corrupt_limit={self._limit} allows")
-    logging.warning("%s and is left out", damage)
+    logging.warning("%s and is left out, as dataset.corrupt_limit=%d allows", damage, self._limit)
 
 
 def read_ahead(

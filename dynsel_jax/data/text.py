@@ -13,7 +13,7 @@ import numpy as np
 from absl import logging
 
 from dynsel_jax import options
-from dynsel_jax.data import summary, text_files, tokens
+from dynsel_jax.data import hugging_face, summary, text_files, tokens
 from dynsel_jax.data.source import Dataset, Source, Text, fingerprint
 from dynsel_jax.options import UserError
 
@@ -41,7 +41,8 @@ def load(
   """Loads the texts of the given files, and says in one line what was read; the inputs are token ids `[N, L]` int32.
 
   Args:
-    name: of the data set, for people.
+    name: of the data set, for people; "hf:NAME" reads it by the library Hugging Face `datasets`, see `hugging_face`,
+      and then `train`, `test` and `validation` name splits, by default those of their own names.
     train: file of the training rows; ends in .csv, .tsv or .jsonl, with or without .gz. Its labels are the classes,
       sorted as numbers if all are integers, and as words otherwise; 1.0 is the integer 1. There must be at least two.
     test: file of the test rows.
@@ -50,8 +51,7 @@ def load(
     split_seed: seed of that split.
     text_column: name of the texts' column.
     label_column: name of the labels' column.
-    text_pair_column: name of the column of second texts, for pairs such as a premise and a hypothesis; "" for none. A
-      pair is one sequence as the tokenizer joins them, with segment ids where it gives them.
+    text_pair_column: name of the column of second texts, "" for none. A pair is one sequence, joined by the tokenizer.
     target_column: name of a column of numbers, which become "targets" for the task regression, unscaled, in place of
       labels; "" for none.
     tokenizer: a file `tokenizer.json`, its folder, or a name that `models.weights.folder` knows. "" splits texts into
@@ -67,7 +67,7 @@ def load(
   _check(validation, split_test, max_length, length_buckets)
   paths = {"train": train, "test": test} | ({"validation": validation} if validation else {})
   loaded = tokens.load("dataset.tokenizer", tokenizer) if tokenizer else None  # before the files, which may be long
-  rows = _rows_of(paths, text_column, text_pair_column, label_column, target_column)
+  rows = _rows_of(name, paths, text_column, text_pair_column, label_column, target_column)
   first = rows["train"]
   tokenize = tokens.words_of([*first.texts, *first.seconds]) if loaded is None else loaded
   classes, found = ((), _targets(rows)) if target_column else _labels(paths, rows, label_column)
@@ -95,7 +95,7 @@ def _check(validation: str, split_test: bool, max_length: int, length_buckets: i
 
 
 def _rows_of(
-  paths: Mapping[str, str], text_column: str, pair_column: str, label_column: str, target_column: str
+  name: str, paths: Mapping[str, str], text_column: str, pair_column: str, label_column: str, target_column: str
 ) -> dict[str, text_files.Rows]:
   """Reads the files; raises `UserError` if one is wrong, or a column has two uses."""
   answers = {"target_column": target_column} if target_column else {"label_column": label_column}
@@ -104,11 +104,12 @@ def _rows_of(
     others = [other for other in columns if other != field and columns[other].strip() == column.strip() != ""]
     if others:
       raise UserError(f"dataset.{field} and dataset.{others[0]} are both {column!r}")
-  names = text_column, target_column or label_column, pair_column
-  return {
-    split: text_files.read(f"dataset.{split}", path, *names, numbers=bool(target_column))
-    for split, path in paths.items()
-  }
+  names, numbers = (text_column, target_column or label_column, pair_column), bool(target_column)
+  if name.startswith(hugging_face.PREFIX):
+    return {
+      split: hugging_face.read_texts(name, path or split, *names, numbers=numbers) for split, path in paths.items()
+    }
+  return {split: text_files.read(f"dataset.{split}", path, *names, numbers=numbers) for split, path in paths.items()}
 
 
 def _targets(rows: Mapping[str, text_files.Rows]) -> dict[str, np.ndarray]:
@@ -119,10 +120,8 @@ def _labels(
   paths: Mapping[str, str], rows: Mapping[str, text_files.Rows], label_column: str
 ) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
   """Returns the classes of the training rows, and the numbers of each split's labels."""
-  classes, where = (
-    _classes(rows["train"].labels),
-    {split: f"dataset.{split}={summary.shown(paths[split])}" for split in paths},
-  )
+  where = {split: f"dataset.{split}={summary.shown(path)}" for split, path in paths.items()}
+  classes = _classes(rows["train"].labels)
   if len(classes) == 1:
     raise UserError(
       f"{where['train']} has one class, {classes[0]!r}; a classifier needs two; is"
@@ -144,7 +143,11 @@ def _encode(
   total = sum(len(split.texts) for split in rows.values())
   if truncated:
     logging.warning(
-      "%s: %s of %s texts had more than max_length=%d tokens and were truncated", name, truncated, total, max_length
+      "%s: %s of %s texts had more than dataset.max_length=%d tokens and were truncated",
+      name,
+      truncated,
+      total,
+      max_length,
     )
   return ids
 

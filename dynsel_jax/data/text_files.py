@@ -20,7 +20,7 @@ from dynsel_jax import options
 from dynsel_jax.data.summary import shown
 from dynsel_jax.options import UserError
 
-__all__ = ["Rows", "column_names", "lines_of", "read"]
+__all__ = ["Rows", "column_names", "lines_of", "number_of", "read"]
 
 _ENDINGS = (".csv", ".tsv", ".jsonl", ".csv.gz", ".tsv.gz", ".jsonl.gz")
 _GZIP = b"\x1f\x8b"
@@ -99,7 +99,7 @@ def read(
       number. The message names the file and the line.
   """
   columns = _Columns(text_column.strip(), label_column.strip(), pair_column.strip())
-  where, read_label = f"{field}={shown(path)}", _number if numbers else _label
+  where, read_label = f"{field}={shown(path)}", number_of if numbers else _label
   text = _decoded(field, path)
   rows = Rows([], [], [], [], collections.Counter(), ",")
   with _fields_of_any_length():
@@ -361,8 +361,8 @@ def _label(at: str, label: Any) -> str | None:
   return label
 
 
-def _number(at: str, label: Any) -> str:
-  """Returns the number of a row, as Python writes a float."""
+def number_of(at: str, label: Any) -> str:
+  """Returns the number of a row, as Python writes a float; raises `UserError`, with `at` in front, if it is none."""
   try:
     number = math.nan if isinstance(label, bool) else float(label)
   except (TypeError, ValueError, OverflowError):

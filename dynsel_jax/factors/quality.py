@@ -130,7 +130,13 @@ def warnings(quality: Quality) -> list[str]:
   """Returns one line for each metric that exceeds its bound. Host-side."""
   lines = []
   if quality.fvu > MAX_FVU:
-    lines.append(f"SAE: FVU {float(quality.fvu):.3f} exceeds {MAX_FVU}: its latents explain the features poorly")
+    lines.append(
+      f"SAE: FVU {float(quality.fvu):.3f} exceeds {MAX_FVU}: its latents explain the features poorly;"
+      " factors.epochs or factors.k may be too small"
+    )
   if quality.dead_fraction > MAX_DEAD_FRACTION:
-    lines.append(f"SAE: {float(quality.dead_fraction):.0%} of latents are dead, more than {MAX_DEAD_FRACTION:.0%}")
+    lines.append(
+      f"SAE: {float(quality.dead_fraction):.0%} of latents are dead, more than {MAX_DEAD_FRACTION:.0%};"
+      " factors.expansion_factor may be too large"
+    )
   return lines

@@ -1,7 +1,10 @@
 """Shows the progress of a run to people: a bar on a terminal, one plain line per epoch elsewhere. Host-side."""
 
+import contextlib
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from tqdm import tqdm
@@ -10,15 +13,50 @@ from dynsel_jax.metric import Metric
 from dynsel_jax.options import printable
 from dynsel_jax.runs import timing
 
-__all__ = ["Console", "closing_lines"]
+__all__ = ["Console", "closing_lines", "waiting"]
 
 SECONDS_BETWEEN = 0.2  # between two redraws of the bar
+SECONDS_BEFORE = {True: 0.3, False: 5.0}  # before it is said what is waited for, on a terminal and elsewhere
+WAITING = {
+  "loading": "loading",
+  "features": "extracting features",
+  "factors": "fitting factors",
+  "compiling": "compiling",
+}
 
 
 def _clock(seconds: float) -> str:
   minutes, rest = divmod(round(seconds), 60)
   hours, minutes = divmod(minutes, 60)
   return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+@contextlib.contextmanager
+def waiting(phase: str) -> Iterator[None]:
+  """Says on standard error what is being waited for, if it takes long: a phase of `timing` before the first step.
+
+  A terminal shows it after a moment and until it is done; elsewhere it is a line, after seconds.
+  """
+  words, terminal = WAITING.get(phase), sys.stderr.isatty()
+  if words is None:
+    yield
+    return
+
+  def say() -> None:
+    shown.append(words)
+    print(f"{words} ...", file=sys.stderr, end="" if terminal else "\n", flush=True)
+
+  shown: list[str] = []
+  timer = threading.Timer(SECONDS_BEFORE[terminal], say)
+  timer.daemon = True
+  timer.start()
+  try:
+    yield
+  finally:
+    timer.cancel()
+    timer.join()
+    if shown and terminal:
+      print("\r\x1b[K", file=sys.stderr, end="", flush=True)
 
 
 class Console:

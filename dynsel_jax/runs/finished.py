@@ -205,12 +205,14 @@ def _metrics(path: pathlib.Path, metric: Metric, missing: list[str]) -> list[dic
     missing.append("metrics.jsonl")
     return []
   metrics: list[dict[str, Any]] = []
+  torn = 0
   for line in lines:
     try:
       metrics.append(_fields(json.loads(line), metric))
-    except (ValueError, RecursionError):  # the run was killed while writing it
-      missing.append("metrics.jsonl: a torn line")
-      break
+    except (ValueError, RecursionError):  # the run was killed while writing it, and perhaps went on behind it
+      torn += 1
+  if torn:
+    missing.append(f"metrics.jsonl: {'a torn line' if torn == 1 else f'{torn} torn lines'}")
   return metrics
 
 

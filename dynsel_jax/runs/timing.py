@@ -7,7 +7,8 @@ Every second belongs to one phase: a phase within another one stops the other's 
 import contextlib
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 __all__ = ["COST", "OFFLINE", "PHASES", "Timers", "rounded", "word"]
 
@@ -32,8 +33,9 @@ COST = (*OFFLINE, "selecting", "training", "scoring")
 class Timers:
   """The seconds of each phase, over all parts of an interrupted run."""
 
-  def __init__(self) -> None:
-    """Starts the clock for this part of the run, in the phase "setting_up"."""
+  def __init__(self, shown: Callable[[str], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext):
+    """Starts the clock in the phase "setting_up"; `shown(name)` is entered while a phase lasts, to tell people."""
+    self._shown = shown
     self._seconds = dict.fromkeys(PHASES, 0.0)
     self._running = ["setting_up"]
     self._since = time.perf_counter()
@@ -59,7 +61,8 @@ class Timers:
     self._read()
     self._running.append(name)
     try:
-      yield
+      with self._shown(name):
+        yield
     finally:
       self._read()
       self._running.pop()

@@ -92,8 +92,12 @@ def _usable_cores() -> int:
 
 
 def identity(made: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns the parts of `provenance` that must be the same for a run to continue, as JSON gives them back."""
-  return json.loads(json.dumps({name: made[name] for name in made if name in IDENTITY}))
+  """Returns the parts of `provenance` that must be the same for a run to continue, as JSON gives them back; loggers may
+  come and go."""
+  held = json.loads(json.dumps({name: made[name] for name in made if name in IDENTITY}))
+  if isinstance(held.get("config"), dict):
+    held["config"].pop("loggers", None)  # they change nothing in a run
+  return held
 
 
 def _if_writing(method: Callable[..., Any]) -> Callable[..., Any]:

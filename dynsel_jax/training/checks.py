@@ -10,15 +10,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import ml_collections
-import numpy as np
 from flax import linen as nn
 from jax import Array
 
 from dynsel_jax import batching, data, models, selectors, tasks
-from dynsel_jax.data import stream
+from dynsel_jax.data import gather, stream
 from dynsel_jax.options import UserError, check_choice, check_fraction, check_positive, check_seed
 from dynsel_jax.tasks import Task
-from dynsel_jax.training import parallel
 from dynsel_jax.types import LOSS_NORMALIZATIONS, SampleTable, Selection, Selector, Signals
 
 __all__ = [
@@ -26,7 +24,6 @@ __all__ = [
   "check_meta_batch",
   "check_model_and_data",
   "check_numbers",
-  "check_padding",
   "check_reads",
   "check_selector",
   "check_task",
@@ -48,7 +45,7 @@ FIELDS = (
     "task",
   ),
 )
-OPTIONAL_FIELDS = ("factors", "features", "scores", "wrappers")
+OPTIONAL_FIELDS = ("factors", "features", "loggers", "scores", "wrappers")
 
 
 def check_fields(config: ml_collections.ConfigDict) -> None:
@@ -97,7 +94,7 @@ def check_model_and_data(config: ml_collections.ConfigDict, module: nn.Module, s
     )
   if text is None:
     return
-  if config.dataset.augmentations:
+  if gather.augmentation_names(config.dataset.augmentations):
     raise UserError(f"dataset.augmentations={config.dataset.augmentations} are for images, not for texts")
   sizes, length = module.sizes, source.train["inputs"].shape[1]
   for what, fits, found, taken in (
@@ -226,8 +223,9 @@ def check_selector(name: str, selector: Selector, num_samples: int, signals: Sig
     raise UserError(f"selector={name}: select must return a Selection and a dict of scalars")
   selection, info = selected
   _check_mask(name, "select", "keep", selection.keep, num_samples)
-  if selection.weights is not None and selection.weights.shape != (num_samples,):
-    raise UserError(f"selector={name}: select gives weights of shape {selection.weights.shape}, not ({num_samples},)")
+  weights = selection.weights
+  if weights is not None and (jnp.shape(weights) != (num_samples,) or getattr(weights, "dtype", "") != jnp.float32):
+    raise UserError(f"selector={name}: select gives weights of {_kind(weights)}; they must be ({num_samples},) float32")
   scalars = {**info, **{field: getattr(selection, field) for field in ("learning_rate_multiplier", "thin")}}
   for field, value in scalars.items():
     if jnp.shape(value):
@@ -273,25 +271,6 @@ def check_meta_batch(
     )
 
 
-def check_padding(name: str, selector: Selector, signals: Signals) -> None:
-  """Raises `UserError` if `observe` changes the state on a batch of padding alone, for a user's own selector."""
-  shapes = signals._replace(extras={k: v for k, v in signals.extras.items() if k in selector.reads})
-
-  def worst(leaf: Any) -> Array:
-    floating = jnp.issubdtype(leaf.dtype, jnp.floating)
-    return jnp.full(leaf.shape, jnp.nan, leaf.dtype) if floating else jnp.ones(leaf.shape, leaf.dtype)
-
-  padding = jax.tree.map(worst, shapes)._replace(index=jnp.full(shapes.index.shape, -1, jnp.int32))
-  before = jax.jit(selector.init)(jax.random.key(0))
-  after = jax.jit(selector.observe)(before, padding)
-  pairs = zip(*(jax.tree.leaves(parallel.fetch(state)) for state in (before, after)), strict=True)
-  if not all(np.array_equal(old, new, equal_nan=old.dtype.kind == "f") for old, new in pairs):
-    raise UserError(
-      f"selector={name}: observe changes the state on rows with index -1, which are padding: write with memory.scatter,"
-      " or to index N with mode='drop'"
-    )
-
-
 def _traced(what: str, name: str, function: Any, *arguments: Any) -> Any:
   """Returns the shapes of a function's results; one line that names the user's line if it cannot be traced."""
   try:
@@ -310,6 +289,8 @@ def _traced(what: str, name: str, function: Any, *arguments: Any) -> Any:
     ) from error
   except Exception as error:
     first = (str(error).strip().splitlines() or ["no message"])[0]
+    if isinstance(error, KeyError) and name in ("observe", "thin"):
+      first += ", which is no signal that it is given: those of the task that reads=(...) names, and no column"
     raise UserError(f"{what}: {name} fails ({_line_of(error)}): {type(error).__name__}: {first}") from error
 
 
@@ -321,9 +302,12 @@ def _line_of(error: BaseException) -> str:
 
 
 def _check_mask(name: str, function: str, what: str, mask: Any, num_samples: int) -> None:
-  if jnp.shape(mask) != (num_samples,) or mask.dtype != jnp.bool_:
-    kind = f"shape {jnp.shape(mask)} and type {getattr(mask, 'dtype', type(mask).__name__)}"
-    raise UserError(f"selector={name}: {function} gives {what} of {kind}; it must be ({num_samples},) bool")
+  if jnp.shape(mask) != (num_samples,) or getattr(mask, "dtype", "") != jnp.bool_:
+    raise UserError(f"selector={name}: {function} gives {what} of {_kind(mask)}; it must be ({num_samples},) bool")
+
+
+def _kind(array: Any) -> str:
+  return f"shape {jnp.shape(array)} and type {getattr(array, 'dtype', type(array).__name__)}"
 
 
 def _shapes(tree: Any) -> tuple[Any, list[Any]]:

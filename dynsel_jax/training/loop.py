@@ -13,7 +13,8 @@ import numpy as np
 from absl import logging
 
 from dynsel_jax import cache, data, options
-from dynsel_jax.runs.console import Console
+from dynsel_jax.runs import loggers
+from dynsel_jax.runs.console import Console, waiting
 from dynsel_jax.runs.interruption import Interrupted, NonFiniteError, RunFailedError, ends_at_once, stop_requests
 from dynsel_jax.runs.timing import Timers
 from dynsel_jax.runs.workdir import Workdir, check_writable, identity, provenance
@@ -84,7 +85,8 @@ def train_and_evaluate(
   """
   check_writable(os.fspath(workdir))
   config = ml_collections.ConfigDict(options.expand_homes(config.to_dict()))
-  timers, folder = Timers(), Workdir(os.fspath(workdir), writes=parallel.is_first_process())
+  shown: Callable[[str], Any] = waiting if parallel.is_first_process() else contextlib.nullcontext
+  timers, folder = Timers(shown), Workdir(os.fspath(workdir), writes=parallel.is_first_process())
   with contextlib.closing(folder), contextlib.nullcontext(stop) if stop else stop_requests() as stop:
     trainer = None
     try:
@@ -208,8 +210,13 @@ def _train(trainer: Trainer, stop: Callable[[], str], after_epoch: AfterEpoch | 
   trainer.workdir.rewind(position.epoch, position.lines)
   with ends_at_once(f"before step {position.steps + 1}"):
     trainer.compile()
-  shown = contextlib.closing(Console(metric, epochs, position.epoch, quiet=quiet))
-  with trainer.timers.phase("recording"), shown as console:  # whatever is not in a phase of its own
+  names = () if quiet else trainer.config.get("loggers", ())
+  sent = loggers.create(names, trainer.workdir.path, trainer.config.to_dict())
+  with contextlib.ExitStack() as stack:
+    stack.enter_context(trainer.timers.phase("recording"))  # whatever is not in a phase of its own
+    console = stack.enter_context(contextlib.closing(Console(metric, epochs, position.epoch, quiet=quiet)))
+    for logger in sent:
+      stack.callback(logger.close)
     final = None
     while position.epoch < epochs:
       trainer.stop_if_asked(stop)
@@ -224,6 +231,10 @@ def _train(trainer: Trainer, stop: Callable[[], str], after_epoch: AfterEpoch | 
       line = trainer.end_epoch(size)
       final = line["metric"]
       console.epoch(line)
+      for logger in sent:
+        logger.epoch(line)
       trainer.save_if_due()
     summary = trainer.finish(trainer.evaluate()[metric.name] if final is None else final)
+    for logger in sent:
+      logger.finish(summary)
     return Result(summary, trainer.state, trainer.run)

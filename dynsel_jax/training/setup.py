@@ -10,9 +10,21 @@ from flax import linen as nn
 
 from dynsel_jax import data, models, options, selectors, tasks
 from dynsel_jax.data import gather, stream
+from dynsel_jax.runs import loggers
 from dynsel_jax.selectors import wrappers
 from dynsel_jax.tasks import Task
-from dynsel_jax.training import buckets, checks, feed, optimizers, parallel, schedules, state, steps, warm_start
+from dynsel_jax.training import (
+  buckets,
+  checks,
+  contract,
+  feed,
+  optimizers,
+  parallel,
+  schedules,
+  state,
+  steps,
+  warm_start,
+)
 from dynsel_jax.types import SampleTable, Signals
 
 __all__ = ["Parts", "Run", "build", "description", "full_fraction", "matched", "parts", "table_of"]
@@ -67,6 +79,8 @@ def _wrappers(config: ml_collections.ConfigDict) -> dict[str, dict[str, Any]]:
     return {}
   sections = config.wrappers.to_dict()
   options.check_present("wrappers", sections, ("names",))
+  if len(set(map(wrappers.section, sections["names"]))) < len(sections["names"]):
+    raise options.UserError(f"wrappers.names={tuple(sections['names'])} names a wrapper twice; each can be there once")
   return {name: sections.get(wrappers.section(name), {}) for name in sections["names"]}
 
 
@@ -90,6 +104,7 @@ def parts(config: ml_collections.ConfigDict, source: data.Source, devices: Seque
       names the field and the value.
   """
   checks.check_fields(config)
+  loggers.check(config.get("loggers", ()))
   config = matched(config)
   placed = parallel.local_devices(devices)
   selector_name, selector_options = _named(config, "selector")
@@ -142,7 +157,7 @@ def build(made: Parts, table: SampleTable) -> Run:
   scored = checks.of_size(made.signals, config.meta_batch_size or config.batch_size)
   checks.check_selector(whole_name, selector, source.num_samples, scored, devices.num_replicas)
   if ":" in whole_name:  # a user's own
-    checks.check_padding(whole_name, selector, made.signals)
+    contract.check_values(whole_name, selector, source.num_samples, scored)
   recipe = steps.Recipe(
     module=module,
     task=task,
@@ -216,7 +231,7 @@ def matched(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 
 def _task(config: ml_collections.ConfigDict, source: data.Source, *, streamed: bool) -> Task:
   on_host = stream.AUGMENTATIONS if streamed else ()
-  names = [name for name in config.dataset.augmentations if name not in on_host]
+  names = [name for name in gather.augmentation_names(config.dataset.augmentations) if name not in on_host]
   name, settings = _named(config, "task")
   return tasks.create(name, source, gather.view(source, gather.augmentation(names)), **settings)
 
@@ -234,7 +249,7 @@ def _feed(
     arrays, validation = devices.place((steps.Arrays(source.train, source.test, key), source.validation))
     return feed.Resident(arrays, validation)
   sizes = {name: config[name] for name in ("batch_size", "eval_batch_size")}
-  cropped = bool(set(config.dataset.augmentations) & set(stream.AUGMENTATIONS))
+  cropped = bool(set(gather.augmentation_names(config.dataset.augmentations)) & set(stream.AUGMENTATIONS))
   if cropped and not config.dataset.image_size:
     raise options.UserError("dataset.augmentations: resized_crop needs a dataset.image_size greater than 0")
   return feed.Streamed(source, key, devices, cropped=cropped, **sizes)
@@ -256,7 +271,9 @@ def description(run: Run, config: ml_collections.ConfigDict, steps_done: int) ->
   noise = "" if run.source.noisy is None else f" ({run.source.noisy.mean():.1%} of the training labels are wrong)"
   continued = f", continuing after step {steps_done:,}" if steps_done else ""
   selector = " + ".join((config.selector.name, *_wrappers(config)))
+  names = gather.augmentation_names(config.dataset.augmentations)
+  augmented = f", augmentations {' '.join(names) or 'none'}" if run.source.mean else ""
   return options.printable(
-    f"{selector} on {run.source.name}: {train:,} training and {test:,} test samples{noise},"
+    f"{selector} on {run.source.name}: {train:,} training and {test:,} test samples{noise}{augmented},"
     f" {config.model.name} with {parameters:,} parameters, {config.epochs} epochs on {devices}{continued}"
   )

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import json
 import math
 import sys
 import time
@@ -19,13 +20,11 @@ from dynsel_jax.runs.console import Console
 from dynsel_jax.runs.interruption import Interrupted, NonFiniteError
 from dynsel_jax.runs.timing import Timers
 from dynsel_jax.runs.workdir import Workdir
-from dynsel_jax.training import evaluation, monitors, parallel, setup
+from dynsel_jax.training import evaluation, monitors, nominal, parallel, setup
 from dynsel_jax.training.checkpoint import Checkpoints, Position
 from dynsel_jax.training.state import RunState
 
 __all__ = ["Trainer"]
-
-_TOLERANCE = 0.2  # of the nominal fraction, in the warning about an epoch that keeps another one
 
 
 class Trainer:
@@ -117,20 +116,11 @@ class Trainer:
 
   def _compare_with_nominal(self, size: int) -> None:
     """Warns once if an epoch keeps a fraction far from `keep_fraction`, as with classes too small to be divided."""
-    nominal = self.config.selector.get("keep_fraction")
-    num_samples = self.run.table.num_samples
-    if self._far_from_nominal or not isinstance(nominal, float) or size == num_samples:
-      return
-    if abs(size / num_samples - nominal) > max(_TOLERANCE * nominal, 1 / num_samples):
-      self._far_from_nominal = True
-      logging.warning(
-        "selector=%s keeps %.1f %% of the training set in epoch %d, where selector.keep_fraction=%g: each class keeps"
-        " at least one sample, or the method decides the number itself",
-        self.config.selector.name,
-        100 * size / num_samples,
-        self.position.epoch + 1,
-        nominal,
-      )
+    if not self._far_from_nominal:
+      line = nominal.of_epoch(self.config, size, self.run.table.num_samples, self.position.epoch, self.position.info)
+      self._far_from_nominal = bool(line)
+      if line:
+        logging.warning("%s", line)
 
   def train_epoch(self, console: Console, stop: Callable[[], str]) -> None:
     """Takes the rest of the running epoch's steps.
@@ -263,6 +253,9 @@ class Trainer:
     for monitor in self.monitors:
       summary |= monitor.summary(position.monitors[monitor.name], position.backward_visits)
     self.workdir.write_summary(summary)
+    full_epochs = sum(bool(json.loads(line)["selector"].get("full_data")) for line in position.lines)
+    if line := nominal.of_run(self.config, summary["realised_keep_fraction"], full_epochs):
+      logging.warning("%s", line)
     return summary
 
   def restore_files(self) -> None:

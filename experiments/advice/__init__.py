@@ -1,0 +1,1 @@
+"""The parts of `experiments.advise`: the pilot's plan, and what follows from its runs."""
