@@ -64,7 +64,7 @@ def load(
   Raises:
     UserError: a file, one of its rows or an option is wrong, or a label does not occur in the training rows.
   """
-  _check(validation, split_test, max_length, length_buckets)
+  _check(validation, split_test, max_length, length_buckets, 5 if text_pair_column else 3)
   paths = {"train": train, "test": test} | ({"validation": validation} if validation else {})
   loaded = tokens.load("dataset.tokenizer", tokenizer) if tokenizer else None  # before the files, which may be long
   rows = _rows_of(name, paths, text_column, text_pair_column, label_column, target_column)
@@ -84,9 +84,9 @@ def load(
   return _source(name, sets, classes, about)
 
 
-def _check(validation: str, split_test: bool, max_length: int, length_buckets: int) -> None:
-  if max_length < 3:  # two special tokens and one of the text
-    raise UserError(f"dataset.max_length={max_length} must be at least 3")
+def _check(validation: str, split_test: bool, max_length: int, length_buckets: int, least: int) -> None:
+  if max_length < least:  # two special tokens and one of the text, or three and one of each
+    raise UserError(f"dataset.max_length={max_length} must be at least {least}")
   options.check_positive("dataset.length_buckets", length_buckets)
   if validation and split_test:
     raise UserError(
