@@ -14,7 +14,7 @@ import PIL.Image
 import PIL.ImageOps
 
 from dynsel_jax import cache
-from dynsel_jax.data import image_decoding, image_files, image_ops, text_files, tokens
+from dynsel_jax.data import image_decoding, image_files, image_ops, text, text_files, tokens
 from dynsel_jax.data.summary import shown
 from dynsel_jax.options import UserError
 
@@ -141,18 +141,10 @@ def _texts(path: str, form: Form) -> Inputs:
   rows = text_files.read("inputs", path, *columns, numbers=bool(target_column))
   known = None
   if labelled:
-    targets = bool(target_column)
-    known = np.array(rows.labels, np.float32) if targets else _labels(f"inputs={shown(path)}", rows, form.class_names)
+    where = f"inputs={shown(path)}"
+    known = np.array(rows.labels, np.float32) if target_column else text.numbers(where, rows, form.class_names)
   texts = list(zip(rows.texts, rows.seconds, strict=True)) if pair_column else rows.texts
   return Inputs(tuple(f"line {line}" for line in rows.lines), encoded(texts, form), known)
-
-
-def _labels(where: str, rows: text_files.Rows, class_names: Sequence[str]) -> np.ndarray:
-  number = {name: label for label, name in enumerate(class_names)}
-  for label, line in zip(rows.labels, rows.lines, strict=True):
-    if label not in number and label.partition(".")[0] not in number:  # 1.0 is the class 1
-      raise UserError(f"{where}: line {line} has the label {label!r}, which is no class of the run")
-  return np.array([number.get(label, number.get(label.partition(".")[0], 0)) for label in rows.labels], np.int32)
 
 
 def _images(path: str, form: Form) -> Inputs:

@@ -71,7 +71,7 @@ def load(
   first = rows["train"]
   tokenize = tokens.words_of([*first.texts, *first.seconds]) if loaded is None else loaded
   classes, found = ((), _targets(rows)) if target_column else _labels(paths, rows, label_column)
-  answers = {split: {"targets" if target_column else "labels": numbers} for split, numbers in found.items()}
+  answers = {split: {"targets" if target_column else "labels": values} for split, values in found.items()}
   _describe(name, rows, found, classes)
   ids = _encode(name, tokenize, rows, max_length)
   longest, pad = max(len(row) for split in ids for row in ids[split]), tokens.pad_id(tokenize)
@@ -104,12 +104,14 @@ def _rows_of(
     others = [other for other in columns if other != field and columns[other].strip() == column.strip() != ""]
     if others:
       raise UserError(f"dataset.{field} and dataset.{others[0]} are both {column!r}")
-  names, numbers = (text_column, target_column or label_column, pair_column), bool(target_column)
+  names, are_numbers = (text_column, target_column or label_column, pair_column), bool(target_column)
   if name.startswith(hugging_face.PREFIX):
     return {
-      split: hugging_face.read_texts(name, path or split, *names, numbers=numbers) for split, path in paths.items()
+      split: hugging_face.read_texts(name, path or split, *names, numbers=are_numbers) for split, path in paths.items()
     }
-  return {split: text_files.read(f"dataset.{split}", path, *names, numbers=numbers) for split, path in paths.items()}
+  return {
+    split: text_files.read(f"dataset.{split}", path, *names, numbers=are_numbers) for split, path in paths.items()
+  }
 
 
 def _targets(rows: Mapping[str, text_files.Rows]) -> dict[str, np.ndarray]:
@@ -127,7 +129,7 @@ def _labels(
       f"{where['train']} has one class, {classes[0]!r}; a classifier needs two; is"
       f" dataset.label_column={label_column!r} the column of the labels?"
     )
-  return classes, {split: _numbers(where[split], rows[split], classes) for split in rows}
+  return classes, {split: numbers(where[split], rows[split], classes) for split in rows}
 
 
 def _encode(
@@ -243,7 +245,12 @@ def _plain(label: str) -> str:
   return label.partition(".")[0]
 
 
-def _numbers(where: str, rows: text_files.Rows, classes: Sequence[str]) -> np.ndarray:
+def numbers(where: str, rows: text_files.Rows, classes: Sequence[str]) -> np.ndarray:
+  """Returns the labels of rows as positions in `classes`, `[N]` int32.
+
+  Raises:
+    UserError: a label is none of the classes; the message begins with `where`.
+  """
   number = {label: position for position, label in enumerate(classes)}
   whole = all(map(_WHOLE.fullmatch, classes))
   labels = [_plain(label) if whole and _WHOLE.fullmatch(label) else label for label in rows.labels]

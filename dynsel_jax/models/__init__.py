@@ -46,7 +46,7 @@ from dynsel_jax.models import (
 from dynsel_jax.models.weights import Weights, folder
 from dynsel_jax.options import UserError
 
-__all__ = ["MODELS", "create", "defaults", "from_run", "pretrained", "reads_text"]
+__all__ = ["MODELS", "create", "defaults", "from_run", "pretrained", "pretrained_frozen", "reads_text"]
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
   "bert_base": bert.bert_base,
@@ -112,7 +112,7 @@ def pretrained(module: nn.Module, params: Any) -> Any:
   field = "model.weights"
   if isinstance(module, bert.Bert) and module.weights:
     return hugging_face.bert_params(params, Weights(field, folder(field, module.weights)))
-  if isinstance(module, decoder.Decoder) and module.weights:
+  if isinstance(module, decoder.Decoder) and module.weights and module.lora is None:
     return decoder_files.decoder_params(params, Weights(field, folder(field, module.weights)))
   if isinstance(module, vit.ViT) and module.weights:
     weights, num_tokens = Weights(field, pathlib.Path(module.weights)), params["tower"]["positions"].shape[0]
@@ -154,6 +154,14 @@ def from_run(where: str, module: nn.Module, params: Any, found: Any) -> Any:
       raise UserError(f"{where}: its model's array {name!r} is {has}, and in this model it is {needs}")
   taken = {name: np.asarray(held[name], np.float32) for name in filled}
   return {**params, **traverse_util.unflatten_dict(taken, sep="/")}
+
+
+def pretrained_frozen(module: nn.Module, frozen: Any) -> Any:
+  """Returns variables that are not trained, by collection, with the weights of the file as `pretrained` does."""
+  if isinstance(module, decoder.Decoder) and module.weights:
+    weights = Weights("model.weights", folder("model.weights", module.weights))
+    return {"frozen": decoder_files.decoder_params(frozen["frozen"], weights)}
+  return frozen
 
 
 def _factory(name: str) -> Callable[..., nn.Module]:
