@@ -25,6 +25,8 @@ READS = {
   "labels": "`labels=`, `[N]` int: a class, or a domain to balance over",
   "correct": "a signal of the task classification, `[B]` bool; in your own loop `observe(index, losses, correct=...)`",
   "confidence": "a signal of the task classification, `[B]` float32; in your own loop `observe(..., confidence=...)`",
+  "nuclear_norm": "a signal of the task classification, `[B]` float32; see `tasks/logit_geometry.py`",
+  "projection": "a signal of the task classification, `[B, 1024]` float32; see `tasks/logit_geometry.py`",
   "representativeness": "a column that [`features=`](../factors.md) makes",
   "rarity": "a column that [`features=`](../factors.md) makes",
 }

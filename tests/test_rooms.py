@@ -22,7 +22,7 @@ ALLOWED = {
   "models": GROUND,
   "data": GROUND | {"models"},
   "features": GROUND | {"data", "models"},
-  "tasks": GROUND | {"data"},
+  "tasks": GROUND | {"data", "models"},
   "runs": GROUND | {"data", "models"},
   "training": PURE | {"data", "factors", "models", "runs", "tasks"},
   "offline": PURE | {"coresets", "data", "factors", "features", "models", "runs", "tasks", "training"},
