@@ -26,7 +26,7 @@ from dynsel_jax.report.frontier import Outcome
 from dynsel_jax.runs import files, finished
 from dynsel_jax.runs.interruption import Interrupted, stop_requests
 from dynsel_jax.runs.workdir import check_writable
-from experiments import cli, sweep
+from experiments import cli, programs, sweep
 from experiments.advice import plan, verdict
 from experiments.advice.plan import Given
 from experiments.advice.verdict import Round
@@ -184,7 +184,7 @@ def main(config: ml_collections.ConfigDict, workdir: str) -> None:
     raise options.UserError(f"config.{chosen[0]}={overrides[chosen[0]]!r}: the pilot chooses the method; leave it out")
   if config.match_steps:
     raise options.UserError("match_steps=True: the pilot compares runs of equal compute; leave it out")
-  run_cell.keep_programs()
+  programs.keep()
   named = config_flags.get_config_filename(flags.FLAGS["config"])
   text = advise(Given(named, overrides, config.epochs, flags.FLAGS.budget), workdir)
   print("\n".join(map(options.printable, text.splitlines())))

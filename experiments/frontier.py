@@ -11,11 +11,14 @@ that many short runs cost little more than their steps. With `--processes=N` so 
 On a GPU start the daemon of MPS first, and set XLA_PYTHON_CLIENT_PREALLOCATE=false. Finished runs are kept.
 """
 
+import contextlib
 import functools
+import itertools
 import multiprocessing
 import pathlib
 import sys
-import threading
+from collections.abc import Callable
+from typing import Any
 
 from absl import flags
 
@@ -28,13 +31,13 @@ from experiments.sweeps import arms, one_program, run_cell
 
 _SECONDS = 0.5  # between two checks for a signal
 
-_hooks = threading.local()  # of this process: data and programs that its runs share
+_hooks: dict[str, Any] = {}  # what the runs of this process share: data and programs
 
 
-def _prepare_process() -> None:
-  """Makes what the runs of this process share."""
+def _prepare_process(halted: Callable[[], bool] = lambda: False) -> None:
+  """Makes what the runs of this process share; `halted` says whether the sweep was asked to stop."""
   programs.keep()
-  _hooks.found = {"prepare": run_cell.prepare_once(data.prepare), "build": one_program.build_once()}
+  _hooks.update(halted=halted, prepare=run_cell.prepare_once(data.prepare), build=one_program.build_once())
 
 
 def _note(cell: base.Cell, outcome: run_cell.Outcome) -> None:
@@ -45,9 +48,14 @@ def _note(cell: base.Cell, outcome: run_cell.Outcome) -> None:
 
 def _make(arm: arms.Arm, workdir: pathlib.Path, tuning_seeds: int) -> str:
   """Makes the runs of an arm in this process; returns the reason if it was stopped, else ""."""
+  halted = _hooks["halted"]
+  if halted():
+    return f"stopped before {arm.name}"
+  shared = {name: hook for name, hook in _hooks.items() if name != "halted"}
   try:
-    with stop_requests() as stop:
-      arms.make(arm, workdir, tuning_seeds, sweep.config_of, _note, {**_hooks.found, "stop": stop})
+    with stop_requests() as signalled:
+      shared["stop"] = lambda: signalled() or ("the end of the sweep" if halted() else "")
+      arms.make(arm, workdir, tuning_seeds, sweep.config_of, _note, shared)
   except Interrupted as stopped:
     return str(stopped)
   return ""
@@ -79,7 +87,7 @@ def make_all(argument: str, workdir: str, tuning_seeds: int, processes: int = 1)
   make = functools.partial(_make, workdir=pathlib.Path(workdir), tuning_seeds=tuning_seeds)
   if processes == 1:
     _prepare_process()
-    reasons = [reason for arm in found if (reason := make(arm))][:1]
+    reasons = list(itertools.islice(filter(None, map(make, found)), 1))
   else:
     reasons = _in_processes(make, found, processes)
   if reasons:
@@ -88,18 +96,16 @@ def make_all(argument: str, workdir: str, tuning_seeds: int, processes: int = 1)
 
 def _in_processes(make: functools.partial[str], found: list[arms.Arm], processes: int) -> list[str]:
   """Makes the arms in several processes; returns why those that were stopped were."""
-  with stop_requests() as stop, multiprocessing.get_context("spawn").Pool(processes, _prepare_process) as pool:
+  spawned, reasons = multiprocessing.get_context("spawn"), list[str]()
+  halt = spawned.Event()
+  with stop_requests() as stop, spawned.Pool(processes, _prepare_process, (halt.is_set,)) as pool:
     coming = pool.imap_unordered(make, found)
-    reasons = []
-    for _ in found:
-      while True:
-        try:
-          reasons.append(coming.next(timeout=_SECONDS))
-          break
-        except multiprocessing.TimeoutError:
-          if stop():  # the pool ends its processes when it is left
-            return [f"stopped by {stop()}"]
-    return [reason for reason in reasons if reason]
+    while len(reasons) < len(found):
+      if stop():
+        halt.set()  # each run saves itself, and the arms that wait are not begun
+      with contextlib.suppress(multiprocessing.TimeoutError):
+        reasons.append(coming.next(timeout=_SECONDS))
+  return [reason for reason in reasons if reason]
 
 
 def main() -> int:
