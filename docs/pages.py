@@ -78,7 +78,7 @@ def option_table(factory: Callable[..., Any]) -> str:
   """Returns a table of a factory's options: name, default, meaning."""
   meanings, defaults = arguments(inspect.getdoc(factory) or ""), options.keyword_defaults(factory)
   if not defaults:
-    return "None."
+    return "No options."
   rows = [f"| `{name}` | `{value!r}` | {_cell(meanings.get(name, ''))} |" for name, value in defaults.items()]
   return "\n".join(["| option | default | |", "|---|---|---|", *rows])
 

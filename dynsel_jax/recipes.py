@@ -20,13 +20,13 @@ from typing import Any
 import ml_collections
 
 from dynsel_jax import data, models, options, selectors, tasks
-from dynsel_jax.data import documents, noise, text
+from dynsel_jax.data import documents, instructions, noise, text
 from dynsel_jax.models.weights import MINILM
 from dynsel_jax.offline import factor_stage, feature_registry, score_file
 from dynsel_jax.selectors import wrappers
 from dynsel_jax.training import optimizers, schedules
 
-__all__ = ["get_config", "parse", "pretraining", "small_images", "texts"]
+__all__ = ["fine_tuning", "get_config", "parse", "pretraining", "small_images", "texts"]
 
 CHOICES = ("dataset", "features", "model", "optimizer", "schedule", "selector", "task", "wrap")
 
@@ -180,4 +180,35 @@ def pretraining(name: str, variants: str) -> ml_collections.ConfigDict:
     if config.model.name == "decoder":
       small = {"width": 128, "layers": 2, "hidden": 352} if size == "cpu" else {"width": 32, "layers": 1, "hidden": 64}
       config.model.update(heads=2, groups=1, **small)
+  return config
+
+
+def fine_tuning(name: str, variants: str) -> ml_collections.ConfigDict:
+  """Returns a recipe for supervised fine-tuning of a pretrained decoder on conversations: AdamW, 3 epochs.
+
+  All weights are trained, at 1e-4 with batches of 32. size=cpu trains low-rank updates of rank 8 at 5e-4, on at most
+  128 tokens with batches of 8, for one epoch; size=smoke an epoch of a tiny decoder with random weights on bytes.
+  """
+  chosen = parse(variants, ("cpu", "smoke"))
+  size = chosen.pop("size")
+  model = "decoder" if size == "smoke" else "decoder_pretrained"
+  named: dict[str, Any] = {
+    "model": model,
+    "optimizer": "adamw",
+    "schedule": "linear",
+    "task": "language_model",
+    **chosen,
+  }
+  config = get_config(name, **named, of_texts=instructions.defaults())
+  if "weights" in config.model:
+    config.model.weights = config.dataset.tokenizer = "smollm2-135m-instruct"
+  if config.model.name == "decoder_pretrained" and size == "cpu":
+    config.model.lora_rank = 8
+  if config.model.name == "decoder" and size == "smoke":
+    config.model.update(width=32, layers=1, heads=2, groups=1, hidden=64)
+  config.learning_rate = {"full": 1e-4, "cpu": 5e-4, "smoke": 5e-3}[size]
+  config.batch_size = 8 if size == "cpu" else 32
+  config.eval_batch_size = 32
+  config.epochs = 3 if size == "full" else 1
+  config.dataset.max_length = 512 if size == "full" else 128
   return config

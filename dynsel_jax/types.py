@@ -4,7 +4,7 @@ A selector is a NamedTuple of pure functions, like an optax transformation. `N` 
 `B` the global batch size, `b` the number of samples of a scored meta-batch that a step trains on.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from jax import Array
@@ -22,6 +22,7 @@ __all__ = [
   "SelectorState",
   "Signals",
   "ThinFn",
+  "Volume",
 ]
 
 SelectorState = Any  # a pytree of arrays without a leaf of size zero, so that it can be checkpointed
@@ -105,6 +106,13 @@ class RefreshFn(Protocol):
   def __call__(self, state: SelectorState, epoch: Array) -> Array: ...
 
 
+class Volume(NamedTuple):
+  """The fraction of the training set that a method keeps, and the method itself at other fractions."""
+
+  keep_fraction: float
+  at: Callable[[float], "Selector"]  # with another keep_fraction and otherwise the same options
+
+
 class Selector(NamedTuple):
   """A method of dynamic data selection."""
 
@@ -115,3 +123,5 @@ class Selector(NamedTuple):
   refresh: RefreshFn | None = None
   reads: tuple[str, ...] = ()  # needed beside the loss: "labels", names of columns of the table and of extras
   loss_normalization: str = "weight_sum"  # divisor of a step's weighted loss: its "weight_sum" or its "batch_size"
+  full_epochs: tuple[int, int] = (0, 0)  # how many at the start and at the end train on the full data in any case
+  volume: Volume | None = None  # set by `create` for a method with the option `keep_fraction`; no wrapper keeps it

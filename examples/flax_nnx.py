@@ -12,8 +12,6 @@ from sklearn.datasets import load_digits
 
 import dynsel_jax
 
-B = 64
-
 
 class Net(nnx.Module):
   """Any model of yours."""
@@ -32,16 +30,11 @@ def train_step(model, optimizer, x, y, weight):
 
   def loss(model):
     losses = optax.softmax_cross_entropy_with_integer_labels(model(x), y)
-    return jnp.sum(weight * losses) / jnp.maximum(jnp.sum(weight > 0), 1), losses
+    return jnp.sum(weight * losses) / jnp.count_nonzero(weight), losses
 
   gradients, losses = nnx.grad(loss, has_aux=True)(model)
   optimizer.update(model, gradients)
   return losses
-
-
-def padded(values):
-  """Fills up a short last batch, with weight 0, so that `train_step` compiles once."""
-  return np.pad(values, (0, B - len(values)))
 
 
 def train(method="infobatch", epochs=30, stop_after=None, checkpoint=None):
@@ -51,17 +44,16 @@ def train(method="infobatch", epochs=30, stop_after=None, checkpoint=None):
   x, y = images[:1440], labels[:1440]
   model = Net(nnx.Rngs(0))
   optimizer = nnx.Optimizer(model, optax.adam(1e-3), wrt=nnx.Param)
-  sampler = dynsel_jax.Sampler(method, num_samples=len(x), epochs=epochs, batch_size=B, labels=y, seed=0)
+  sampler = dynsel_jax.Sampler(method, num_samples=len(x), epochs=epochs, batch_size=64, seed=0)
   if checkpoint:
     nnx.update((model, optimizer), checkpoint["model"])
     sampler.load_state_dict(checkpoint["sampler"])
   seen = []
   for epoch in sampler.epochs():
-    for index, weight in epoch:
-      rows = padded(index)
-      losses = train_step(model, optimizer, x[rows], y[rows], padded(weight))
-      sampler.observe(index, losses[: len(index)])
-      seen.append(index.tolist())
+    for index, weight in epoch.padded():  # a short last batch is filled up, so that train_step compiles once
+      losses = train_step(model, optimizer, x[index], y[index], weight)
+      sampler.observe(index, losses)
+      seen.append(index[index >= 0].tolist())
       if len(seen) == stop_after:
         break
     if len(seen) == stop_after:

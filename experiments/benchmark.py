@@ -2,6 +2,7 @@
 
     python -m experiments.benchmark step          a training step against a hand-written Flax loop
     python -m experiments.benchmark thinned       a step of ES, on a quarter of the batch it scores, against a plain one
+    python -m experiments.benchmark decoder       a decoder's steps, plain and thinned, and the memory of its loss
     python -m experiments.benchmark sae           a step of the sparse autoencoder against a matrix product and PyTorch
     python -m experiments.benchmark scoring       both factor scores of 1.28 million samples from stored codes
     python -m experiments.benchmark sampler       a batch through a Sampler, every method, against a numpy permutation
@@ -33,7 +34,18 @@ from dynsel_jax import offline, options
 from dynsel_jax.training import setup
 from dynsel_jax.training.state import RunState
 from experiments import cli, programs
-from experiments.benchmarks import alternate, clock, factors, fast_recipe, gpu, sampler, selecting, steps_of, stream
+from experiments.benchmarks import (
+  alternate,
+  clock,
+  factors,
+  fast_recipe,
+  gpu,
+  language,
+  sampler,
+  selecting,
+  steps_of,
+  stream,
+)
 
 
 def _built(config: ml_collections.ConfigDict) -> setup.Run:
@@ -109,6 +121,7 @@ def benchmark_subset(name: str = "digits") -> None:
 
 SUBSETS = {"cifar10": (cifar10.get_config, 2, 1), "digits": (digits.get_config, 30, 5)}  # epochs, pairs of runs
 BENCHMARKS: dict[str, Callable[..., None]] = {
+  "decoder": language.benchmark_decoder,
   "fast": fast_recipe.benchmark_fast,
   "gpu": gpu.benchmark_gpu,
   "sae": factors.benchmark_sae,

@@ -33,7 +33,7 @@ SHAPES = {  # of a data set's inputs, and its number of classes
 
 
 TEXTS = {"banking77": 77, "goemotions": 4, "rsd15k": 4, "text": 5}  # numbers of classes
-OF_TOKENS = ("documents",)  # data sets of language models
+OF_TOKENS = ("conversations", "documents")  # data sets of language models
 
 
 def _standing_in(section, module):
@@ -91,6 +91,9 @@ def built(monkeypatch):
     if made.dataset.name in TEXTS:
       assert made.model.weights == made.dataset.tokenizer != ""
       made.model.weights = ""  # they need not be on this machine
+    if made.dataset.name in OF_TOKENS and "weights" in made.model:
+      assert made.model.weights == made.dataset.tokenizer
+      made.model.weights = ""
     made.batch_size = min(made.batch_size, 600)
     source = _standing_in(made.dataset, models.create(made.model.name, 2))
     parts = setup.parts(made, source, jax.devices()[:1])
@@ -136,7 +139,8 @@ def test_every_smoke_variant_trains(name, tmp_path, monkeypatch):
     small_runs.planted_texts(made, tmp_path)
   if made.dataset.name in OF_TOKENS:
     for split, count in (("train", 80), ("test", 20)):
-      made.dataset[split] = language.documents(tmp_path / f"{split}.jsonl", count)
+      write = language.documents if made.dataset.name == "documents" else language.conversations
+      made.dataset[split] = write(tmp_path / f"{split}.jsonl", count)
   try:
     source = data.prepare(made.dataset.to_dict(), made.cache_dir)
   except options.UserError as error:

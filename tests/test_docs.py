@@ -92,6 +92,12 @@ def slugs(text):
   return {re.sub(r"[-\s]+", "-", heading) for heading in words} | set(re.findall(r"^::: (\S+)$", text, re.MULTILINE))
 
 
+def test_the_navigation_lists_each_page_once(site):
+  listed = re.findall(r"([\w/]+\.md)$", (ROOT / "mkdocs.yml").read_text().partition("\nnav:")[2], re.MULTILINE)
+  listed += [f"methods/{name}.md" for name in dynsel_jax.METHODS]
+  assert sorted(listed) == sorted({"results/README.md", *(name.removeprefix("docs/") for name in site)})
+
+
 def test_every_link_of_the_site_leads_somewhere(site):
   for name, text in site.items():
     for link in re.findall(r"\]\((?!http)([^)\s]+)\)", re.sub(r"```.*?```", "", text, flags=re.DOTALL)):

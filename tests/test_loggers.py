@@ -68,9 +68,14 @@ def test_what_the_library_refuses_is_one_line(wandb, tmp_path):
     loggers.create(("wandb",), tmp_path, {})
 
 
-def test_loggers_may_come_and_go():
-  with_one, without = ({"config": {"seed": 0, **held}} for held in ({"loggers": ["wandb"]}, {}))
-  assert workdir.identity(with_one) == workdir.identity(without)
+@pytest.mark.parametrize("before", [{}, {"loggers": ()}, {"loggers": ("wandb",)}])
+@pytest.mark.parametrize("after", [{}, {"loggers": ("wandb",)}])
+def test_loggers_may_come_and_go(before, after, tmp_path):
+  folder, data = workdir.Workdir(str(tmp_path)), {"data_fingerprint": "a", "columns_fingerprint": "b"}
+  folder.begin({"config": {"seed": 0, **before}, **data, "seconds": {}}, {})
+  folder.check_same_run({"config": {"seed": 0, **after}, **data})
+  with pytest.raises(UserError, match="belongs to a different run: seed .0 there, 1 here."):
+    folder.check_same_run({"config": {"seed": 1, **after}, **data})
 
 
 @pytest.mark.parametrize(

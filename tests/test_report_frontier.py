@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from dynsel_jax.metric import ACCURACY, Metric
-from dynsel_jax.report import frontier, frontier_table, groups
+from dynsel_jax.report import frontier, frontier_table, groups, page
 from dynsel_jax.report.frontier import Outcome
 from dynsel_jax.runs import finished
 from tests.support import run_folders
@@ -127,20 +127,26 @@ def _collected(root):
   return groups.collect(finished.find([str(root)]))[0]
 
 
-def test_of_run_folders_the_frontier_has_a_tuned_rate_for_each_length_and_method(tmp_path):
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory):
+  """Plain runs of two lengths and random ones, at two rates each; the test metric tempts to the wrong one."""
+  tmp_path = tmp_path_factory.mktemp("tuned")
   for seed in range(2):
     luck = 0.001 * seed
     for epochs, best in ((2, 0.4), (4, 0.2)):
       for rate in (0.2, 0.4):
         right = rate == best
         _write(tmp_path, "full", seed, rate, epochs, 0.7 + 0.05 * epochs + luck, 0.8 if right else 0.7)
-        # The test metric tempts to the wrong rate.
         if not right:
           run = tmp_path / f"full-lr{rate}-epochs{epochs}-seed{seed}" / "summary.json"
           run.write_text(json.dumps(json.loads(run.read_text()) | {"final_test_accuracy": 0.99}))
     _write(tmp_path, "random", seed, 0.2, 6, 0.95 + luck + 0.002 * seed, 0.9, keep=0.5)
     _write(tmp_path, "random", seed, 0.4, 6, 0.99, 0.1, keep=0.5)
-  members = _collected(tmp_path)
+  return tmp_path
+
+
+def test_of_run_folders_the_frontier_has_a_tuned_rate_for_each_length_and_method(tuned):
+  members = _collected(tuned)
   cost = frontier.COSTS["backward visits"]
   [(group, where)] = frontier.positions(members, cost)
   assert dict(group.shared)["learning_rate"] == 0.2 and group.method == "random"
@@ -155,6 +161,18 @@ def test_of_run_folders_the_frontier_has_a_tuned_rate_for_each_length_and_method
   assert "backward_visits_word" not in rows[0] and rows[2]["backward_visits_word"] == "above"
   [*_, shown] = frontier_table.table(members).shown()
   assert shown[2] == "0.2" and shown[5].startswith("above, +9.") and shown[5] == shown[6]
+  assert len(shown) == 8 and len(frontier_table.table(members, seconds=False).shown()[0]) == 7
+
+
+def test_a_page_shows_tuned_runs_alone_and_compares_them_with_the_longest_plain_one(tuned, tmp_path):
+  pytest.importorskip("jinja2", reason="the extra `report` is not installed")
+  written = page.write(finished.find([str(tuned)]), str(tmp_path))
+  assert any(note.startswith("Not shown: 3 learning rates") for note in written.notes)
+  [plain, shorter, method] = (said for _, said in written.verdicts)
+  assert "the reference" in plain and "the reference" in shorter
+  assert "against full training" in method or "than full training" in method
+  assert "above the frontier of shorter plain runs" in method
+  assert "Beside shorter plain runs" in (tmp_path / "report.md").read_text()
 
 
 def test_plain_runs_of_another_recipe_are_not_the_frontier(tmp_path):

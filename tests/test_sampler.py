@@ -336,3 +336,41 @@ def test_extras_of_several_types_are_one_array():
     correct = losses_of(index, 0) < 1
     made.observe(index, losses_of(index, 0), correct=correct if number % 2 else correct.astype(int), confidence=correct)
   assert made.forward_visits == made.backward_visits == N
+
+
+@pytest.mark.parametrize("method", ["infobatch", "kakurenbo", "es"])
+def test_padded_batches_make_the_same_run_as_short_ones(method):
+  plain, padded = make(method), make(method)
+  expected, seen = [], []
+  train(plain, expected)
+  for epoch in padded.epochs():
+    for index, weight in epoch.padded():
+      assert len(index) == len(weight) == B
+      real = index >= 0
+      assert not weight[~real].any() and real[: real.sum()].all()
+      losses = np.where(real, losses_of(index, epoch.number), np.nan)  # whatever stands in the rows of padding
+      extras = extras_of(padded, index, epoch.number)
+      if padded.selector.thin is None:
+        padded.observe(index, losses, **extras)
+        seen.append((index[real].tolist(), weight[real].tolist()))
+      else:
+        positions, weight = padded.thin(index, losses, **extras)
+        seen.append((index[positions].tolist(), weight.tolist()))
+    for index in padded.to_refresh():
+      padded.observe(index, losses_of(index, epoch.number), trained=False, **extras_of(padded, index, epoch.number))
+  assert seen == expected
+  assert padded.non_finite == 0
+  assert (padded.forward_visits, padded.backward_visits) == (plain.forward_visits, plain.backward_visits)
+
+
+def test_the_gathered_rows_of_padded_ranks_are_observed_once():
+  ranks = [make("infobatch", rank=rank, world_size=4) for rank in range(4)]
+  for epochs in zip(*(made.epochs() for made in ranks), strict=True):
+    for parts in zip(*(epoch.padded() for epoch in epochs), strict=True):
+      index = np.concatenate([part for part, _ in parts])
+      assert len(index) == B
+      for made in ranks:
+        made.observe(index, losses_of(index, made.epoch))
+  alone = make("infobatch")
+  train(alone, [])
+  assert [made.backward_visits for made in ranks] == 4 * [alone.backward_visits]

@@ -133,8 +133,9 @@ def test_what_is_no_run_of_ours_is_refused(digits, tmp_path):
   (tmp_path / "config.json").write_text("{}")
   with pytest.raises(UserError, match="damaged, or was not written by dynsel_jax"):
     runs.load(tmp_path)
-  own = runs.Trained(digits._run._replace(task="mine"))
-  with pytest.raises(UserError, match="task.name=mine is none of classification, regression"):
+  # It calls itself "classification" too, but what it does to a batch is its own.
+  own = runs.Trained(digits._run._replace(config={**digits.config, "task": {"name": "my_lab.task:task"}}))
+  with pytest.raises(UserError, match="task.name=my_lab.task:task is none of classification, regression"):
     own.predict(np.zeros((1, 8, 8, 1), np.uint8))
 
 
@@ -152,5 +153,8 @@ def test_texts_are_tokenised_as_in_training(tmp_path):
   (tmp_path / "new.csv").write_text("id;text\n1;stone yes\n2;text\n")  # without labels, and with another separator
   found = inputs.read(str(tmp_path / "new.csv"), form)
   assert found.known is None and found.names == ("line 2", "line 3")
+  (tmp_path / "other.csv").write_text("text,label\nstone yes,1.0\nstone no,1.5\n")
+  with pytest.raises(UserError, match="line 3 has the label '1.5', which does not occur in dataset.train"):
+    inputs.read(str(tmp_path / "other.csv"), form)
   with pytest.raises(UserError, match="must be a list of texts, not int"):
     inputs.as_trained([3], form)

@@ -16,7 +16,7 @@ from dynsel_jax.selectors.wrappers import WRAPPERS
 from dynsel_jax.selectors.wrappers.class_balanced import class_balanced, class_quotas
 from dynsel_jax.selectors.wrappers.noise_guarded import noise_guarded
 from dynsel_jax.selectors.wrappers.rescaled import rescaled
-from dynsel_jax.types import SampleTable, Selection, Selector
+from dynsel_jax.types import SampleTable, Selection, Selector, Volume
 from tests.support import simulation
 from tests.support.simulation import NUM_CLASSES, NUM_SAMPLES
 
@@ -209,6 +209,7 @@ def test_guard_names_a_fraction_out_of_range(fractions):
 @pytest.mark.parametrize("name", WRAPPERS)
 def test_a_wrapper_hands_its_key_on(name):
   inner = chooses(np.arange(NUM_SAMPLES) < 20)
+  inner = inner._replace(volume=Volume(0.4, lambda keep_fraction: inner))
   selector = WRAPPERS[name].factory(inner, simulation.table(), 8)
   state = selector.observe(selector.init(jax.random.key(0)), simulation.signals(np.arange(NUM_SAMPLES)))
   _, info = quick(selector.select)(jax.random.key(6), state, jnp.int32(2))

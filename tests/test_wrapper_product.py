@@ -14,7 +14,7 @@ from tests.support.simulation import NUM_CLASSES, NUM_SAMPLES
 
 EPOCHS = 4
 OPTIONS = {"annealed": {"first": 0.25, "last": 0.25}, "noise_guarded": {"drop": 0.3, "first": 0.5}}
-PAIRS = list(itertools.permutations(wrappers.WRAPPERS, 2))
+PAIRS = [names for names in itertools.permutations(wrappers.WRAPPERS, 2) if names[1] != "pods"]  # it is the innermost
 METHODS_OF_PAIRS = ("infobatch", "es", "kakurenbo", "rcap")  # weights, thinning, refreshing, classes
 TABLE = simulation.table()
 LABELS = np.asarray(TABLE.labels)
@@ -56,6 +56,8 @@ def run(method, names):
 @pytest.mark.parametrize("name", wrappers.WRAPPERS)
 @pytest.mark.parametrize("method", selectors.METHODS)
 def test_every_wrapper_works_over_every_method(method, name):
+  if name == "pods" and method not in ("eswp", "rrd", "top"):  # test_pods.py has others; most have no keep_fraction
+    pytest.skip("left out")
   history = run(method, (name,))
   selections = [epoch.selection for epoch in history]
   if name == "class_balanced":
@@ -75,7 +77,7 @@ def test_every_wrapper_works_over_every_method(method, name):
 @pytest.mark.parametrize("number", range(len(PAIRS)))
 def test_wrappers_work_over_wrappers(number):
   names = PAIRS[number]
-  history = run(METHODS_OF_PAIRS[number % len(METHODS_OF_PAIRS)], names)
+  history = run("rcap" if "pods" in names else METHODS_OF_PAIRS[number % len(METHODS_OF_PAIRS)], names)
   if names[1] == "class_balanced":
     assert all(balanced(epoch.selection) for epoch in history)
   if names[1] == "annealed":

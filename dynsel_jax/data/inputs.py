@@ -14,7 +14,7 @@ import PIL.Image
 import PIL.ImageOps
 
 from dynsel_jax import cache
-from dynsel_jax.data import image_decoding, image_files, image_ops, text_files, tokens
+from dynsel_jax.data import image_decoding, image_files, image_ops, text, text_files, tokens
 from dynsel_jax.data.summary import shown
 from dynsel_jax.options import UserError
 
@@ -130,16 +130,8 @@ def _texts(path: str, form: Form) -> Inputs:
   text_column, label_column = form.dataset["text_column"], form.dataset["label_column"]
   labelled = label_column.strip() in text_files.column_names("inputs", path)
   rows = text_files.read("inputs", path, text_column, label_column if labelled else "")
-  known = _labels(f"inputs={shown(path)}", rows, form.class_names) if labelled else None
+  known = text.numbers(f"inputs={shown(path)}", rows, form.class_names) if labelled else None
   return Inputs(tuple(f"line {line}" for line in rows.lines), encoded(rows.texts, form), known)
-
-
-def _labels(where: str, rows: text_files.Rows, class_names: Sequence[str]) -> np.ndarray:
-  number = {name: label for label, name in enumerate(class_names)}
-  for label, line in zip(rows.labels, rows.lines, strict=True):
-    if label not in number and label.partition(".")[0] not in number:  # 1.0 is the class 1
-      raise UserError(f"{where}: line {line} has the label {label!r}, which is no class of the run")
-  return np.array([number.get(label, number.get(label.partition(".")[0], 0)) for label in rows.labels], np.int32)
 
 
 def _images(path: str, form: Form) -> Inputs:

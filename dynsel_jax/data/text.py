@@ -67,7 +67,7 @@ def load(
   tokenize = tokens.words_of(rows["train"].texts) if loaded is None else loaded
   classes = _classes(rows["train"].labels)
   _check_classes(train, classes, label_column)
-  labels = {split: _numbers(f"dataset.{split}={summary.shown(paths[split])}", rows[split], classes) for split in rows}
+  labels = {split: numbers(f"dataset.{split}={summary.shown(paths[split])}", rows[split], classes) for split in rows}
   _describe(name, rows, labels, classes)
   ids = _encode(name, tokenize, rows, max_length)
   longest, pad = max(len(row) for split in ids for row in ids[split]), tokens.pad_id(tokenize)
@@ -217,7 +217,12 @@ def _plain(label: str) -> str:
   return label.partition(".")[0]
 
 
-def _numbers(where: str, rows: text_files.Rows, classes: Sequence[str]) -> np.ndarray:
+def numbers(where: str, rows: text_files.Rows, classes: Sequence[str]) -> np.ndarray:
+  """Returns the labels of rows as positions in `classes`, `[N]` int32.
+
+  Raises:
+    UserError: a label is none of the classes; the message begins with `where`.
+  """
   number = {label: position for position, label in enumerate(classes)}
   whole = all(map(_WHOLE.fullmatch, classes))
   labels = [_plain(label) if whole and _WHOLE.fullmatch(label) else label for label in rows.labels]

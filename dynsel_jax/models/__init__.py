@@ -31,7 +31,7 @@ from dynsel_jax.models import bert, decoder, decoder_files, fast_net, hugging_fa
 from dynsel_jax.models.weights import Weights, folder
 from dynsel_jax.options import UserError
 
-__all__ = ["MODELS", "create", "defaults", "pretrained", "reads_text"]
+__all__ = ["MODELS", "create", "defaults", "pretrained", "pretrained_frozen", "reads_text"]
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
   "bert_base": bert.bert_base,
@@ -94,12 +94,20 @@ def pretrained(module: nn.Module, params: Any) -> Any:
   field = "model.weights"
   if isinstance(module, bert.Bert) and module.weights:
     return hugging_face.bert_params(params, Weights(field, folder(field, module.weights)))
-  if isinstance(module, decoder.Decoder) and module.weights:
+  if isinstance(module, decoder.Decoder) and module.weights and module.lora is None:
     return decoder_files.decoder_params(params, Weights(field, folder(field, module.weights)))
   if isinstance(module, vit.ViT) and module.weights:
     weights, num_tokens = Weights(field, pathlib.Path(module.weights)), params["tower"]["positions"].shape[0]
     return {**params, "tower": vit_weights.vit_tower(weights, module.sizes, num_tokens)}
   return params
+
+
+def pretrained_frozen(module: nn.Module, frozen: Any) -> Any:
+  """Returns variables that are not trained, by collection, with the weights of the file as `pretrained` does."""
+  if isinstance(module, decoder.Decoder) and module.weights:
+    weights = Weights("model.weights", folder("model.weights", module.weights))
+    return {"frozen": decoder_files.decoder_params(frozen["frozen"], weights)}
+  return frozen
 
 
 def _factory(name: str) -> Callable[..., nn.Module]:

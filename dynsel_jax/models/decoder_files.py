@@ -11,7 +11,7 @@ from dynsel_jax.models.decoder import PROJECTIONS, Decoder, Lora, Sizes
 from dynsel_jax.models.weights import Weights, folder
 from dynsel_jax.options import UserError, check_positive, optional_library, printable
 
-__all__ = ["decoder_params", "decoder_pretrained", "save", "sizes"]
+__all__ = ["decoder_params", "decoder_pretrained", "merged", "save", "sizes"]
 
 Params = dict[str, Any]
 
@@ -111,7 +111,7 @@ def _stem(path: tuple[str, ...]) -> str:
 
 
 def decoder_params(like: Params, weights: Weights) -> Params:
-  """Returns the arrays of a `Decoder` from a file, float32 in the structure and with the shapes of `like`.
+  """Returns the arrays of a `Decoder` from a file, in the structure and with the shapes and types of `like`.
 
   Args:
     like: parameters or frozen weights of the decoder; arrays or shapes.
@@ -123,16 +123,25 @@ def decoder_params(like: Params, weights: Weights) -> Params:
   prefix = "model." if "model.embed_tokens.weight" in weights.names else ""
   taken = {}
   for path, leaf in traverse_util.flatten_dict(like).items():
-    if path == ("head",):
-      taken[path] = weights.take("lm_head.weight", leaf.shape)
-    elif path[-1] == "kernel":
-      taken[path] = weights.take(prefix + _stem(path), leaf.shape[::-1]).T
-    else:
-      taken[path] = weights.take(prefix + _stem(path), leaf.shape)
+    name = "lm_head.weight" if path == ("head",) else prefix + _stem(path)
+    kernel = path[-1] == "kernel"
+    array = weights.take(name, leaf.shape[::-1] if kernel else leaf.shape)
+    taken[path] = (array.T if kernel else array).astype(leaf.dtype)
   idle = {name for name in weights.names if name.endswith("rotary_emb.inv_freq")}
   # A file may repeat the embedding as the head that is tied to it.
   weights.check_all_taken("", idle if ("head",) in taken else idle | {"lm_head.weight"})
   return traverse_util.unflatten_dict(taken)
+
+
+def merged(frozen: Params, params: Params, lora: Lora) -> Params:
+  """Returns the weights of a decoder with its low-rank updates added to the frozen ones, for `save`."""
+  whole, updates = dict(traverse_util.flatten_dict(frozen)), traverse_util.flatten_dict(params)
+  for path, down in updates.items():
+    if path[-1] == "lora_a":
+      kernel, up = (*path[:-1], "kernel"), np.asarray(updates[*path[:-1], "lora_b"], np.float32)
+      update = np.asarray(down, np.float32) @ up * np.float32(lora.alpha / lora.rank)
+      whole[kernel] = np.asarray(whole[kernel], np.float32) + update
+  return traverse_util.unflatten_dict(whole)
 
 
 def save(path: pathlib.Path, sizes: Sizes, params: Params, **tokens: int) -> None:

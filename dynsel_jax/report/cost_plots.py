@@ -115,7 +115,7 @@ def overview(groups: Sequence[Group]) -> Figure | str:
 
 def _curve(groups: Sequence[Group]) -> frontier.Curve | None:
   """Returns the frontier of shorter plain runs, if the groups have a single one."""
-  if len({recipe(group) for group in groups}) > 1:
+  if not frontier.comparable(groups):
     return None
   return frontier.curve_of(groups[0], groups, frontier.COSTS["compute"])
 

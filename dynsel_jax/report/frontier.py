@@ -22,7 +22,7 @@ import numpy as np
 from scipy import stats
 
 from dynsel_jax.metric import Metric
-from dynsel_jax.report.groups import Difference, Group, Spread, spread, summary, work_seconds
+from dynsel_jax.report.groups import RATE, Difference, Group, Spread, spread, summary, work_seconds
 from dynsel_jax.runs.finished import Run, final
 
 __all__ = [
@@ -34,15 +34,16 @@ __all__ = [
   "Word",
   "at",
   "chosen",
+  "comparable",
   "curve",
   "curve_of",
   "position",
   "positions",
+  "rejected",
   "tuned",
 ]
 
 PLAIN = "full"  # the method that trains on everything
-LEARNING_RATE = "learning_rate"  # the field that is tuned
 _LENGTH = ("epochs", "match_steps")
 
 Word = Literal["above", "on", "below", "unknown"]
@@ -224,8 +225,24 @@ def _by_learning_rate(groups: Iterable[Group]) -> list[list[Group]]:
   """Puts together the groups that differ only by their learning rate."""
   found: dict[object, list[Group]] = {}
   for group in groups:
-    found.setdefault((group.method, group.own, _settings(group, LEARNING_RATE)), []).append(group)
+    found.setdefault((group.method, group.own, _settings(group, RATE)), []).append(group)
   return list(found.values())
+
+
+def rejected(groups: Sequence[Group]) -> list[Group]:
+  """Returns the groups whose learning rate was tried and is not the best on the validation set."""
+  found = []
+  for dataset in {(group.dataset, group.task, group.metric): None for group in groups}:
+    members = [group for group in groups if (group.dataset, group.task, group.metric) == dataset]
+    taken = {id(group) for group, _ in chosen(members, COSTS["backward visits"])}
+    tried = [alike for alike in _by_learning_rate(members) if any(id(group) in taken for group in alike)]
+    found += [group for alike in tried for group in alike if id(group) not in taken]
+  return found
+
+
+def comparable(groups: Sequence[Group]) -> bool:
+  """Whether all groups have one frontier: their recipes differ by length and learning rate at most."""
+  return len({_settings(group, RATE, *_LENGTH) for group in groups}) <= 1
 
 
 def curve_of(group: Group, groups: Iterable[Group], cost: Cost) -> Curve | None:
@@ -239,7 +256,7 @@ def curve_of(group: Group, groups: Iterable[Group], cost: Cost) -> Curve | None:
   Returns:
     The curve; None without two lengths whose learning rate needed no choice or was chosen on a validation set.
   """
-  free = (LEARNING_RATE, *_LENGTH)
+  free = (RATE, *_LENGTH)
   plain = [g for g in groups if g.method == PLAIN and _settings(g, *free) == _settings(group, *free)]
   return curve((runs for _, runs in chosen(plain, cost)), group.metric)
 

@@ -37,15 +37,17 @@ def _where(name: str, scale: float, form: str) -> columns.Show:
   return show
 
 
-def table(groups: Sequence[Group]) -> Table | None:
+def table(groups: Sequence[Group], *, seconds: bool = True) -> Table | None:
   """Returns the table of a data set, a task and a metric; None if its runs make no frontier.
 
   Args:
     groups: all groups of the data set, task and metric. Of groups that differ only by their learning rate, one is
       shown: the one that is best on the validation set, as `frontier` chooses it.
+    seconds: whether the seconds of the runs compare.
   """
   metric, visits = groups[0].metric, frontier.COSTS["backward visits"]
-  found = {cost: dict(_by_label(frontier.positions(groups, measure))) for cost, measure in frontier.COSTS.items()}
+  costs = {cost: measure for cost, measure in frontier.COSTS.items() if seconds or cost != "seconds"}
+  found = {cost: dict(_by_label(frontier.positions(groups, measure))) for cost, measure in costs.items()}
   if not any(found.values()):
     return None
   rows = []
@@ -62,7 +64,7 @@ def table(groups: Sequence[Group]) -> Table | None:
     Column("learning rate", _rate),
     Column(metric.title, columns.mean_sd("final", scale, form)),
     Column("backward visits, thousands", columns.mean_sd("backward_visits", 1e-3)),
-    *(Column(f"at equal {cost}", _where(_name(cost), scale, form)) for cost in frontier.COSTS),
+    *(Column(f"at equal {cost}", _where(_name(cost), scale, form)) for cost in costs),
   ]
   note = (
     "Each method against plain training at the same cost, with the 95 % interval over paired seeds; plain runs of"

@@ -20,6 +20,7 @@ from dynsel_jax.runs import timing
 from dynsel_jax.runs.finished import Metric, Run
 
 __all__ = [
+  "RATE",
   "Difference",
   "Group",
   "Spread",
@@ -48,6 +49,7 @@ _IGNORED = (
 )
 _LONGEST = 200  # characters of a label
 _LENGTH = ("epochs", "match_steps")  # fields in which a group and its reference may differ
+RATE = "learning_rate"  # the field that is tuned
 _METHOD_SECTIONS = ("selector", "wrappers", "scores", *timing.OFFLINE)  # the rest of the config is the recipe
 
 
@@ -321,8 +323,9 @@ def _differing(fields: Sequence[Mapping[str, Any]]) -> list[str]:
 def reference(group: Group, groups: Iterable[Group], method: str) -> Group | None:
   """Returns the group of `method` that `group` is compared with.
 
-  It has the same data set, task, metric and recipe; if there is none, the recipe may differ in the number of epochs. If
-  several remain, the one with the same keep fraction is taken, or else the one with the nearest realised keep fraction.
+  It has the same data set, task, metric and recipe; if there is none, the recipe may differ in the number of epochs,
+  and in the learning rate where no two candidates differ by it alone, as when it was tuned. If several remain, the one
+  with the same keep fraction is taken, or else the nearest realised keep fraction, the longest of equals.
 
   Returns:
     The reference; None if there is none, or if `group` is itself of `method`.
@@ -331,11 +334,27 @@ def reference(group: Group, groups: Iterable[Group], method: str) -> Group | Non
     return None
   kind = (group.dataset, group.task, group.metric)
   candidates = [g for g in groups if (g.dataset, g.task, g.metric) == kind and g.method == method]
-  alike = [g for g in candidates if g.shared == group.shared] or [g for g in candidates if recipe(g) == recipe(group)]
+  alike = [g for g in candidates if g.shared == group.shared] or _alike(group, candidates)
   same_fraction = [g for g in alike if g.keep_fraction == group.keep_fraction]
   if len(same_fraction) == 1:
     return same_fraction[0]
-  return min(alike, key=lambda other: abs(realised(other) - realised(group)), default=None)
+  return min(alike, key=lambda other: (abs(realised(other) - realised(group)), -_epochs(other)), default=None)
+
+
+def _alike(group: Group, candidates: Sequence[Group]) -> list[Group]:
+  """Returns the candidates that differ from `group` by the length alone, or by a tuned learning rate too."""
+
+  def rest(one: Group, *without: str) -> tuple[Any, ...]:
+    return tuple((name, value) for name, value in one.shared if name not in without)
+
+  tuned = [g for g in candidates if rest(g, RATE, *_LENGTH) == rest(group, RATE, *_LENGTH)]
+  if len({(g.own, rest(g, RATE)) for g in tuned}) == len(tuned):
+    return tuned
+  return [g for g in candidates if recipe(g) == recipe(group)]
+
+
+def _epochs(group: Group) -> int:
+  return int(group.runs[0].config.get("epochs", 0))
 
 
 def recipe(group: Group) -> tuple[tuple[str, Any], ...]:

@@ -9,7 +9,19 @@ from typing import NamedTuple
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from dynsel_jax.report import cost_plots, escape, plots, render, seconds, tables, theme, verdict, words
+from dynsel_jax.report import (
+  cost_plots,
+  escape,
+  frontier,
+  frontier_table,
+  plots,
+  render,
+  seconds,
+  tables,
+  theme,
+  verdict,
+  words,
+)
 from dynsel_jax.report import feedback as feedback_lib
 from dynsel_jax.report import groups as groups_lib
 from dynsel_jax.report import notes as notes_lib
@@ -90,12 +102,13 @@ class _Folder:
     """Writes the tables and plots of the groups of one data set, task and metric."""
     stem = self.stem(heading)
     compare = not seconds.incomparable([run for group in members for run in group.runs])
+    beside = filter(None, [frontier_table.table(members, seconds=compare)])
     return Section(
       heading,
       words.recipe(members),
       verdict.verdicts(members, seconds=compare),
       self.plot(cost_plots.overview(members), words.overview(members), f"{stem}_overview"),
-      [self.table(table, f"{stem}_{table.name}") for table in tables.all_tables(members, target)],
+      [self.table(table, f"{stem}_{table.name}") for table in (*beside, *tables.all_tables(members, target))],
       [self.plot(figure, title, f"{stem}_{name}") for name, title, figure in plots.all_plots(members)],
     )
 
@@ -147,7 +160,12 @@ def write(
   Raises:
     UserError: the library that renders the page is not installed.
   """
+  rejected = frontier.rejected(groups_lib.collect(found)[0])
+  left_out = {run.path for group in rejected for run in group.runs}
+  found = [run for run in found if run.path not in left_out]
   groups, on_groups = groups_lib.collect(found)
+  if rejected:
+    on_groups.append(f"Not shown: {len(rejected)} learning rates that were tried and are not the best on validation.")
   notes = notes_lib.all_notes(found, groups, list(lost), on_groups)
   folder = _Folder(pathlib.Path(out))
   sections = [folder.section(*part, target) for part in groups_lib.sections(groups).items()]

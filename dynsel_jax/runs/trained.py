@@ -83,7 +83,7 @@ class Trained:
     """The names of the classes in the order of the labels, their numbers where they have no names; () without any."""
     if self.task != "classification":
       return ()
-    return tuple(self._made("class_names")) or tuple(map(str, range(self._made("model")["num_outputs"])))
+    return tuple(self.made("class_names")) or tuple(map(str, range(self.made("model")["num_outputs"])))
 
   @functools.cached_property
   def usage(self) -> dict[str, np.ndarray]:
@@ -126,16 +126,17 @@ class Trained:
 
   @functools.cached_property
   def _program(self) -> Callable[..., Any]:
-    if self.task not in _PREDICTED:
+    name = self.config.get("task", {}).get("name", self.task)  # a task of a user's own may call itself by another
+    if name not in _PREDICTED:
       raise UserError(
-        f"workdir={self.path}: task.name={self.task} is none of {', '.join(_PREDICTED)}, and what it does to a batch is"
+        f"workdir={self.path}: task.name={name} is none of {', '.join(_PREDICTED)}, and what it does to a batch is"
         " not in the folder; runs.saved_model.read_model gives the model's variables"
       )
     section = dict(self.config["model"])
     name, dtype = section.pop("name"), section.pop("dtype", "float32")
     if "weights" in section:
       section["weights"] = ""  # the checkpoint holds all parameters
-    module = models.create(name, self._made("model")["num_outputs"], dtype=_DTYPES[dtype], **section)
+    module = models.create(name, self.made("model")["num_outputs"], dtype=_DTYPES[dtype], **section)
     variables = saved_model.read_model(str(self.path / "checkpoints"))
     mean, std = self._statistics
 
@@ -147,19 +148,20 @@ class Trained:
 
     return functools.partial(predict, variables)
 
-  def _made(self, field: str) -> Any:
+  def made(self, field: str) -> Any:
+    """Returns a field of `config.json`; raises `UserError` if an earlier version did not write it."""
     if field not in self._run.made:
       raise UserError(f"workdir={self.path}: its config.json has no {field!r}: an earlier version made the run")
     return self._run.made[field]
 
   @property
   def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    held = self._made("normalisation")
+    held = self.made("normalisation")
     return tuple(held["mean"]), tuple(held["std"])
 
   @functools.cached_property
   def _form(self) -> inputs.Form:
-    model, is_image = self._made("model"), bool(self._statistics[0])
+    model, is_image = self.made("model"), bool(self._statistics[0])
     return inputs.Form(
       shape=tuple(model["input_shape"]),
       dtype=model.get("input_dtype", "uint8" if is_image else "float32"),

@@ -24,7 +24,8 @@ from dynsel_jax.runs.lock import Lock
 
 __all__ = ["Workdir", "check_writable", "identity", "provenance"]
 
-IDENTITY = ("config", "data_fingerprint", "columns_fingerprint")  # a run continues only if these are the same
+# A run continues only if these are the same; the last is of runs with weights that are not trained.
+IDENTITY = ("config", "data_fingerprint", "columns_fingerprint", "frozen_fingerprint")
 FIRINGS = ("latents", "frequency", "common")  # arrays of `firings.npz`
 _FILES = (
   "config.json",
@@ -163,7 +164,7 @@ class Workdir:
     held, intact = self._read_config()
     if (held is None and intact) or (not intact and saved is not None):
       return
-    old = {name: held[name] for name in new if name in held} if held is not None else {}
+    old = identity({name: held[name] for name in new if name in held}) if held is not None else {}
     if old.keys() != new.keys() or (not intact and old != new):
       raise options.UserError(
         f"workdir={self.path} contains a config.json that is damaged, or that dynsel_jax did not write; if the folder"

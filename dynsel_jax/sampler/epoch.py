@@ -22,10 +22,11 @@ class Epoch:
     learning_rate_multiplier: float,
     batches: Callable[[int], Iterator[tuple[np.ndarray, np.ndarray]]],
     read_ahead: Callable[[int, int, bool], Batches],
+    most_rows: int,
   ):
     self.number = number  # counted from 0
     self.learning_rate_multiplier = learning_rate_multiplier  # of the whole epoch; 1 for most methods
-    self._left, self._batches, self._read_ahead = left, batches, read_ahead
+    self._left, self._batches, self._read_ahead, self._most_rows = left, batches, read_ahead, most_rows
 
   def __len__(self) -> int:
     """Returns the number of batches that are left."""
@@ -34,6 +35,16 @@ class Epoch:
   def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields sample indices `[b]` int32 and loss weights `[b]` float32; a batch that was yielded counts as done."""
     return self._batches(self.number)
+
+  def padded(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields the batches with as many rows each, for a step that is compiled for one shape.
+
+    A short last batch is filled up with index -1 and weight 0. Divide a step's loss by the rows whose weight is not 0;
+    `Sampler.observe` and `thin` leave the others out.
+    """
+    for index, weight in self:
+      missing = self._most_rows - len(index)
+      yield np.pad(index, (0, missing), constant_values=-1), np.pad(weight, (0, missing))
 
   def read_ahead(self, group: int = 1, *, drop_last: bool = False) -> Batches:
     """Returns the batches that are left, for a loop whose loader reads them before they are trained on.

@@ -18,7 +18,7 @@ from dynsel_jax.sampler.arguments import check_numbers, check_rank, digest, samp
 from dynsel_jax.sampler.epoch import Batches, Epoch
 from dynsel_jax.sampler.plan import HostPlan
 from dynsel_jax.sampler.programs import Batch, Programs, signals_of
-from dynsel_jax.types import Selector
+from dynsel_jax.types import SampleTable, Selector
 
 __all__ = ["Sampler"]
 
@@ -80,7 +80,7 @@ class Sampler:
     check_rank(rank, world_size, batch_size)
     wrapped_in, table = wrappers(wrap), sample_table(num_samples, labels, num_classes, columns)
     self.num_samples, self.num_epochs, self.batch_size = num_samples, epochs, batch_size
-    self.selector: Selector = selectors.create(method, table, epochs, wrapped_in, **options)
+    self.selector = _created(method, table, epochs, wrapped_in, options)
     self.loss_normalization = self.selector.loss_normalization
     self.extras = tuple(n for n in self.selector.reads if n not in columns and n != "labels")  # that `observe` needs
     selectors.check_reads(method, self.selector, table, self.extras, "give it, [N] int, in labels=")
@@ -143,7 +143,8 @@ class Sampler:
       return None
     self._make_plan()
     left = self._num_batches - self._step
-    return Epoch(self._epoch, left, self._plan.learning_rate_multiplier, self._batches, self._read_ahead)
+    rows = self.batch_size // self.world_size
+    return Epoch(self._epoch, left, self._plan.learning_rate_multiplier, self._batches, self._read_ahead, rows)
 
   def read_ahead(self, group: int = 1, *, drop_last: bool = False) -> Batches:
     """Returns what `Epoch.read_ahead` does of the running epoch, for a loop that is not over `epochs`.
@@ -210,7 +211,7 @@ class Sampler:
     In a loop that reads ahead, this is what counts a trained batch, and those before it, as done.
 
     Args:
-      index: `[b]` int, as the epoch yielded it, or of all ranks; b at most B.
+      index: `[b]` int, as the epoch yielded it, or of all ranks; b at most B. Rows of padding, -1, are left out.
       losses: `[b]` float, one for each sample. A loss that is not finite is counted in `non_finite` and is the worst.
       trained: `[b]` bool, or one for all: whether the sample had a backward pass.
       **extras: `[b]` each, the further signals named in `self.extras`.
@@ -279,7 +280,9 @@ class Sampler:
 
   def _batch(self, index: Any, losses: Any, trained: Any, extras: Mapping[str, Any]) -> Batch:
     index, losses = np.array(index), _queued(losses)
-    if index.ndim != 1 or index.dtype.kind not in "iu" or len(index) > self.batch_size:
+    padding = index == -1  # of `Epoch.padded`
+    size = index.size - np.count_nonzero(padding)
+    if index.ndim != 1 or index.dtype.kind not in "iu" or size > self.batch_size:
       raise UserError(
         f"index has shape {index.shape} and type {index.dtype}; it must be at most {self.batch_size} integers"
       )
@@ -287,17 +290,21 @@ class Sampler:
       raise UserError(
         f"losses has shape {losses.shape}, index {index.shape}: give one loss for each sample, not their mean"
       )
-    if index.size and (index.min() < 0 or index.max() >= self.num_samples or not self._plan.given[index].all()):
-      wrong = next(i for i in index.tolist() if not 0 <= i < self.num_samples or not self._plan.given[i])
-      raise UserError(f"index contains {wrong}, which the sampler has not given in this epoch")
     named = {name: _queued(extras[name]) for name in self.extras if name in extras}
-    if len(named) < len(self.extras):
-      missing = ", ".join(name for name in self.extras if name not in named)
-      raise UserError(f"the method reads {missing}: give it to observe by name, one value a sample")
     for name, values in named.items():
       if values.shape != index.shape:
         raise UserError(f"{name} has shape {values.shape}, index {index.shape}")
-    return Batch(index, losses, np.broadcast_to(np.array(trained, bool), index.shape), named)
+    trained = np.broadcast_to(np.array(trained, bool), index.shape)
+    if size < index.size:
+      index, trained, losses = index[~padding], trained[~padding], np.asarray(losses)[~padding]
+      named = {name: np.asarray(values)[~padding] for name, values in named.items()}
+    if index.size and (index.min() < 0 or index.max() >= self.num_samples or not self._plan.given[index].all()):
+      wrong = next(i for i in index.tolist() if not 0 <= i < self.num_samples or not self._plan.given[i])
+      raise UserError(f"index contains {wrong}, which the sampler has not given in this epoch")
+    if len(named) < len(self.extras):
+      missing = ", ".join(name for name in self.extras if name not in named)
+      raise UserError(f"the method reads {missing}: give it to observe by name, one value a sample")
+    return Batch(index, losses, trained, named)
 
   def _flush(self) -> None:
     """Applies the queued batches to the method's state, in the order in which they came."""
@@ -349,6 +356,13 @@ class Sampler:
     self.forward_visits, self.backward_visits = int(state["forward_visits"]), int(state["backward_visits"])
     self.non_finite = int(state["non_finite"])
     self._queue = []
+
+
+def _created(method: str, table: SampleTable, epochs: int, wrapped_in: Any, options: Mapping[str, Any]) -> Selector:
+  try:
+    return selectors.create(method, table, epochs, wrapped_in, **options)
+  except UserError as error:
+    raise UserError(f"{error} (labels= and columns= make the table)" if "table" in str(error) else error) from None
 
 
 def _queued(values: Any) -> Any:

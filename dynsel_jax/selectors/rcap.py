@@ -5,6 +5,12 @@ part of a quota beyond the size of its class goes to the other classes in propor
 the budget is kept; the authors' code exceeds the budget then, and rounds every class up in any case. As in their code
 the aggregate of a class is a sum of importances (a softmax of losses) rather than of losses.
 
+With the importance w of each sample, the aggregate L of each class, and its size n:
+
+    w proportional to exp(l / beta) within a class
+    L = sum of w over the samples of the class that were selected in the last epoch
+    quota of the class = M sqrt(L n / N) / (the sum of that over all classes)
+
 `N` is the number of training samples, `C` the number of classes, `M` the number kept each epoch.
 """
 

@@ -33,7 +33,7 @@ from dynsel_jax.selectors import (
   ucb,
   wrappers,
 )
-from dynsel_jax.types import LOSS_NORMALIZATIONS, SampleTable, Selector
+from dynsel_jax.types import LOSS_NORMALIZATIONS, SampleTable, Selector, Volume
 
 __all__ = ["METHODS", "Method", "check_reads", "columns", "create", "defaults"]
 
@@ -115,6 +115,8 @@ def create(
   try:
     selector = options.called("selector.name", name, factory, table, epochs, **settings)
     _check_selector(name, selector)
+    if "keep_fraction" in (settings := {**options.keyword_defaults(factory), **settings}):
+      selector = selector._replace(volume=_volume(factory, table, epochs, settings))
     selector = wrappers.wrap(selector, table, epochs, wrapped_in)
   except UserError as error:
     if table.labels is None and str(error).startswith("table.labels is None"):
@@ -148,6 +150,13 @@ def check_reads(name: str, selector: Selector, table: SampleTable, given: Collec
 def _factory(name: str) -> Callable[..., Selector]:
   """Finds a method's factory by its registered name or by its path."""
   return options.named_or_imported("selector.name", name, {known: method.factory for known, method in METHODS.items()})
+
+
+def _volume(factory: Callable[..., Selector], table: SampleTable, epochs: int, settings: Mapping[str, Any]) -> Volume:
+  def at(keep_fraction: float) -> Selector:
+    return factory(table, epochs, **{**settings, "keep_fraction": keep_fraction})
+
+  return Volume(settings["keep_fraction"], at)
 
 
 def _check_selector(name: str, selector: Any) -> None:

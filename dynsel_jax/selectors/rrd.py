@@ -5,6 +5,10 @@ keeps the samples with the highest score H (Eq. 16): a mix of representativeness
 training, whose proportion shifts over the run (Eqs 13, 18), minus a penalty that grows with the sample's usage
 (Eq. 12). The authors have not published code.
 
+    H = alpha Rep + (1 - alpha) Div - Pen,   Pen = lambda log(1 + u)
+
+with the usage u of a sample and alpha, which falls from alpha_max to alpha_min along a logistic curve over the run.
+
 Representativeness (Eq. 3) and rarity (Eq. 6), which stands for diversity, are columns of the table. Ties are broken by
 the key. A non-finite score counts as the worst and is logged. The paper's ablations (Table 6) are options:
 

@@ -8,6 +8,10 @@ The authors' code runs k-means from random starts. Here the groups are optimal o
 dynamic programming, and then refined by Lloyd's rule: with up to 512 samples they are optimal. The blocks are short
 both where losses are dense and where they are far apart, since a few losses in a long tail may deserve a group.
 
+    pool      a uniform draw of (1 - r) N samples
+    groups    G of them by the last loss, from easy to hard
+    kept      the round(s G) neighbouring groups of the epoch's window, which moves by one group each epoch
+
 `N` is the number of training samples, `G` the number of groups, `K` the number of blocks.
 """
 

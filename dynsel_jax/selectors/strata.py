@@ -3,6 +3,9 @@
 Zheng et al., arXiv 2210.15809, Algorithm 1, with the area under the margin, the column `aum`. `subsets.strata` makes
 the choice and lists its differences from the published code.
 
+    cut     the beta N hardest samples
+    kept    from each of num_strata equal parts of the remaining range of scores as many, as far as it has them
+
 `N` is the number of training samples.
 """
 

@@ -45,8 +45,7 @@ def shapes(recipe: Recipe, state: TrainState, arrays: Arrays, num_samples: int) 
     dataset = jax.tree.map(lambda x: x[0], test.batch) if isinstance(test, Rows) else test
     batch = jax.tree.map(lambda x: x[:1], dataset)
     batch, valid = recipe.task.inputs(None, index, batch), jnp.ones(1, bool)
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
-    outputs, _ = recipe.module.apply(variables, batch["inputs"], valid, train=False)
+    outputs, _ = recipe.module.apply(steps.variables_of(state, arrays), batch["inputs"], valid, train=False)
     sums, rows = _measured(recipe.task, recipe.task.reduced(outputs, batch), batch, valid)
     return Evaluation(sums, {name: jnp.zeros(num_samples) for name in rows}, jnp.zeros(num_samples, bool))
 
@@ -76,7 +75,7 @@ def evaluate(
   if isinstance(test, Rows):
     valid &= test.readable  # a damaged image counts nowhere
   cut = buckets.cutting(recipe.buckets, test, slots_of(jnp.int32(0), 1))
-  outputs = steps.outputs_of(recipe, state, batch, valid, cut, running=True)
+  outputs = steps.outputs_of(recipe, steps.variables_of(state, arrays), batch, valid, cut, running=True)
   sums, rows = _measured(recipe.task, outputs, batch, valid)
   sums = jax.tree.map(jnp.add, done.sums, steps.summed(recipe, sums))
   if not rows:

@@ -13,7 +13,7 @@ import numpy as np
 from absl import logging
 
 from dynsel_jax import cache, data, options
-from dynsel_jax.runs import loggers
+from dynsel_jax.runs import loggers, saved_model
 from dynsel_jax.runs.console import Console, waiting
 from dynsel_jax.runs.interruption import Interrupted, NonFiniteError, RunFailedError, ends_at_once, stop_requests
 from dynsel_jax.runs.timing import Timers
@@ -127,6 +127,7 @@ def _begun(
   arrays = {"columns": {name: np.asarray(column) for name, column in run.table.columns.items()}, "firings": firings}
   device, count = run.devices.local[0], run.devices.num_replicas
   about = provenance(given, source.fingerprint, cache.checksum(arrays["columns"]), device, count)
+  about |= _frozen(run)
   _lock(folder, make=True)
   # Under the lock, since a run may have begun there in the meantime.
   folder.check_same_run(about, _saved_identity(folder))
@@ -174,6 +175,13 @@ def _is_full(error: Exception) -> bool:
 def _saved_identity(folder: Workdir) -> dict[str, Any] | None:
   """Returns the identity of the run that the folder's checkpoints belong to; None without a readable one."""
   return saved_identity(folder.checkpoints) if os.path.isdir(folder.checkpoints) else None
+
+
+def _frozen(run: setup.Run) -> dict[str, str]:
+  """Returns the field of `config.json` on weights that checkpoints do not hold, or {}."""
+  if run.arrays.frozen is None:
+    return {}
+  return {"frozen_fingerprint": saved_model.digest(parallel.fetch(run.arrays.frozen))}
 
 
 def _use(run: setup.Run) -> dict[str, Any]:

@@ -136,7 +136,7 @@ def create_programs(
   """
   on_cpu = devices.local[0].platform == "cpu"
   looped = not (on_cpu or streamed) if looped is None else looped
-  axes_of_arrays = Arrays(0, 0, None) if streamed else None  # type: ignore[arg-type]
+  axes_of_arrays = Arrays(0, 0, None, None) if streamed else None  # type: ignore[arg-type]
 
   def awaited(result: Any) -> Any:
     return jax.block_until_ready(result) if on_cpu else result

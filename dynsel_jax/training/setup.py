@@ -160,15 +160,18 @@ def build(made: Parts, table: SampleTable) -> Run:
     buckets=_buckets(source),
   )
 
-  def initial_state(key: jax.Array, example: Any) -> state.RunState:
+  def initial_state(key: jax.Array, example: Any) -> tuple[state.RunState, Any]:
     inputs = task.inputs(None, jnp.zeros(1, jnp.int32), example)["inputs"]
     return state.create_run_state(key, module, made.tx, selector, inputs, source.num_samples)
 
   example = {name: jnp.asarray(array[:1]) for name, array in source.train.items()}
-  initial = devices.build(initial_state, made.init_key, example)
+  initial, frozen = devices.build(initial_state, made.init_key, example)
   params = models.pretrained(module, initial.train.params)
   if params is not initial.train.params:
     initial = initial._replace(train=initial.train.replace(params=devices.copy(params)))
+  if frozen is not None:
+    held = models.pretrained_frozen(module, frozen)
+    made.feed.arrays = made.feed.arrays._replace(frozen=frozen if held is frozen else devices.place(held))
   initial = _with_statistics(initial, made)
   streamed = isinstance(made.feed, feed.Streamed)
   programs = parallel.create_programs(recipe, devices, streamed=streamed)
@@ -256,6 +259,8 @@ def description(run: Run, config: ml_collections.ConfigDict, steps_done: int) ->
   """Describes the run in one line for people."""
   train, test = data.num_samples(run.source.train), data.num_samples(run.source.test)
   parameters = sum(leaf.size for leaf in jax.tree.leaves(run.initial.train.params))
+  frozen = sum(leaf.size for leaf in jax.tree.leaves(run.arrays.frozen))
+  beside = f" beside {frozen:,} frozen ones" if frozen else ""
   devices = f"{run.devices.num_replicas} x {run.devices.local[0].device_kind}"
   noise = "" if run.source.noisy is None else f" ({run.source.noisy.mean():.1%} of the training labels are wrong)"
   continued = f", continuing after step {steps_done:,}" if steps_done else ""
@@ -264,5 +269,5 @@ def description(run: Run, config: ml_collections.ConfigDict, steps_done: int) ->
   augmented = f", augmentations {' '.join(names) or 'none'}" if run.source.mean else ""
   return options.printable(
     f"{selector} on {run.source.name}: {train:,} training and {test:,} test samples{noise}{augmented},"
-    f" {config.model.name} with {parameters:,} parameters, {config.epochs} epochs on {devices}{continued}"
+    f" {config.model.name} with {parameters:,} parameters{beside}, {config.epochs} epochs on {devices}{continued}"
   )

@@ -92,8 +92,8 @@ def record_usage(usage: Usage, signals: Signals) -> Usage:
 
 def create_run_state(
   key: Array, module: nn.Module, tx: Any, selector: Selector, example: Array, num_samples: int
-) -> RunState:
-  """Builds the state before the first step.
+) -> tuple[RunState, dict[str, Any] | None]:
+  """Builds the state before the first step, and the variables that no step changes by collection; None without any.
 
   Args:
     key: consumed; split between the initialisation of the model and that of the selector.
@@ -108,7 +108,8 @@ def create_run_state(
   train = TrainState.create(
     apply_fn=module.apply, params=variables["params"], tx=tx, batch_stats=variables.get("batch_stats", {})
   )
-  return RunState(
+  frozen = {name: held for name, held in variables.items() if name not in ("params", "batch_stats")}
+  begun = RunState(
     train=train.replace(step=jnp.zeros((), jnp.int32)),
     selector=selector.init(selector_key),
     usage=Usage(jnp.zeros(num_samples, jnp.int32), jnp.full(num_samples, jnp.nan, jnp.float32)),
@@ -117,3 +118,4 @@ def create_run_state(
     thin=jnp.bool_(False),
     meters=empty_meters(),
   )
+  return begun, frozen or None

@@ -42,6 +42,7 @@ __all__ = [
   "summed",
   "train",
   "train_thinned",
+  "variables_of",
 ]
 
 AXIS = "batch"
@@ -68,6 +69,7 @@ class Arrays(NamedTuple):
   train: Any  # a Dataset, or Rows
   test: Any  # likewise
   key: Array  # of the run
+  frozen: Any = None  # the model's variables that are not trained, by collection; None if there are none
 
 
 def summed(recipe: Recipe, tree: Any) -> Any:
@@ -100,9 +102,15 @@ def _model_inputs(recipe: Recipe, arrays: Arrays, epoch: Array, index: Array) ->
   return recipe.task.inputs(key, index, batch)
 
 
-def outputs_of(recipe: Recipe, state: TrainState, batch: Batch, valid: Array, cut: Cut, *, running: bool) -> Any:
+def variables_of(state: TrainState, arrays: Arrays) -> dict[str, Any]:
+  """Returns all variables of the model by collection."""
+  return {"params": state.params, "batch_stats": state.batch_stats, **(arrays.frozen or {})}
+
+
+def outputs_of(
+  recipe: Recipe, variables: dict[str, Any], batch: Batch, valid: Array, cut: Cut, *, running: bool
+) -> Any:
   """Runs the model without dropout and without updates; `running` says whether running statistics are used."""
-  variables = {"params": state.params, "batch_stats": state.batch_stats}
 
   def forward(batch: Batch) -> Any:
     outputs, _ = recipe.module.apply(variables, batch["inputs"], valid, train=not running)
@@ -164,7 +172,7 @@ def _backward(
 
   def loss_part(params: Any, batch: Batch) -> tuple[Array, tuple[Any, Any]]:
     (outputs, _), new = recipe.module.apply(
-      {"params": params, "batch_stats": state.batch_stats},
+      variables_of(state, arrays) | {"params": params},
       batch["inputs"],
       valid,
       train=True,
@@ -207,10 +215,10 @@ def _record(
 
 
 def _score(
-  recipe: Recipe, run: RunState, epoch: Array, batch: Batch, index: Array, cut: Cut, *, running: bool
+  recipe: Recipe, run: RunState, arrays: Arrays, epoch: Array, batch: Batch, index: Array, cut: Cut, *, running: bool
 ) -> Signals:
   """Computes the signals of the global batch by a forward pass that changes nothing."""
-  outputs = outputs_of(recipe, run.train, batch, index >= 0, cut, running=running)
+  outputs = outputs_of(recipe, variables_of(run.train, arrays), batch, index >= 0, cut, running=running)
   return _global_signals(recipe, _local_signals(recipe, outputs, batch, index, jnp.zeros_like(index, bool), epoch))
 
 
@@ -258,7 +266,7 @@ def train_thinned(recipe: Recipe, run: RunState, arrays: Arrays, epoch: Array, s
   batch = _model_inputs(recipe, arrays, epoch, index)
   # With batch statistics of the meta-batch, the losses are those of training on all of it.
   cut = _cut_of_plan(recipe, run.plan, arrays, step, size)
-  scored = _score(recipe, run, epoch, batch, index, cut, running=False)
+  scored = _score(recipe, run, arrays, epoch, batch, index, cut, running=False)
   key = jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(arrays.key, epoch), Purpose.THIN), step)
   positions, thin_weights = selector.thin(key, run.selector, scored)
   weights = thin_weights * gathered(recipe, plan_weights)[positions]
@@ -294,5 +302,5 @@ def score(recipe: Recipe, run: RunState, arrays: Arrays, epoch: Array, step: Arr
   index, _ = batching.batch_of(run.plan, step, recipe.batch_size, shard=replica, num_shards=recipe.num_replicas)
   batch = recipe.task.inputs(None, index, gather.gather(arrays.train, index))
   cut = _cut_of_plan(recipe, run.plan, arrays, step, recipe.batch_size)
-  seen = _score(recipe, run, epoch, batch, index, cut, running=True)
+  seen = _score(recipe, run, arrays, epoch, batch, index, cut, running=True)
   return _record(recipe, run, run.train, seen, run.meters, jnp.sum(seen.index >= 0, dtype=jnp.int32))

@@ -54,7 +54,7 @@ def build_once() -> Callable[[setup.Parts, SampleTable], setup.Run]:
   """Returns a function like `setup.build` that takes over the programs of the run that it built last, where it can.
 
   It can if config, data and columns are the same but for seed and learning rate, the schedule is proportional to the
-  learning rate, and the model does not start from weights of a file.
+  learning rate, and the model neither starts from weights of a file nor has frozen ones.
   """
   held: dict[str, _Built] = {}
 
@@ -65,7 +65,8 @@ def build_once() -> Callable[[setup.Parts, SampleTable], setup.Run]:
       # A run of its own, in case that nothing can be shared; a key is used once.
       run = setup.build(parts._replace(init_key=jax.random.clone(parts.init_key)), table)
       unit = _unit_schedule(parts)
-      if unit is None or models.pretrained(parts.module, run.initial.train.params) is not run.initial.train.params:
+      started = models.pretrained(parts.module, run.initial.train.params) is not run.initial.train.params
+      if unit is None or started or run.arrays.frozen is not None:
         return run
       held[key] = _built(run, unit, parts)
     built = held[key]
@@ -105,7 +106,7 @@ def _built(run: setup.Run, unit: schedules.Schedule, parts: setup.Parts) -> _Bui
 
   def initial_state(key: jax.Array, example: Any) -> state.RunState:
     inputs = task.inputs(None, jnp.zeros(1, jnp.int32), example)["inputs"]
-    return state.create_run_state(key, module, parts.tx, selector, inputs, num_samples)
+    return state.create_run_state(key, module, parts.tx, selector, inputs, num_samples)[0]
 
   programs = parallel.create_programs(recipe, parts.devices, streamed=isinstance(parts.feed, feed.Streamed))
   initial = jax.jit(initial_state, out_shardings=parts.devices.replicated)

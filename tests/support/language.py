@@ -8,7 +8,7 @@ from safetensors import safe_open
 
 from tests.support import ROOT, oracles
 
-__all__ = ["DECODERS", "documents", "folder", "padded_ids", "write_rows"]
+__all__ = ["DECODERS", "conversations", "documents", "folder", "padded_ids", "write_rows"]
 
 DECODERS = ("tiny_llama_tied", "tiny_llama_untied", "tiny_qwen2")
 
@@ -44,4 +44,15 @@ def documents(path, count, seed=0):
   for number in range(count):
     text = (letters * 3)[(start := rng.integers(26)) : start + rng.integers(12, 40)]
     rows.append({"text": text if number % 3 else text[::-1], "domain": "on" if number % 3 else "back"})
+  return write_rows(path, rows)
+
+
+def conversations(path, count, seed=0):
+  """Writes prompts of two sources: one asks for the next letter, the other for the one before; returns the path."""
+  rng = np.random.default_rng(seed)
+  letters, rows = "abcdefghijklmnopqrstuvwxyz", []
+  for number in range(count):
+    place, step = int(rng.integers(1, 25)), 1 if number % 2 else -1
+    words = {1: "after", -1: "before"}[step]
+    rows.append({"prompt": f"{words} {letters[place]}?", "response": letters[place + step], "source": words})
   return write_rows(path, rows)

@@ -1,4 +1,4 @@
-"""Wrappers: each takes any selector, with or without `thin` and `refresh`, and returns one. Host-side.
+"""Wrappers: each takes a selector, with or without `thin` and `refresh`, and returns one. Host-side.
 
 Several are put around a selector one after the other, the first innermost. A wrapper changes which samples an epoch
 keeps; it passes its key on to the wrapped selector, whose choice is the same with the wrapper and without it.
@@ -12,6 +12,7 @@ from dynsel_jax.options import UserError
 from dynsel_jax.selectors.wrappers.annealed import annealed
 from dynsel_jax.selectors.wrappers.class_balanced import class_balanced
 from dynsel_jax.selectors.wrappers.noise_guarded import noise_guarded
+from dynsel_jax.selectors.wrappers.pods import pods
 from dynsel_jax.selectors.wrappers.rescaled import rescaled
 from dynsel_jax.selectors.wrappers.warmed_up import warmed_up
 from dynsel_jax.types import SampleTable, Selector
@@ -23,6 +24,7 @@ __all__ = [
   "class_balanced",
   "defaults",
   "noise_guarded",
+  "pods",
   "rescaled",
   "section",
   "warmed_up",
@@ -41,6 +43,7 @@ WRAPPERS: dict[str, Wrapper] = {
   "annealed": Wrapper(annealed, "the full data in the first and last epochs"),
   "class_balanced": Wrapper(class_balanced, "the classes in the proportions of the training set"),
   "noise_guarded": Wrapper(noise_guarded, "never the samples of each class that look mislabelled"),
+  "pods": Wrapper(pods, "low and high keep fractions in turn, at the same budget"),
   "rescaled": Wrapper(rescaled, "loss weights: the inverse of how often a sample was chosen"),
   "warmed_up": Wrapper(warmed_up, "the full data until each sample was seen once"),
 }
@@ -75,6 +78,7 @@ def wrap(selector: Selector, table: SampleTable, epochs: int, wrappers: Mapping[
     selector = options.called("wrap", name, factory, selector, table, epochs, **settings)
     if not isinstance(selector, Selector):
       raise UserError(f"wrap={name!r} must return a Selector, not {type(selector).__name__}")
+    selector = selector._replace(volume=None)  # what the wrapper keeps is not what the bare method would keep
   return selector
 
 

@@ -51,4 +51,9 @@ def annealed(
     inner = selector.refresh
     return jax.lax.cond(is_full(epoch), lambda: jnp.zeros(table.num_samples, bool), lambda: inner(state, epoch))
 
-  return selector._replace(select=select, refresh=None if selector.refresh is None else refresh)
+  first_full, last_full = selector.full_epochs
+  return selector._replace(
+    select=select,
+    refresh=None if selector.refresh is None else refresh,
+    full_epochs=(max(begin, first_full), max(epochs - end, last_full)),
+  )

@@ -9,7 +9,7 @@ from jax import Array
 
 from dynsel_jax.types import InitFn, ObserveFn, SelectFn, Selection, Selector, SelectorState, Signals
 
-__all__ = ["Selected", "everything", "lift", "select_unless"]
+__all__ = ["Selected", "as_arrays", "everything", "lift", "select_unless"]
 
 Selected = tuple[Selection, dict[str, Array]]  # what `select` returns
 
@@ -27,7 +27,7 @@ def select_unless(full: Array, selector: Selector, key: Array, state: SelectorSt
 
   def chosen() -> Selected:
     selection, info = selector.select(key, state, epoch)
-    return _as_arrays(selection), jax.tree.map(jnp.asarray, info)
+    return as_arrays(selection), jax.tree.map(jnp.asarray, info)
 
   def all_samples() -> Selected:
     selection, info = jax.eval_shape(chosen)
@@ -39,7 +39,7 @@ def select_unless(full: Array, selector: Selector, key: Array, state: SelectorSt
   return selection, {**info, "full_data": full | info.get("full_data", jnp.bool_(False))}
 
 
-def _as_arrays(selection: Selection) -> Selection:
+def as_arrays(selection: Selection) -> Selection:
   """Makes the scalar defaults of a `Selection` arrays, so that both branches have the same types."""
   return selection._replace(
     learning_rate_multiplier=jnp.asarray(selection.learning_rate_multiplier, jnp.float32),

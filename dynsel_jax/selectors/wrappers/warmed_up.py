@@ -43,4 +43,5 @@ def warmed_up(selector: Selector, table: SampleTable, epochs: int) -> Selector:
       inner=selector.observe(state.inner, signals), seen=memory.scatter(state.seen, signals, jnp.bool_(True))
     )
 
-  return lift(selector, init, select, observe)
+  first, last = selector.full_epochs
+  return lift(selector, init, select, observe)._replace(full_epochs=(max(1, first), last))
