@@ -9,7 +9,7 @@ folder `report` in the first workdir; the runs are not changed. With `--watch` t
 has gone on, until Ctrl-C; a browser that shows it reads it anew by itself.
 
 Beside the page lie `samples/`, lists of the samples that were hardly used, always hard or likely mislabelled, with
-labels and images where the data are on this machine.
+labels and images where the data are on this machine; not for archives and not while watching.
 """
 
 import contextlib
@@ -47,8 +47,10 @@ def samples_of(run: finished.Run) -> Samples:
   return Samples(None if labels is None else np.asarray(labels), list(source.class_names), images)
 
 
-def write(folders: Sequence[str], out: str, target: float | None, *, refresh: int = 0) -> tuple[int, page.Written]:
-  """Writes the report on the runs in `folders`; returns their number and what it says first.
+def write(
+  folders: Sequence[str], out: str, target: float | None, *, lists: bool = True, refresh: int = 0
+) -> tuple[int, page.Written]:
+  """Writes the report on the runs in `folders`, with `lists` of samples; returns their number and what it says first.
 
   Raises:
     UserError: there is no run, or the target is none that the metric can have.
@@ -56,7 +58,7 @@ def write(folders: Sequence[str], out: str, target: float | None, *, refresh: in
   found = finished.find(folders)
   if target is not None:
     targets.check_target(target, found)
-  samples = None if refresh else samples_of  # they are those of finished runs, and take long to draw
+  samples = samples_of if lists else None
   return len(found), page.write(found, out, target, finished.lost(folders), samples=samples, refresh=refresh)
 
 
@@ -80,7 +82,7 @@ def watch(folders: Sequence[str], out: str, target: float | None, wait: Callable
     if state != seen and any(path.endswith("config.json") for path in state):
       seen = state
       with contextlib.suppress(options.UserError):  # no config.json is whole yet
-        count, _ = write(folders, out, target, refresh=_SECONDS)
+        count, _ = write(folders, out, target, lists=False, refresh=_SECONDS)
         print(f"{time.strftime('%H:%M:%S')} {count} runs", flush=True)
     wait(_SECONDS)
 
@@ -100,12 +102,12 @@ def main(*more: str) -> int:
     except KeyboardInterrupt:
       print()  # the page is written once more below, and no longer reads itself anew
   with archive.unpacked(workdirs) as folders:
-    count, written = write(folders, out, target)
+    count, written = write(folders, out, target, lists=folders == workdirs)
   for note in written.notes:
     print(options.printable(f"note: {note}"), file=sys.stderr)
   for label, text in written.verdicts:
     print(options.printable(f"{label}: {text}"))
-  print(options.printable(f"{count} runs: {out}/report.html, report.md, tables/, plots/ and samples/"))
+  print(options.printable(f"{count} runs: {out}/report.html, and the files beside it"))
   return 0
 
 

@@ -72,17 +72,21 @@ def test_the_code_of_the_quickstart_runs_as_printed(number):
   code = python_of("docs/quickstart.md")[number]
   method = "es" if "thin(" in code else "kakurenbo" if "to_refresh" in code else "infobatch"
   sampler = dynsel_jax.Sampler(method, num_samples=300, epochs=2, batch_size=128)
-  selector = dynsel_jax.create("infobatch", dynsel_jax.SampleTable(300), 2)
   names = {"dynsel_jax": dynsel_jax, "np": np, "x": SAMPLES, "y": SAMPLES, "train_step": step, "forward": step}
-  if "epoch_keys" in code:
-    key, state_key = jax.random.split(jax.random.key(0))
-    names |= {"key": key, "epoch": jnp.int32(1), "selector": selector, "state": selector.init(state_key), "step": 0}
-    names |= {"batch_size": 128, "losses": jnp.ones(128)}
-  else:
-    names |= {"sampler": sampler, "epoch": next(sampler.epochs())}
-  exec(code.replace("=...", "=np.ones(len(index))"), names)
-  if "for index" in code:
-    assert sampler.forward_visits > 0
+  if "epoch_keys" not in code:
+    exec(code.replace("=...", "=np.ones(len(index))"), names | {"sampler": sampler, "epoch": next(sampler.epochs())})
+    assert sampler.forward_visits > 0 or "for index" not in code
+    return
+  selector = dynsel_jax.create("infobatch", dynsel_jax.SampleTable(300), 2)
+
+  def traced(key, state, epoch, losses):
+    held = names | {"selector": selector, "step": 0, "batch_size": 128, "key": key, "state": state, "epoch": epoch}
+    exec(code, held := held | {"losses": losses})
+    return held["loss"], held["state"]
+
+  state = jax.eval_shape(selector.init, jax.random.key(0))
+  loss, observed = jax.eval_shape(traced, jax.random.key(1), state, jnp.int32(1), jnp.ones(128))
+  assert loss.shape == () and observed == state
 
 
 def slugs(text):

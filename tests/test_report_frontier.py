@@ -158,6 +158,7 @@ def test_of_run_folders_the_frontier_has_a_tuned_rate_for_each_length_and_method
   np.testing.assert_allclose(found.costs, [400, 800])
   rows = frontier_table.table(members).rows
   assert [(row["method"], row["learning_rate"]) for row in rows] == [("full", 0.4), ("full", 0.2), ("random", 0.2)]
+  assert [row["backward_visits_mean"] for row in rows] == [400, 800, 600]  # plain runs ascend, and come first
   assert "backward_visits_word" not in rows[0] and rows[2]["backward_visits_word"] == "above"
   [*_, shown] = frontier_table.table(members).shown()
   assert shown[2] == "0.2" and shown[5].startswith("above, +9.") and shown[5] == shown[6]

@@ -101,7 +101,8 @@ def _made(root, name, seed, ended, machine, **changes):
   run_folders.write(root / name, "random", seed, **changes)
   for file, more in (("summary.json", {"ended": ended}), ("config.json", {"machine": {"name": machine, "cores": 2}})):
     path = root / name / file
-    path.write_text(json.dumps(json.loads(path.read_text()) | more))
+    held = json.loads(path.read_text()) | more
+    path.write_text(json.dumps({field: value for field, value in held.items() if value is not None}))
 
 
 @pytest.mark.parametrize(
@@ -110,6 +111,7 @@ def _made(root, name, seed, ended, machine, **changes):
     ((1000.0, 2000.0), "aa", ""),
     ((1000.0, 1001.0), "aa", "2 of the 2 runs were made side by side"),
     ((1000.0, 2000.0), "ab", "2 machines or devices (1 x cpu)"),
+    ((1000.0, None), "aa", "1 of the 2 runs do not say when they were made"),
   ],
 )
 def test_seconds_that_do_not_compare_are_said(ended, machines, said, tmp_path):

@@ -77,6 +77,9 @@ def test_the_frontier_of_shorter_plain_runs_is_part_of_the_verdict_and_the_table
   members = _groups(tmp_path)
   said = {label: text for label, text in verdict.verdicts(members) if label.startswith("rs2")}
   assert all("below the frontier of shorter plain runs at its own compute (-" in text for text in said.values())
+  shorter = {label: text for label, text in verdict.verdicts(members) if label.startswith("full")}
+  assert shorter["full (epochs=2)"].startswith("-5.00 points [") and "with 50 % fewer" in shorter["full (epochs=2)"]
+  assert "the reference" in shorter["full (epochs=4)"]
   table = tables.results(members)
   assert table.columns[-1].title == "against shorter plain runs"
   assert next(row for row in table.rows if row["method"] == "rs2")["beside_frontier"] == "below"

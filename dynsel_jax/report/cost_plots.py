@@ -7,8 +7,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dynsel_jax.report import escape, frontier, theme
-from dynsel_jax.report.groups import Group, Spread, recipe, reference, spread
+from dynsel_jax.report import escape, frontier, theme, verdict
+from dynsel_jax.report.groups import Group, Spread, recipe, spread
 from dynsel_jax.runs import finished
 from dynsel_jax.runs.finished import Run
 
@@ -91,7 +91,7 @@ def overview(groups: Sequence[Group]) -> Figure | str:
   if not groups:
     return "no group has a finite metric"
   figure, axes = _axes(groups)
-  wholes = [group if group.method == frontier.PLAIN else reference(group, groups, frontier.PLAIN) for group in groups]
+  wholes = [verdict.whole_of(g, groups) or (g if g.method == frontier.PLAIN else None) for g in groups]
   relative = all(whole is not None for whole in wholes)
   compute = frontier.COSTS["compute"]
   units = [_mean(whole, compute) / 100 if relative and whole is not None else 1e3 for whole in wholes]

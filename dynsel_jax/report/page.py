@@ -107,7 +107,7 @@ class _Folder:
       heading,
       words.recipe(members),
       verdict.verdicts(members, seconds=compare),
-      self.plot(cost_plots.overview(members), words.overview(members), f"{stem}_overview"),
+      self.plot(*_overview(members), f"{stem}_overview"),
       [self.table(table, f"{stem}_{table.name}") for table in (*beside, *tables.all_tables(members, target))],
       [self.plot(figure, title, f"{stem}_{name}") for name, title, figure in plots.all_plots(members)],
     )
@@ -123,6 +123,13 @@ class _Folder:
     return self.table(found.table, found.table.name), [
       self.sheet(fig, title, name) for title, name, fig in found.sheets
     ]
+
+
+def _overview(members: Sequence[Group]) -> tuple[Figure | str, str]:
+  """Returns the first picture and its title: the metric against compute, or of a single group its learning curve."""
+  if len(members) > 1:
+    return cost_plots.overview(members), words.overview(members)
+  return next((figure, title) for name, title, figure in plots.all_plots(members) if name == "curves")
 
 
 def _svg(figure: Figure) -> str:

@@ -69,15 +69,19 @@ def _shown(names: Sequence[str], unit: float) -> Show:
 def incomparable(found: Sequence[Run]) -> str:
   """Returns why the seconds of the runs do not compare, as a sentence; "" where nothing speaks against it.
 
-  They do not where machines or devices differ, or where runs were made at the same time on one machine. A run of an
-  earlier version does not say when or where it was made.
+  They do not where machines or devices differ, where runs were made at the same time on one machine, or where runs of
+  an earlier version do not say when they were made.
   """
   places = {run.path: _place(run) for run in found}
   if len(set(places.values())) > 1:
     kinds = ", ".join(sorted({_device(run) for run in found}))
     return f"Seconds do not compare: the runs were made on {len(set(places.values()))} machines or devices ({kinds})."
-  beside = _side_by_side(found)
-  return f"Seconds do not compare: {beside} of the {len(found)} runs were made side by side." if beside else ""
+  if beside := _side_by_side(found):
+    return f"Seconds do not compare: {beside} of the {len(found)} runs were made side by side."
+  silent = sum(run.summary is not None and "ended" not in run.summary for run in found)
+  if silent and len(found) > 1:
+    return f"Seconds may not compare: {silent} of the {len(found)} runs do not say when they were made."
+  return ""
 
 
 def _place(run: Run) -> str:

@@ -36,9 +36,10 @@ def results(groups: Sequence[Group]) -> Table:
     Column("against full", columns.interval("less_full", scale, form)),
     Column("backward passes saved, %", columns.plain("saved_backward", 100, ".0f")),
     Column("seconds", columns.mean_sd("seconds")),
-    Column("time saved, %", columns.plain("seconds_saved", 100, ".0f")),
-    Column("speed-up", columns.plain("seconds_speed_up", 1, ".2f")),
   ]
+  if not seconds.incomparable([run for group in groups for run in group.runs]):
+    shown.append(Column("time saved, %", columns.plain("seconds_saved", 100, ".0f")))
+    shown.append(Column("speed-up", columns.plain("seconds_speed_up", 1, ".2f")))
   where = verdict.beside_frontier(groups)
   if any(position.word != "unknown" for position in where.values()):
     for row in rows:
@@ -54,8 +55,9 @@ def _result(group: Group, groups: Sequence[Group]) -> Row:
   row: Row = {**columns.row_of(group), "metric": group.metric.name}
   columns.put(row, "metric", spread(map(finished.final, group.runs)))
   columns.put(row, "best_metric", spread(map(finished.best, group.runs)))
-  for method in ("full", "random"):
-    if group.method != "full" and (other := reference(group, groups, method)) is not None:
+  whole, random = verdict.whole_of(group, groups), reference(group, groups, "random")
+  for method, other in (("full", whole), ("random", random if group.method != "full" else None)):
+    if other is not None:
       columns.put(row, f"less_{method}", difference(group, other, finished.final))
       if method == "random" and other.keep_fraction != group.keep_fraction:
         row["less_random_kept"] = f", random at {100 * realised(other):.0f} %"

@@ -70,10 +70,10 @@ def panels(groups: Sequence[Group], *, sharey: bool = True) -> tuple[Figure, Ite
     groups: the groups.
     sharey: whether the panels share the y-axis; they always share the x-axis.
   """
-  rows = math.ceil(len(groups) / 2)
-  made = Figure(figsize=(WIDTH, 1.25 * rows + 0.5), layout="constrained")
-  grid = made.subplots(rows, 2, sharex=True, sharey=sharey, squeeze=False)
-  if len(groups) % 2:
+  rows, across = math.ceil(len(groups) / 2), min(len(groups), 2)
+  made = Figure(figsize=(WIDTH, max(1.25 * rows, 1.8) + 0.5), layout="constrained")
+  grid = made.subplots(rows, across, sharex=True, sharey=sharey, squeeze=False)
+  if len(groups) % 2 and across == 2:
     grid[-1, 1].set_visible(False)
     grid[max(rows - 2, 0), 1].tick_params(labelbottom=True)
 

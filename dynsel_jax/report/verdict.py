@@ -2,13 +2,24 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from dynsel_jax.report import columns, frontier
 from dynsel_jax.report.frontier import COSTS, PLAIN, Position
-from dynsel_jax.report.groups import Difference, Group, difference, reference, spread, summary, work_seconds
+from dynsel_jax.report.groups import (
+  RATE,
+  Difference,
+  Group,
+  difference,
+  recipe,
+  reference,
+  spread,
+  summary,
+  work_seconds,
+)
 from dynsel_jax.runs import finished
 
-__all__ = ["beside_frontier", "saved", "speed_up", "title", "verdicts"]
+__all__ = ["beside_frontier", "saved", "speed_up", "title", "verdicts", "whole_of"]
 
 BELOW = "compute"  # the cost at which a method is compared with shorter plain runs
 
@@ -23,6 +34,29 @@ def title(groups: Sequence[Group]) -> str:
 
 def _words(names: Sequence[str], many: str) -> str:
   return " and ".join(names) if len(names) <= 2 else f"{len(names)} {many}"
+
+
+def whole_of(group: Group, groups: Sequence[Group]) -> Group | None:
+  """Returns the full training that a group is compared with: for a shorter plain run the longest of its recipe.
+
+  None if there is none, or `group` itself is the reference.
+  """
+  if group.method != PLAIN:
+    return reference(group, groups, PLAIN)
+  alike = [g for g in groups if g.method == PLAIN and g.own == group.own and _rest(g) == _rest(group)]
+  if len({_length(g) for g in alike}) < len(alike):  # several learning rates at one length
+    alike = [g for g in alike if recipe(g) == recipe(group)]
+  longest = max(alike, key=lambda g: spread(summary(run)["backward_visits"] for run in g.runs).mean)
+  return None if longest is group else longest
+
+
+def _rest(group: Group) -> tuple[tuple[str, Any], ...]:
+  """Returns the fields of the recipe without length and learning rate, which may have been tuned for the length."""
+  return tuple((name, value) for name, value in recipe(group) if name != RATE)
+
+
+def _length(group: Group) -> Any:
+  return dict(group.shared).get("epochs")
 
 
 def saved(group: Group, whole: Group, name: str) -> float:
@@ -54,7 +88,7 @@ def verdicts(groups: Sequence[Group], *, seconds: bool = True) -> list[tuple[str
 
 
 def _verdict(group: Group, groups: Sequence[Group], position: Position | None, seconds: bool) -> str:
-  whole = reference(group, groups, PLAIN)
+  whole = whole_of(group, groups)
   if whole is None:
     kind = "the reference" if group.method == PLAIN else "no full training of this recipe to compare with"
     parts = [f"{_reached(group)}; {kind}"]
