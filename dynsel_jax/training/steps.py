@@ -138,7 +138,7 @@ def _progress(recipe: Recipe, run: RunState, epoch: Array, step: Array) -> Array
   return (epoch.astype(jnp.float32) + done_of_epoch) / recipe.epochs
 
 
-def _first_bad(meters: Meters, finite: Array, step: Array) -> Array:
+def _first_bad(meters: Meters, finite: Array, step: Array | int) -> Array:
   """Returns the first step with a non-finite value, `[]` int32: `step` if it has one and none before had."""
   return jnp.where(finite | (meters.non_finite_step >= 0), meters.non_finite_step, step)
 
