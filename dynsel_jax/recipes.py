@@ -4,7 +4,7 @@
     selector=NAME        a registered method, or your own: my_lab.mistakes:mistakes
     wrap=NAME+NAME       wrappers around the selector, the first innermost: annealed+class_balanced
     model=NAME           a registered model, or your own: my_lab.net:net
-    task=NAME            classification, language_model, regression, or your own: my_lab.task:task
+    task=NAME            classification, language_model, masked_image, regression, or your own: my_lab.task:task
     dataset=NAME         another data set than the file's, for example your own: my_lab.data:load
     optimizer=NAME, schedule=NAME
     features=NAME        the feature space of the factor scores that a method such as rrd reads:
@@ -106,6 +106,10 @@ def get_config(
       "cache_dir": "",  # for decoded images, features and scores; empty is $DYNSEL_CACHE or the user's cache folder
     }
   )
+  if (
+    selector in selectors.METHODS and "logit_geometry" in config.task
+  ):  # costs something, so that it is not always given
+    config.task.logit_geometry = "nuclear_norm" in selectors.METHODS[selector].signal
   if not features and set(selectors.columns(selector)) & set(factor_stage.COLUMNS):
     features = "pixels" if of_texts is None else "sentence"
   if features:
