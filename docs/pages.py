@@ -120,7 +120,7 @@ def method(name: str) -> str:
     "## Options",
     option_table(entry.factory),
     "## What it reads beside the loss",
-    "\n".join(f"- `{read}`: {READS.get(read, 'a column of [scores](../factors.md)')}" for read in reads) or "Nothing.",
+    "\n".join(f"- `{read}`: {_giver(name, read)}" for read in reads) or "Nothing.",
     "## Use",
     _use(name, reads),
   ]
@@ -141,6 +141,14 @@ def _built(name: str) -> Selector:
 
 def _reads(name: str) -> tuple[str, ...]:
   return _built(name).reads
+
+
+def _giver(name: str, read: str) -> str:
+  if read in READS:
+    return READS[read]
+  if read in selectors.columns(name):
+    return "a column of [scores](../factors.md#static-scores-and-subsets)"
+  return f"a signal of the task; in your own loop `observe(index, losses, {read}=...)`"
 
 
 def _use(name: str, reads: tuple[str, ...]) -> str:

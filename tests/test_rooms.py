@@ -116,7 +116,7 @@ def _functions(path):
       yield node.name, node.end_lineno - node.lineno + 1
 
 
-@pytest.mark.parametrize("folder", ["dynsel_jax", "configs", "experiments", "tests"])
+@pytest.mark.parametrize("folder", ["configs", "docs", "dynsel_jax", "examples", "experiments", "tests"])
 def test_files_and_functions_are_short(folder):
   for path in sorted(pathlib.Path(ROOT / folder).rglob("*.py")):
     assert len(path.read_text().splitlines()) <= 400, path
