@@ -1,4 +1,4 @@
-"""Methods that thin meta-batches by losses: promises of them all, and the stateless ones against references and twins."""
+"""Methods that thin by losses: promises of them all, and the stateless ones against references and twins."""
 
 import functools
 
