@@ -25,6 +25,8 @@ READS = {
   "labels": "`labels=`, `[N]` int: a class, or a domain to balance over",
   "correct": "a signal of the task classification, `[B]` bool; in your own loop `observe(index, losses, correct=...)`",
   "confidence": "a signal of the task classification, `[B]` float32; in your own loop `observe(..., confidence=...)`",
+  "nuclear_norm": "a signal of the task classification, `[B]` float32; see `tasks/logit_geometry.py`",
+  "projection": "a signal of the task classification, `[B, 1024]` float32; see `tasks/logit_geometry.py`",
   "representativeness": "a column that [`features=`](../factors.md) makes",
   "rarity": "a column that [`features=`](../factors.md) makes",
 }
@@ -118,7 +120,7 @@ def method(name: str) -> str:
     "## Options",
     option_table(entry.factory),
     "## What it reads beside the loss",
-    "\n".join(f"- `{read}`: {READS.get(read, 'a column of [scores](../factors.md)')}" for read in reads) or "Nothing.",
+    "\n".join(f"- `{read}`: {_giver(name, read)}" for read in reads) or "Nothing.",
     "## Use",
     _use(name, reads),
   ]
@@ -139,6 +141,14 @@ def _built(name: str) -> Selector:
 
 def _reads(name: str) -> tuple[str, ...]:
   return _built(name).reads
+
+
+def _giver(name: str, read: str) -> str:
+  if read in READS:
+    return READS[read]
+  if read in selectors.columns(name):
+    return "a column of [scores](../factors.md#static-scores-and-subsets)"
+  return f"a signal of the task; in your own loop `observe(index, losses, {read}=...)`"
 
 
 def _use(name: str, reads: tuple[str, ...]) -> str:

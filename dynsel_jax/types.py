@@ -11,6 +11,7 @@ from jax import Array
 
 __all__ = [
   "LOSS_NORMALIZATIONS",
+  "PROJECTION_WIDTH",
   "InitFn",
   "ObserveFn",
   "Plan",
@@ -28,6 +29,7 @@ __all__ = [
 SelectorState = Any  # a pytree of arrays without a leaf of size zero, so that it can be checkpointed
 
 LOSS_NORMALIZATIONS = ("weight_sum", "batch_size")  # the divisor of a step's weighted loss
+PROJECTION_WIDTH = 1024  # numbers of a sample in the extra "projection"
 
 
 class SampleTable(NamedTuple):
@@ -46,7 +48,7 @@ class Signals(NamedTuple):
   loss: Array  # [B] float32, the task's loss of the view that the model saw
   trained: Array  # [B] bool, whether the sample had a backward pass; False if it was only scored
   epoch: Array  # [] int32, counted from 0; lets `observe` see a batch twice without counting it twice
-  extras: Mapping[str, Array] = {}  # name -> [B], further signals of the task, for example "correct"
+  extras: Mapping[str, Array] = {}  # name -> [B] or [B, D], further signals of the task, for example "correct"
 
 
 class Selection(NamedTuple):
@@ -82,7 +84,10 @@ class SelectFn(Protocol):
 
 
 class ObserveFn(Protocol):
-  """Updates the state with one step's signals. Idempotent and independent of the order of an epoch's steps."""
+  """Updates the state with one step's signals. Idempotent and independent of the order of an epoch's steps.
+
+  A method whose state is a queue, and so depends on that order, says so in its docstring.
+  """
 
   def __call__(self, state: SelectorState, signals: Signals) -> SelectorState: ...
 

@@ -18,6 +18,7 @@ import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+import experiments
 from dynsel_jax import options
 from dynsel_jax.runs import interruption
 from experiments import programs, usage
@@ -63,11 +64,14 @@ def _fail(text: str, status: int = 2) -> int:
 
 def _end(status: int) -> int:
   """Returns the exit status. One of several processes ends here, since at exit JAX waits for those that are gone."""
-  if jax.process_count() > 1:
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
-  return status
+  return _end_now(status) if jax.process_count() > 1 else status
+
+
+def _end_now(status: int) -> int:
+  """Ends the process without Python's exit, in which JAX may crash if it was interrupted in the middle of its work."""
+  sys.stdout.flush()
+  sys.stderr.flush()
+  os._exit(status)
 
 
 def _quiet_libraries() -> None:
@@ -109,6 +113,7 @@ def run(main: Callable[..., Any], *, with_arguments: bool = False) -> None:
   """
 
   def guarded(arguments: Sequence[str]) -> int:
+    experiments.listen()
     _, *others = arguments
     if others and not with_arguments:
       return _fail(f"unexpected argument {others[0]!r}")
@@ -127,7 +132,7 @@ def run(main: Callable[..., Any], *, with_arguments: bool = False) -> None:
       # A note replaces the default line where the same command starts anew, see `offline.backbone`.
       then = getattr(stopped, "__notes__", ["the same command continues it"])
       print(options.printable("; ".join([str(stopped), *then])), file=sys.stderr)
-      return 0
+      return _end_now(0)
     except KeyboardInterrupt:  # a second Ctrl-C: not even a checkpoint that is being written is waited for
       print("stopped at once; the same command continues from the last checkpoint", file=sys.stderr, flush=True)
       os._exit(130)

@@ -32,7 +32,7 @@ SHAPES = {  # of a data set's inputs, and its number of classes
 }
 
 
-TEXTS = {"banking77": 77, "goemotions": 4, "rsd15k": 4, "text": 5}  # numbers of classes
+TEXTS = {"banking77": 77, "glue": 2, "goemotions": 4, "rsd15k": 4, "text": 5}  # numbers of classes
 OF_TOKENS = ("conversations", "documents")  # data sets of language models
 
 

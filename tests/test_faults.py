@@ -212,7 +212,8 @@ def test_columns_and_firings_are_made_again_with_the_same_bits(factors, name, da
   with jax.numpy_dtype_promotion("standard"):
     small_runs.train(made, run)
   assert commands.differences(run, finished) == []
-  assert said() == [f"{run}/{name} is lost or damaged and is written again"]
+  line, *_ = said()  # after it, that three epochs are few for a curriculum
+  assert line == f"{run}/{name} is lost or damaged and is written again"
 
 
 def test_arrays_that_come_out_otherwise_are_refused(whole, tmp_path):

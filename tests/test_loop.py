@@ -91,7 +91,7 @@ def test_config_json_holds_all_that_is_needed_to_use_the_model(finished):
   assert held["task"] == {
     "name": "classification",
     "metric": {"name": "accuracy", "unit": "%", "larger_is_better": True},
-    "signals": ["confidence", "margin", "el2n", "correct"],
+    "signals": ["confidence", "margin", "el2n", "correct", "nuclear_norm", "projection"],
   }
   assert held["model"] == {"num_outputs": 10, "input_shape": [8, 8, 1], "input_dtype": "uint8"}
   assert held["normalisation"] == {"mean": list(digits.mean), "std": list(digits.std)}

@@ -91,7 +91,7 @@ def test_two_methods_alone_need_labels():
 
 
 REGRESSION = tasks.Task("regression", None, (), 1, None, None, None)
-CLASSIFICATION = REGRESSION._replace(name="classification", signals=("confidence", "margin", "el2n", "correct"))
+CLASSIFICATION = REGRESSION._replace(name="classification", signals=EXTRAS)
 UNLABELLED = TABLE._replace(labels=None, num_classes=0)
 ONE_CLASS = TABLE._replace(labels=jnp.zeros(NUM_SAMPLES, jnp.int32), num_classes=1)
 WITHOUT_COLUMNS = TABLE._replace(columns={})

@@ -158,6 +158,7 @@ def test_of_run_folders_the_frontier_has_a_tuned_rate_for_each_length_and_method
   np.testing.assert_allclose(found.costs, [400, 800])
   rows = frontier_table.table(members).rows
   assert [(row["method"], row["learning_rate"]) for row in rows] == [("full", 0.4), ("full", 0.2), ("random", 0.2)]
+  assert [row["backward_visits_mean"] for row in rows] == [400, 800, 600]  # plain runs ascend, and come first
   assert "backward_visits_word" not in rows[0] and rows[2]["backward_visits_word"] == "above"
   [*_, shown] = frontier_table.table(members).shown()
   assert shown[2] == "0.2" and shown[5].startswith("above, +9.") and shown[5] == shown[6]
@@ -168,8 +169,8 @@ def test_a_page_shows_tuned_runs_alone_and_compares_them_with_the_longest_plain_
   pytest.importorskip("jinja2", reason="the extra `report` is not installed")
   written = page.write(finished.find([str(tuned)]), str(tmp_path))
   assert any(note.startswith("Not shown: 3 learning rates") for note in written.notes)
-  [plain, shorter, method] = (said for _, said in written.verdicts)
-  assert "the reference" in plain and "the reference" in shorter
+  [longest, shorter, method] = (said for _, said in written.verdicts)
+  assert "the reference" in longest and "worse than full training" in shorter
   assert "against full training" in method or "than full training" in method
   assert "above the frontier of shorter plain runs" in method
   assert "Beside shorter plain runs" in (tmp_path / "report.md").read_text()
@@ -200,3 +201,13 @@ def test_compute_counts_a_forward_pass_as_a_third_of_a_visit(tmp_path):
   assert frontier.COSTS["compute"](group, run) == frontier.COSTS["backward visits"](group, run) == 800
   scored = run._replace(summary=groups.summary(run) | {"forward_visits": 3200})
   assert frontier.COSTS["compute"](group, scored) == 800 + 2400 / 3
+
+
+def test_tuned_groups_are_named_without_their_rate_where_that_tells_them_apart(tuned):
+  members = _collected(tuned)
+  rejected = {id(group) for group in frontier.rejected(members)}
+  kept = [group for group in members if id(group) not in rejected]
+  named = [g._replace(cell=f"{g.method}_{len(g.runs[0].metrics)}-learning_rate0.4") for g in kept]
+  assert [group.label for group in frontier.without_rate(named)] == ["full_4", "full_2", "random_6"]
+  same = [group._replace(cell=f"full-learning_rate{place}") for place, group in enumerate(kept)]
+  assert [group.label for group in frontier.without_rate(same)] == [group.label for group in same]

@@ -10,6 +10,7 @@ import pytest
 from dynsel_jax import batching, sampler, selectors
 from dynsel_jax.batching import Purpose
 from dynsel_jax.options import UserError
+from dynsel_jax.types import PROJECTION_WIDTH
 
 N, B, EPOCHS, CLASSES = 53, 8, 6, 4
 RNG = np.random.default_rng(0)
@@ -31,6 +32,10 @@ def losses_of(index, epoch):
 def extras_of(made, index, epoch):
   draws = np.random.default_rng(100 + epoch).random(N).astype(np.float32)
   all_of_them = {"correct": draws[index] < 0.7, "confidence": draws[index], "margin": 2 * draws[index] - 1}
+  all_of_them |= {
+    "nuclear_norm": draws[index],
+    "projection": np.outer(draws[index], np.ones(PROJECTION_WIDTH, np.float32)),
+  }
   return {name: all_of_them[name] for name in made.extras}
 
 

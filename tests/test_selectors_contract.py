@@ -11,6 +11,7 @@ from tests.support import simulation, small_runs
 from tests.support.simulation import BATCH_SIZE, EPOCHS, NUM_SAMPLES
 
 OPTIONS: dict[str, dict[str, object]] = {}  # of a method whose defaults do not fit 53 samples and 8 epochs
+QUEUES = ("uds",)  # methods whose memory is a queue, and so depends on the order of the steps
 WRAPPERS = {
   "annealed": lambda selector, table: wrappers.annealed(selector, table, EPOCHS, first=0.25, last=0.25),
   "warmed_up": lambda selector, table: wrappers.warmed_up(selector, table, EPOCHS),
@@ -73,7 +74,8 @@ def test_observe_is_idempotent_and_order_free(subject):
   first = simulation.signals([3, 9, 27, 1, 40, 41, 52, -1], epoch=2)
   second = simulation.signals([0, 8, -1, -1, 11, 12, 13, 14], epoch=2, trained=[True, False] * 4)
   expected = program.observe(program.observe(state, first), second)
-  simulation.assert_same(program.observe(program.observe(state, second), first), expected)
+  if subject.name not in QUEUES:
+    simulation.assert_same(program.observe(program.observe(state, second), first), expected)
   simulation.assert_same(program.observe(program.observe(expected, first), second), expected)
   rows = np.array([5, 2, 7, 0, 1, 6, 4, 3])
   shuffled = simulation.map_rows(lambda values: values[rows], first)
@@ -119,7 +121,9 @@ def test_odd_losses_still_give_a_plan(subject, fault):
 
 def test_devices_agree(subject):
   batch = simulation.signals([3, 9, 27, 1, 40, 41, 52, -1], epoch=3)
-  rows = simulation.map_rows(lambda values: values.reshape(2, -1), batch)._replace(epoch=jnp.full(2, 3, jnp.int32))
+  rows = simulation.map_rows(lambda values: values.reshape(2, -1, *values.shape[1:]), batch)._replace(
+    epoch=jnp.full(2, 3, jnp.int32)
+  )
   select_key, order_key = simulation.epoch_keys(4)
 
   def step(keys, state, shard):

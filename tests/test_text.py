@@ -87,7 +87,7 @@ def test_a_long_text_is_cut_and_counted_once(tmp_path, caplog):
   with caplog.at_level(logging.WARNING, logger="absl"):
     source = _load(tmp_path, max_length=4)
   assert [r.getMessage() for r in caplog.records] == [
-    "tiny: 3 of 6 texts had more than max_length=4 tokens and were truncated"
+    "tiny: 3 of 6 texts had more than dataset.max_length=4 tokens and were truncated"
   ]
   assert source.train["inputs"].shape == (4, 4)
   assert (source.train["inputs"][0] == 3).sum() == 1  # the closing token stays
@@ -186,7 +186,7 @@ def test_prepare_adds_label_noise_and_checks_the_section(tmp_path):
 @pytest.mark.parametrize(
   ("name", "content", "line"),
   [
-    ("a.txt", b"x", "must end in one of: .csv, .jsonl, .csv.gz, .jsonl.gz"),
+    ("a.txt", b"x", "must end in one of: .csv, .tsv, .jsonl, .csv.gz, .tsv.gz, .jsonl.gz"),
     ("a.csv", b"text,labels\nx,1\n", "line 1 has no column 'label'; its columns: text, labels"),
     ("a.csv", b"text,label\nx,1\n  ,1\n", "line 3 has the text '  '; it must be a string that is not empty"),
     ("a.csv", b"text,label\nx,\n", "line 2 has the label ''; it must be a string or an integer"),

@@ -201,7 +201,7 @@ def test_numbers_and_lists_as_labels(tmp_path):
     ("a.jsonl", "null", "line 1 is not a JSON object: 'null'"),
     ("a.jsonl", '{\n"text": "x",\n"label": 1\n}', "line 1 is not valid JSON"),
     ("a.jsonl", '{"text": "x", "label": "%s"}' % ("[1 " * 1000), "line 1 has the label '[1 [1 "),
-    ("a.tsv", PLAIN, "must end in one of"),
+    ("a.txt", PLAIN, "must end in one of"),
   ],
 )
 def test_what_cannot_be_read_rightly_is_one_line_with_file_and_row(tmp_path, name, content, line):

@@ -8,7 +8,7 @@ import pytest
 
 from dynsel_jax import options
 from dynsel_jax.metric import ACCURACY, Metric
-from dynsel_jax.runs import console, timing, workdir
+from dynsel_jax.runs import console, metrics_file, timing, workdir
 
 MADE = {"config": {"epochs": 2, "model": {"name": "mlp", "hidden": (8, 8)}}, "data_fingerprint": "ab"}
 
@@ -114,3 +114,11 @@ def test_a_bar_on_a_terminal(capsys, monkeypatch):
   bar = capsys.readouterr().err.split("\r")[-1]
   assert "50%|" in bar
   assert "epoch 3/4 loss 0.5000 accuracy 25.00% kept 30.0%" in bar
+
+
+@pytest.mark.parametrize("epochs", [0, 1, 63, 64, 65, 2000])
+def test_lines_of_many_epochs_take_little_room_in_a_checkpoint(epochs):
+  lines = [metrics_file.line({"epoch": epoch, "loss": 1 / (epoch + 1), "name": "ü"}) for epoch in range(epochs)]
+  held = json.loads(json.dumps(metrics_file.packed(lines)))
+  assert metrics_file.unpacked(held) == lines == metrics_file.unpacked({"lines": lines})
+  assert len(json.dumps(held)) < len("".join(lines)) * (0.6 if epochs == 2000 else 2) + 100

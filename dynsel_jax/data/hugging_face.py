@@ -76,7 +76,9 @@ def read_images(
   }, names
 
 
-def read_texts(name: str, split: str, text_column: str, label_column: str) -> text_files.Rows:
+def read_texts(
+  name: str, split: str, text_column: str, label_column: str, pair_column: str = "", *, numbers: bool = False
+) -> text_files.Rows:
   """Reads the texts of one split, with their labels as words.
 
   Args:
@@ -84,23 +86,28 @@ def read_texts(name: str, split: str, text_column: str, label_column: str) -> te
     split: in the library's own notation.
     text_column: name of the texts' column.
     label_column: name of the labels' column.
+    pair_column: name of the column of second texts; "" if each row has one text.
+    numbers: whether the labels are numbers, as in `text_files.read`.
 
   Raises:
-    UserError: as in `read_images`, or a text is empty.
+    UserError: as in `read_images`, or a text is empty, or a label is no number.
   """
   library = options.optional_library("datasets", "huggingface")
   rows = _splits(library, name, {split: split}, "", None)[split]
-  _check_columns(name, rows, text_column, label_column)
+  columns = text_column, *([pair_column] if pair_column else []), label_column
+  _check_columns(name, rows, *columns)
   names = getattr(rows.features[label_column], "names", None)
-  found = text_files.Rows([], [], [], collections.Counter(), ",")
-  for number, (text, label) in enumerate(zip(rows[text_column], rows[label_column], strict=True)):
+  found = text_files.Rows([], [], [], [], collections.Counter(), ",")
+  for number, (*texts, label) in enumerate(zip(*(rows[column] for column in columns), strict=True)):
     at = f"dataset.name={shown(name)}: {split}[{number}]"
-    if not isinstance(text, str) or not text.strip():
-      raise UserError(f"{at} has the text {text!r}; it must be a string that is not empty")
-    if label is None or label == -1 or isinstance(label, float | list):
+    for text in texts:
+      if not isinstance(text, str) or not text.strip():
+        raise UserError(f"{at} has the text {text!r}; it must be a string that is not empty")
+    if not numbers and (label is None or label == -1 or isinstance(label, float | list)):
       raise UserError(f"{at} has the label {label!r}, which is no class; name a split with one label for each text")
-    found.texts.append(text)
-    found.labels.append(names[label] if names else str(label))
+    found.texts.append(texts[0])
+    found.seconds.extend(texts[1:])
+    found.labels.append(text_files.number_of(at, label) if numbers else names[label] if names else str(label))
     found.lines.append(number)
   return found
 

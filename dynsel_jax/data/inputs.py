@@ -97,15 +97,22 @@ def as_trained(inputs: Any, form: Form) -> np.ndarray:
   return array.astype(wanted_type, copy=False)
 
 
-def encoded(texts: Sequence[str], form: Form) -> np.ndarray:
-  """Returns the token ids of texts, `[n, L]` int32, by the tokenizer of the run."""
-  wrong = next((text for text in texts if not isinstance(text, str)), None)
+def encoded(texts: Sequence[Any], form: Form) -> np.ndarray:
+  """Returns the token ids of texts, or of pairs of them, `[n, L]` int32, by the tokenizer of the run."""
+  paired = bool(form.dataset.get("text_pair_column"))
+  wrong = next((text for text in texts if not (_is_pair(text) if paired else isinstance(text, str))), None)
   if isinstance(texts, str) or wrong is not None:
-    raise UserError(f"inputs must be a list of texts, not {type(texts if wrong is None else wrong).__name__}")
+    what = "pairs of texts, (first, second)" if paired else "texts"
+    raise UserError(f"inputs must be a list of {what}, not {type(texts if wrong is None else wrong).__name__}")
+  texts = list(map(tuple, texts)) if paired else texts
   tokenizer = tokens.from_json(form.tokenizer)
   length = form.shape[0]
   ids, _ = tokens.encode(tokenizer, texts, length)
   return tokens.padded(ids, length, tokens.pad_id(tokenizer))
+
+
+def _is_pair(value: Any) -> bool:
+  return isinstance(value, tuple | list) and list(map(type, value)) == [str, str]
 
 
 def _arrays(path: str, form: Form) -> Inputs:
@@ -127,11 +134,17 @@ def _arrays(path: str, form: Form) -> Inputs:
 
 
 def _texts(path: str, form: Form) -> Inputs:
-  text_column, label_column = form.dataset["text_column"], form.dataset["label_column"]
+  target_column, pair_column = (form.dataset.get(name, "") for name in ("target_column", "text_pair_column"))
+  label_column = target_column or form.dataset["label_column"]
   labelled = label_column.strip() in text_files.column_names("inputs", path)
-  rows = text_files.read("inputs", path, text_column, label_column if labelled else "")
-  known = text.numbers(f"inputs={shown(path)}", rows, form.class_names) if labelled else None
-  return Inputs(tuple(f"line {line}" for line in rows.lines), encoded(rows.texts, form), known)
+  columns = form.dataset["text_column"], label_column if labelled else "", pair_column
+  rows = text_files.read("inputs", path, *columns, numbers=bool(target_column))
+  known = None
+  if labelled:
+    where = f"inputs={shown(path)}"
+    known = np.array(rows.labels, np.float32) if target_column else text.numbers(where, rows, form.class_names)
+  texts = list(zip(rows.texts, rows.seconds, strict=True)) if pair_column else rows.texts
+  return Inputs(tuple(f"line {line}" for line in rows.lines), encoded(texts, form), known)
 
 
 def _images(path: str, form: Form) -> Inputs:

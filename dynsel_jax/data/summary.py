@@ -10,7 +10,7 @@ from absl import logging
 
 from dynsel_jax import options
 
-__all__ = ["counted", "named", "say", "shown", "splits"]
+__all__ = ["counted", "named", "say", "shown", "splits", "targets"]
 
 _NAMED = 10  # largest number of classes, or of reasons, of which each is named
 _LENGTH = 40  # characters of a class's name from which on its middle is cut out
@@ -61,6 +61,15 @@ def splits(what: str, labels: Mapping[str, np.ndarray], names: Sequence[str]) ->
     if not counts.all():
       parts.append(f"no {split} {what}s of: {named(names[label] for label in np.flatnonzero(counts == 0).tolist())}")
   return parts
+
+
+def targets(what: str, numbers: Mapping[str, np.ndarray]) -> list[str]:
+  """Describes each split of numbers `[N]`, for example "train: 8 pairs with targets from 0 to 5, mean 2.5"."""
+  return [
+    f"{split}: {len(of_split):,} {what}{'s' * (len(of_split) != 1)} with targets from {of_split.min():.4g} to"
+    f" {of_split.max():.4g}, mean {of_split.mean():.4g}"
+    for split, of_split in numbers.items()
+  ]
 
 
 def _classes(counts: np.ndarray, names: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""Loads text classification sets from the user's own files, as token ids in memory. Host-side.
+"""Loads texts, or pairs of them, with labels or targets from the user's own files, as token ids in memory. Host-side.
 
 `N` is the number of samples, `L` the number of tokens of the longest text.
 """
@@ -32,6 +32,8 @@ def load(
   split_seed: int = 0,
   text_column: str = "text",
   label_column: str = "label",
+  text_pair_column: str = "",
+  target_column: str = "",
   tokenizer: str = "",
   max_length: int = 128,
   length_buckets: int = 4,
@@ -41,14 +43,17 @@ def load(
   Args:
     name: of the data set, for people; "hf:NAME" reads it by the library Hugging Face `datasets`, see `hugging_face`,
       and then `train`, `test` and `validation` name splits, by default those of their own names.
-    train: file of the training rows; ends in .csv, .jsonl, .csv.gz or .jsonl.gz. Its labels are the classes, sorted as
-      numbers if all are integers, and as words otherwise; 1.0 is the integer 1. There must be at least two.
+    train: file of the training rows; ends in .csv, .tsv or .jsonl, with or without .gz. Its labels are the classes,
+      sorted as numbers if all are integers, and as words otherwise; 1.0 is the integer 1. There must be at least two.
     test: file of the test rows.
     validation: file of the validation rows; "" for none.
     split_test: whether to halve the test rows, class by class, into validation and test, as RRD does with RSD-15K.
     split_seed: seed of that split.
     text_column: name of the texts' column.
     label_column: name of the labels' column.
+    text_pair_column: name of the column of second texts, "" for none. A pair is one sequence, joined by the tokenizer.
+    target_column: name of a column of numbers, which become "targets" for the task regression, unscaled, in place of
+      labels; "" for none.
     tokenizer: a file `tokenizer.json`, its folder, or a name that `models.weights.folder` knows. "" splits texts into
       words; the vocabulary is that of the training texts.
     max_length: the largest L; longer texts are truncated, and a warning gives their number.
@@ -59,52 +64,72 @@ def load(
   Raises:
     UserError: a file, one of its rows or an option is wrong, or a label does not occur in the training rows.
   """
-  _check(validation, split_test, (text_column, label_column), max_length, length_buckets)
+  _check(validation, split_test, max_length, length_buckets, 5 if text_pair_column else 3)
   paths = {"train": train, "test": test} | ({"validation": validation} if validation else {})
-  # Before the files, which may be long.
-  loaded = tokens.load("dataset.tokenizer", tokenizer) if tokenizer else None
-  rows = {split: _read(name, split, path, (text_column, label_column)) for split, path in paths.items()}
-  tokenize = tokens.words_of(rows["train"].texts) if loaded is None else loaded
-  classes = _classes(rows["train"].labels)
-  _check_classes(train, classes, label_column)
-  labels = {split: numbers(f"dataset.{split}={summary.shown(paths[split])}", rows[split], classes) for split in rows}
-  _describe(name, rows, labels, classes)
+  loaded = tokens.load("dataset.tokenizer", tokenizer) if tokenizer else None  # before the files, which may be long
+  rows = _rows_of(name, paths, text_column, text_pair_column, label_column, target_column)
+  first = rows["train"]
+  tokenize = tokens.words_of([*first.texts, *first.seconds]) if loaded is None else loaded
+  classes, found = ((), _targets(rows)) if target_column else _labels(paths, rows, label_column)
+  answers = {split: {"targets" if target_column else "labels": values} for split, values in found.items()}
+  _describe(name, rows, found, classes)
   ids = _encode(name, tokenize, rows, max_length)
   longest, pad = max(len(row) for split in ids for row in ids[split]), tokens.pad_id(tokenize)
-  sets: dict[str, Dataset] = {
-    split: Dataset(inputs=tokens.padded(ids[split], longest, pad), labels=labels[split]) for split in rows
-  }
+  sets = {split: Dataset(inputs=tokens.padded(ids[split], longest, pad), **answers[split]) for split in rows}
   if split_test:
     sets["validation"], sets["test"] = halves(sets["test"], split_seed)
   lengths = lengths_of([len(row) for row in ids["train"]], length_buckets, longest)
-  about = Text(tuple(rows["train"].texts), pad, tokenize.get_vocab_size(), lengths, tokenize.to_str())
+  joined = first.texts if not first.seconds else [f"{a} {b}" for a, b in zip(first.texts, first.seconds, strict=True)]
+  about = Text(tuple(joined), pad, tokenize.get_vocab_size(), lengths, tokenize.to_str())
   return _source(name, sets, classes, about)
 
 
-def _read(name: str, split: str, path: str, columns: tuple[str, str]) -> text_files.Rows:
-  if name.startswith(hugging_face.PREFIX):
-    return hugging_face.read_texts(name, path or split, *columns)
-  return text_files.read(f"dataset.{split}", path, *columns)
-
-
-def _check(validation: str, split_test: bool, columns: Sequence[str], max_length: int, length_buckets: int) -> None:
-  if max_length < 3:  # two special tokens and one of the text
-    raise UserError(f"dataset.max_length={max_length} must be at least 3")
+def _check(validation: str, split_test: bool, max_length: int, length_buckets: int, least: int) -> None:
+  if max_length < least:  # two special tokens and one of the text, or three and one of each
+    raise UserError(f"dataset.max_length={max_length} must be at least {least}")
   options.check_positive("dataset.length_buckets", length_buckets)
-  if columns[0] == columns[1]:
-    raise UserError(f"dataset.text_column and dataset.label_column are both {columns[0]!r}")
   if validation and split_test:
     raise UserError(
       f"dataset.validation={validation!r} and dataset.split_test=True give two validation sets; set one of them only"
     )
 
 
-def _check_classes(train: str, classes: Sequence[str], label_column: str) -> None:
+def _rows_of(
+  name: str, paths: Mapping[str, str], text_column: str, pair_column: str, label_column: str, target_column: str
+) -> dict[str, text_files.Rows]:
+  """Reads the files; raises `UserError` if one is wrong, or a column has two uses."""
+  answers = {"target_column": target_column} if target_column else {"label_column": label_column}
+  columns = {"text_column": text_column, "text_pair_column": pair_column, **answers}
+  for field, column in columns.items():
+    others = [other for other in columns if other != field and columns[other].strip() == column.strip() != ""]
+    if others:
+      raise UserError(f"dataset.{field} and dataset.{others[0]} are both {column!r}")
+  names, are_numbers = (text_column, target_column or label_column, pair_column), bool(target_column)
+  if name.startswith(hugging_face.PREFIX):
+    return {
+      split: hugging_face.read_texts(name, path or split, *names, numbers=are_numbers) for split, path in paths.items()
+    }
+  return {
+    split: text_files.read(f"dataset.{split}", path, *names, numbers=are_numbers) for split, path in paths.items()
+  }
+
+
+def _targets(rows: Mapping[str, text_files.Rows]) -> dict[str, np.ndarray]:
+  return {split: np.array(list(map(float, of_split.labels)), np.float32) for split, of_split in rows.items()}
+
+
+def _labels(
+  paths: Mapping[str, str], rows: Mapping[str, text_files.Rows], label_column: str
+) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
+  """Returns the classes of the training rows, and the numbers of each split's labels."""
+  where = {split: f"dataset.{split}={summary.shown(path)}" for split, path in paths.items()}
+  classes = _classes(rows["train"].labels)
   if len(classes) == 1:
     raise UserError(
-      f"dataset.train={summary.shown(train)} has one class, {classes[0]!r}; a classifier needs two; is"
+      f"{where['train']} has one class, {classes[0]!r}; a classifier needs two; is"
       f" dataset.label_column={label_column!r} the column of the labels?"
     )
+  return classes, {split: numbers(where[split], rows[split], classes) for split in rows}
 
 
 def _encode(
@@ -113,7 +138,9 @@ def _encode(
   """Returns the token ids of each split's texts; warns of truncated texts."""
   ids, truncated = {}, 0
   for split in rows:
-    ids[split], count = tokens.encode(tokenize, rows[split].texts, max_length)
+    of_split = rows[split]
+    pairs = list(zip(of_split.texts, of_split.seconds, strict=True)) if of_split.seconds else of_split.texts
+    ids[split], count = tokens.encode(tokenize, pairs, max_length)
     truncated += count
   total = sum(len(split.texts) for split in rows.values())
   if truncated:
@@ -128,10 +155,11 @@ def _encode(
 
 
 def _describe(
-  name: str, rows: Mapping[str, text_files.Rows], labels: Mapping[str, np.ndarray], classes: Sequence[str]
+  name: str, rows: Mapping[str, text_files.Rows], answers: Mapping[str, np.ndarray], classes: Sequence[str]
 ) -> None:
   """Says what was read, and what was left out."""
-  parts = summary.splits("text", labels, classes)
+  what = "pair" if rows["train"].seconds else "text"
+  parts = summary.splits(what, answers, classes) if classes else summary.targets(what, answers)
   left_out = sum((split.left_out for split in rows.values()), collections.Counter[str]())
   if words := summary.counted(left_out):
     parts.append(f"left out: {words}")
@@ -173,14 +201,14 @@ def defaults() -> dict[str, Any]:
 
 
 def halves(dataset: Dataset, seed: int) -> tuple[Dataset, Dataset]:
-  """Splits a data set at random into two halves, class by class.
+  """Splits a data set at random into two halves, class by class if it has labels.
 
   The halves differ by at most one sample, over all and within each class.
 
   Raises:
     UserError: there are fewer than two samples.
   """
-  labels = dataset["labels"]
+  labels = dataset.get("labels", np.zeros(len(dataset["inputs"]), np.int32))
   if len(labels) < 2:
     raise UserError(f"dataset.split_test=True needs at least two test rows; there are {len(labels)}")
   order = np.random.default_rng(seed).permutation(len(labels))

@@ -1,4 +1,4 @@
-"""Reads texts with one label each from CSV or JSON Lines files, plain or gzipped. Host-side."""
+"""Reads texts, or pairs of them, with one label or number each from CSV, TSV or JSON Lines files. Host-side."""
 
 import ast
 import codecs
@@ -8,6 +8,7 @@ import csv
 import gzip
 import io
 import json
+import math
 import os
 import pathlib
 import re
@@ -19,9 +20,9 @@ from dynsel_jax import options
 from dynsel_jax.data.summary import shown
 from dynsel_jax.options import UserError
 
-__all__ = ["Rows", "column_names", "lines_of", "read"]
+__all__ = ["Rows", "column_names", "lines_of", "number_of", "read"]
 
-_ENDINGS = (".csv", ".jsonl", ".csv.gz", ".jsonl.gz")
+_ENDINGS = (".csv", ".tsv", ".jsonl", ".csv.gz", ".tsv.gz", ".jsonl.gz")
 _GZIP = b"\x1f\x8b"
 _MARKS = {  # of encodings at the begin of a file; UTF-32 begins like UTF-16
   codecs.BOM_UTF8: "utf-8",
@@ -31,6 +32,7 @@ _MARKS = {  # of encodings at the begin of a file; UTF-32 begins like UTF-16
   codecs.BOM_UTF16_BE: "utf-16",
 }
 _SEPARATORS = (",", ";", "\t", "|")
+_UNQUOTED = "\t unquoted"  # stands for a tab in a file in which a quotation mark is a character like others
 _LONGEST_FIELD = 2**31 - 1  # what the module csv takes on every system; by default it refuses more than 131,072
 _MOST_UNZIPPED, _LEAST_BOMB = 200, 2**26  # a gzip file may unpack to so many times its size, and to 64 MiB anyway
 _LARGEST = 2**53  # up to here a floating-point number that is whole is one integer
@@ -49,6 +51,7 @@ class Rows(NamedTuple):
   texts: list[str]
   labels: list[str]  # without spaces around
   lines: list[int]  # line numbers, counted from 1, of each row's end in the file
+  seconds: list[str]  # the second text of each row; empty without a column of them
   left_out: collections.Counter[str]  # number of other rows by reason
   separator: str  # of the columns of a CSV file
 
@@ -56,10 +59,11 @@ class Rows(NamedTuple):
 class _Columns(NamedTuple):
   text: str
   label: str  # "" if the labels are not read
+  second: str = ""  # "" if a row has one text
 
   @property
   def names(self) -> tuple[str, ...]:
-    return (self.text, self.label) if self.label else (self.text,)
+    return tuple(name for name in self if name)
 
 
 class _Record(NamedTuple):
@@ -67,33 +71,40 @@ class _Record(NamedTuple):
   text: Any
   label: Any
   fields: Sequence[str]  # all of the row, in a CSV file
+  second: Any = ""
 
 
-def read(field: str, path: str, text_column: str, label_column: str) -> Rows:
+def read(
+  field: str, path: str, text_column: str, label_column: str, pair_column: str = "", *, numbers: bool = False
+) -> Rows:
   """Reads the rows of a file.
 
-  A CSV file begins with a line of column names, separated by a comma, semicolon, tab or "|"; each line of a JSON Lines
-  file is one object. The encoding is UTF-8, or UTF-16 with its byte order mark. A label is a string or an integer. It
-  may also be a list of labels; a row whose list does not have exactly one is left out, and so are empty rows and the
-  line of column names where it comes again, as in files that were joined.
+  A CSV file begins with a line of column names, separated by a comma, semicolon, tab or "|"; a TSV file likewise, where
+  a tab always separates and a quotation mark is part of the text, as in GLUE; each line of a JSON Lines file is one
+  object. The encoding is UTF-8, or UTF-16 with its byte order mark. A label is a string or an integer. It may also be a
+  list of labels; a row whose list does not have exactly one is left out, and so are empty rows and the line of column
+  names where it comes again, as in files that were joined.
 
   Args:
     field: the config's field that names the file, for the messages.
     path: of the file.
     text_column: name of the texts' column.
     label_column: name of the labels' column; "" reads the texts alone, each with the label "".
+    pair_column: name of the column of second texts; "" if each row has one text.
+    numbers: whether the labels are numbers, whole or not, which come as Python writes them.
 
   Raises:
     UserError: the file is missing, damaged, in another encoding or has an unknown ending; or a row lacks a column, has
-      more or fewer fields than the first, an empty text, or a label that is neither a string nor an integer. The
-      message names the file and the line.
+      more or fewer fields than the first, an empty text, or a label that is neither a string nor an integer, or no
+      number. The message names the file and the line.
   """
-  where, columns = f"{field}={shown(path)}", _Columns(text_column.strip(), label_column.strip())
+  columns = _Columns(text_column.strip(), label_column.strip(), pair_column.strip())
+  where, read_label = f"{field}={shown(path)}", number_of if numbers else _label
   text = _decoded(field, path)
-  rows = Rows([], [], [], collections.Counter(), ",")
+  rows = Rows([], [], [], [], collections.Counter(), ",")
   with _fields_of_any_length():
-    if _ending(path).startswith(".csv"):
-      rows = rows._replace(separator=_separator(where, text, columns))
+    if not _is_json(path):
+      rows = rows._replace(separator=_separator(where, text, columns, _separators(path)))
       records = _csv_records(where, text, columns, rows)
     else:
       records = _json_records(where, text, columns)
@@ -103,16 +114,18 @@ def read(field: str, path: str, text_column: str, label_column: str) -> Rows:
       if repeats_header(at, record):
         rows.left_out[HEADER] += 1
         continue
-      value, label = _text(at, record.text), _label(at, record.label) if columns.label else ""
+      value, label = _text(at, record.text), read_label(at, record.label) if columns.label else ""
       if label is None:
         rows.left_out[UNLABELLED] += 1
         continue
+      if columns.second:
+        rows.seconds.append(_text(at, record.second))
       rows.texts.append(value)
       rows.labels.append(label)
       rows.lines.append(record.line)
   if not rows.texts:
     raise UserError(f"{where} has no row with exactly one label")
-  return rows
+  return rows._replace(separator=rows.separator[0])
 
 
 def lines_of(field: str, path: str) -> list[str]:
@@ -123,10 +136,10 @@ def lines_of(field: str, path: str) -> list[str]:
 def column_names(field: str, path: str) -> list[str]:
   """Returns the names of a file's columns, or [] if the file is empty; errors as in `read`."""
   text = _decoded(field, path)
-  if _ending(path).startswith(".csv"):
+  if not _is_json(path):
     with _fields_of_any_length():
       found: list[list[str]] = []
-      for separator in _SEPARATORS:
+      for separator in _separators(path):
         with contextlib.suppress(csv.Error):
           found.append(_header(text, separator)[1])
     return max(found, key=len, default=[])
@@ -139,6 +152,14 @@ def column_names(field: str, path: str) -> list[str]:
 def _ending(path: str) -> str:
   """Returns which of `_ENDINGS` a path has, in any case; "" if none."""
   return next((ending for ending in _ENDINGS if path.lower().endswith(ending)), "")
+
+
+def _is_json(path: str) -> bool:
+  return _ending(path).startswith(".jsonl")
+
+
+def _separators(path: str) -> Sequence[str]:
+  return (_UNQUOTED,) if _ending(path).startswith(".tsv") else _SEPARATORS
 
 
 def _decoded(field: str, path: str) -> str:
@@ -196,13 +217,16 @@ def _fields_of_any_length() -> Iterator[None]:
 
 
 def _reader(text: str, separator: str) -> Any:
-  return csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+  lines = io.StringIO(text, newline="")
+  if separator == _UNQUOTED:
+    return csv.reader(lines, delimiter=separator[0], strict=True, quoting=csv.QUOTE_NONE)
+  return csv.reader(lines, delimiter=separator, strict=True)
 
 
-def _separator(where: str, text: str, columns: _Columns) -> str:
-  """Returns the first separator with which the line of column names has both columns."""
+def _separator(where: str, text: str, columns: _Columns, separators: Sequence[str]) -> str:
+  """Returns the first of the separators with which the line of column names has all columns."""
   found: list[tuple[int, list[str]]] = []
-  for separator in _SEPARATORS:
+  for separator in separators:
     with contextlib.suppress(csv.Error):
       line, names = _header(text, separator)
       if set(columns.names) <= set(names):
@@ -237,7 +261,7 @@ def _lacks(columns: _Columns, names: Sequence[str]) -> str:
 def _csv_records(where: str, text: str, columns: _Columns, rows: Rows) -> Iterator[_Record]:
   """Yields the rows of a CSV file; counts empty ones in `rows`."""
   names: list[str] = []
-  text_place = label_place = 0
+  places: list[int] = []
   reader, start = _reader(text, rows.separator), 1
   try:
     for row in reader:
@@ -245,13 +269,14 @@ def _csv_records(where: str, text: str, columns: _Columns, rows: Rows) -> Iterat
       if not names:
         if not blank:
           names = _names(row)
-          text_place, label_place = names.index(columns.text), names.index(columns.label or columns.text)
+          places = [names.index(name or columns.text) for name in columns]
       elif blank:
         rows.left_out[EMPTY] += len(row) > 1  # an empty line says nothing; commas alone come from spreadsheets
       elif len(row) != len(names):
         raise UserError(f"{where}: line {start} has {len(row)} fields, the first line {len(names)}")
       else:
-        yield _Record(reader.line_num, row[text_place], row[label_place], row)
+        value, label, second = (row[place] for place in places)
+        yield _Record(reader.line_num, value, label, row, second)
       start = reader.line_num + 1
   except csv.Error as error:
     reason = "a quoted field does not end" if "unexpected end" in str(error) else str(error)
@@ -277,12 +302,14 @@ def _json_records(where: str, text: str, columns: _Columns) -> Iterator[_Record]
       raise UserError(f"{where}: line {number} is not a JSON object: {line.strip()[:40]!r}")
     if not set(columns.names) <= record.keys():
       raise UserError(f"{where}: line {number} {_lacks(columns, list(record))}")
-    yield _Record(number, record[columns.text], record[columns.label or columns.text], ())
+    value, label, second = (record[name or columns.text] for name in columns)
+    yield _Record(number, value, label, (), second)
 
 
 def _header_test(columns: _Columns) -> Callable[[str, _Record], bool]:
   """Returns whether a row has the columns' names for values, as where two files with a header each were joined."""
-  text, label = names = [column.casefold() for column in columns.names]
+  names = [column.casefold() for column in columns.names]
+  text, label = names[:2]
   spelt = {*columns.names, *names}
   longest = max(map(len, columns.names)) + 20  # with spaces around
 
@@ -332,6 +359,17 @@ def _label(at: str, label: Any) -> str | None:
   if not label.isprintable() and (not _is_clean(label) or len(label.splitlines()) > 1):
     raise wrong(", which is no text of one line")
   return label
+
+
+def number_of(at: str, label: Any) -> str:
+  """Returns the number of a row, as Python writes a float; raises `UserError`, with `at` in front, if it is none."""
+  try:
+    number = math.nan if isinstance(label, bool) else float(label)
+  except (TypeError, ValueError, OverflowError):
+    number = math.nan
+  if not math.isfinite(number):
+    raise UserError(f"{at} has the target {_short(repr(label))}; it must be a number")
+  return repr(number)
 
 
 def _spelled_list(label: str) -> list[Any] | None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from dynsel_jax import options
+from dynsel_jax.models.bert import SEGMENT
 from dynsel_jax.models.weights import folder
 from dynsel_jax.options import UserError, optional_library
 
@@ -81,11 +82,20 @@ def pad_id(tokenizer: Tokenizer) -> int:
   raise UserError("dataset.tokenizer has neither [PAD] nor <pad> in its vocabulary, so that texts cannot be padded")
 
 
-def encode(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> tuple[list[list[int]], int]:
-  """Returns the ids of each text, at most `max_length` with its special tokens, and the number of truncated texts."""
+def encode(
+  tokenizer: Tokenizer, texts: Sequence[str] | Sequence[tuple[str, str]], max_length: int
+) -> tuple[list[list[int]], int]:
+  """Returns the ids of each text, at most `max_length` with its special tokens, and the number of truncated texts.
+
+  A pair of texts is one sequence; tokens of its second segment have `models.bert.SEGMENT` added to their ids.
+  """
   tokenizer.enable_truncation(max_length)
   encodings = tokenizer.encode_batch(list(texts))
-  return [encoding.ids for encoding in encodings], sum(bool(encoding.overflowing) for encoding in encodings)
+  ids = [encoding.ids for encoding in encodings]
+  if not all(isinstance(text, str) for text in texts):
+    segments = [encoding.type_ids for encoding in encodings]
+    ids = [[i + SEGMENT * s for i, s in zip(*row, strict=True)] for row in zip(ids, segments, strict=True)]
+  return ids, sum(bool(encoding.overflowing) for encoding in encodings)
 
 
 def padded(ids: Sequence[Sequence[int] | np.ndarray], length: int, pad: int) -> np.ndarray:

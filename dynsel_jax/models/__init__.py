@@ -2,11 +2,12 @@
 
 `model.apply(variables, inputs, valid, train=...)` takes
 
-- inputs: normalised images `[B, H, W, C]` float32, or token ids `[B, L]` int32 if the model `reads_text`;
+- inputs: normalised images `[B, H, W, C]` float32, token ids `[B, L]` int32 if the model `reads_text`, or what else the
+  task makes of a batch;
 - valid: `[B]` bool, False on padding, which must not change the outputs of the other rows;
 - train: whether batch statistics are computed and, given `rngs={"dropout": key}`, entries are dropped.
 
-It returns outputs `[B, num_outputs]` float32 and a dict of intermediates by name. Among them "features" `[B, D]`
+It returns outputs `[B, ..., num_outputs]` float32 and a dict of intermediates by name. Among them "features" `[B, D]`
 float32, the input of the last layer, serves the scores and the feature space that read a model's features; that space
 also expects the last layer under the name "head". Parameters are float32 whatever the `dtype` of the computation.
 
@@ -24,14 +25,28 @@ from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
+from flax import traverse_util
 
 from dynsel_jax import options as options_lib
-from dynsel_jax.models import bert, decoder, decoder_files, fast_net, hugging_face, mlp, resnet, vgg, vit, vit_weights
+from dynsel_jax.models import (
+  bert,
+  decoder,
+  decoder_files,
+  fast_net,
+  hugging_face,
+  mlp,
+  resnet,
+  vgg,
+  vit,
+  vit_mae,
+  vit_weights,
+)
 from dynsel_jax.models.weights import Weights, folder
 from dynsel_jax.options import UserError
 
-__all__ = ["MODELS", "create", "defaults", "pretrained", "pretrained_frozen", "reads_text"]
+__all__ = ["MODELS", "create", "defaults", "from_run", "pretrained", "pretrained_frozen", "reads_text"]
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
   "bert_base": bert.bert_base,
@@ -48,6 +63,9 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
   "roberta_base": bert.roberta_base,
   "vgg16": vgg.vgg16,
   "vit_b16": vit.vit_b16,
+  "vit_l16": vit.vit_l16,
+  "vit_mae": vit_mae.vit_mae,
+  "vit_micro": vit.vit_micro,
   "vit_small": vit.vit_small,
 }
 
@@ -98,8 +116,44 @@ def pretrained(module: nn.Module, params: Any) -> Any:
     return decoder_files.decoder_params(params, Weights(field, folder(field, module.weights)))
   if isinstance(module, vit.ViT) and module.weights:
     weights, num_tokens = Weights(field, pathlib.Path(module.weights)), params["tower"]["positions"].shape[0]
-    return {**params, "tower": vit_weights.vit_tower(weights, module.sizes, num_tokens)}
+    channels = params["tower"]["patch_embedding"]["kernel"].shape[0] // module.sizes.patch**2
+    return {**params, "tower": vit_weights.vit_tower(weights, module.sizes, num_tokens, channels)}
+  if isinstance(module, vit_mae.MaskedAutoencoder) and module.weights:
+    weights, num_tokens = Weights(field, pathlib.Path(module.weights)), params["tower"][vit.FIXED].shape[0]
+    return vit_weights.mae_params(weights, module.encoder, module.decoder, num_tokens, module.num_outputs)
   return params
+
+
+def from_run(where: str, module: nn.Module, params: Any, found: Any) -> Any:
+  """Returns `params` with those of another run's model where both have a part of the same name. Host-side.
+
+  The head stays fresh, except where both are masked autoencoders. The fixed positions of a masked autoencoder become
+  the first values of the model's own.
+
+  Args:
+    where: the field of the config and its value, for the message.
+    module: the model.
+    params: its fresh parameters.
+    found: the parameters of the run's model.
+
+  Raises:
+    UserError: the models share no part, or a shared part has other arrays or shapes.
+  """
+  heads = () if isinstance(module, vit_mae.MaskedAutoencoder) and "mask_token" in found else ("head",)
+  shared = [name for name in params if name in found and name not in heads]
+  if not shared:
+    raise UserError(f"{where} holds a model of {', '.join(sorted(found))}, of which this one has none but the head")
+  held = traverse_util.flatten_dict({name: found[name] for name in shared}, sep="/")
+  filled = traverse_util.flatten_dict({name: params[name] for name in shared}, sep="/")
+  if "tower/positions" in filled and (fixed := f"tower/{vit.FIXED}") in held:
+    held["tower/positions"] = held.pop(fixed)
+  for name in sorted({*filled, *held}):
+    shapes = [jnp.shape(leaves[name]) if name in leaves else None for leaves in (held, filled)]
+    if shapes[0] != shapes[1]:
+      has, needs = (f"of shape {shape}" if shape is not None else "missing" for shape in shapes)
+      raise UserError(f"{where}: its model's array {name!r} is {has}, and in this model it is {needs}")
+  taken = {name: np.asarray(held[name], np.float32) for name in filled}
+  return {**params, **traverse_util.unflatten_dict(taken, sep="/")}
 
 
 def pretrained_frozen(module: nn.Module, frozen: Any) -> Any:

@@ -1,8 +1,9 @@
 """BERT (Devlin et al., arXiv 1810.04805) and RoBERTa (Liu et al., arXiv 1907.11692): encoders with a linear head.
 
 Pure, except that the factories open the file of the weights. Inputs are token ids `[B, L]` int32, padded on the right
-with the model's pad id. The attention mask is derived from that id, so that no text may contain it. `B` is the batch
-size, `L` the number of tokens, `D` the width.
+with the model's pad id. The attention mask is derived from that id, so that no text may contain it. The tokens of a
+second segment have ids of at least SEGMENT, which is subtracted. `B` is the batch size, `L` the number of tokens, `D`
+the width.
 """
 
 import math
@@ -14,11 +15,12 @@ from flax import linen as nn
 from jax import Array
 
 from dynsel_jax.models.dropout import Dropout
-from dynsel_jax.models.weights import Weights, folder
+from dynsel_jax.models.weights import Weights, folder, is_run
 from dynsel_jax.options import UserError, check_fraction, check_positive
 
-__all__ = ["Bert", "Encoder", "Sizes", "bert_base", "bert_tiny", "minilm_l6", "roberta_base"]
+__all__ = ["SEGMENT", "Bert", "Encoder", "Sizes", "bert_base", "bert_tiny", "minilm_l6", "roberta_base"]
 
+SEGMENT = 1 << 20  # added to the id of a token in the second segment of a pair; larger than every vocabulary
 _NORMAL = nn.initializers.normal(0.02)
 
 
@@ -112,9 +114,10 @@ class Encoder(nn.Module):
       return nn.Embed(rows, sizes.width, dtype=self.dtype, embedding_init=_NORMAL, name=name)
 
     positions = jnp.arange(length) + sizes.first_position
-    x = embedding(sizes.vocabulary, "word_embeddings")(inputs)
+    x = embedding(sizes.vocabulary, "word_embeddings")(inputs % SEGMENT)
     x += embedding(sizes.positions, "position_embeddings")(positions)[None]
-    x += embedding(sizes.types, "token_type_embeddings")(jnp.zeros_like(inputs))
+    # RoBERTa has one type: its tokenizer does not tell segments apart.
+    x += embedding(sizes.types, "token_type_embeddings")(jnp.minimum(inputs // SEGMENT, sizes.types - 1))
     x = Dropout(self.dropout, self.axis_name)(_normalized(sizes, "embedding_norm", x, self.dtype), train=train)
     stages = {"embeddings": x}
     for number in range(1, sizes.layers + 1):
@@ -154,7 +157,7 @@ class Bert(nn.Module):
 
 def _bert(sizes: Sizes, num_outputs: int, dtype: Any, axis_name: str | None, dropout: float, weights: str) -> Bert:
   check_fraction("model.dropout", dropout, zero=True, one=False)
-  if weights:  # fails early, before data is loaded
+  if weights and not is_run(weights):  # fails early, before data is loaded
     Weights("model.weights", folder("model.weights", weights))
   return Bert(num_outputs, sizes, dropout, dtype, axis_name, weights)
 
@@ -167,7 +170,8 @@ def bert_base(num_outputs: int, dtype: Any, axis_name: str | None, *, dropout: f
     dtype: of the computation.
     axis_name: the mapped axis over which a training step spreads its batch, if any.
     dropout: rate after the embeddings, the attention weights and each block, and before the head.
-    weights: folder of a pretrained model in the layout of Hugging Face, or "" for random weights.
+    weights: folder of a pretrained model in the layout of Hugging Face, or the workdir of a run of this model, or ""
+      for random weights.
   """
   return _bert(Sizes(), num_outputs, dtype, axis_name, dropout, weights)
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax import Array
 
@@ -117,10 +118,11 @@ class RMSNorm(_Frozen):
 
 
 def rotations(length: int, head_width: int, theta: float) -> tuple[Array, Array]:
-  """Returns cosines and sines of the rotary angles, `[length, head_width / 2]` float32 each."""
-  wavelengths = theta ** (jnp.arange(0, head_width, 2, dtype=jnp.float32) / head_width)
-  angles = jnp.arange(length, dtype=jnp.float32)[:, None] / wavelengths[None]
-  return jnp.cos(angles), jnp.sin(angles)
+  """Returns cosines and sines of the rotary angles, `[length, head_width / 2]` float32 each, constants of a program."""
+  # In NumPy, since XLA's powers and cosines of large angles are less exact, and a position multiplies their errors.
+  frequencies = (theta ** (-np.arange(0, head_width, 2) / head_width)).astype(np.float32)
+  angles = (np.arange(length, dtype=np.float32)[:, None] * frequencies[None]).astype(np.float64)
+  return jnp.asarray(np.cos(angles), jnp.float32), jnp.asarray(np.sin(angles), jnp.float32)
 
 
 def rotated(x: Array, cosines: Array, sines: Array) -> Array:

@@ -1,4 +1,8 @@
-"""Reads and writes decoders in Hugging Face's layout: a folder with `config.json` and safetensors. Host-side."""
+"""Reads and writes decoders in Hugging Face's layout: a folder with `config.json` and safetensors. Host-side.
+
+Where a model's padding is a token that texts contain, as SmolLM2's is the one that ends a turn, `transformers` does not
+train that token's embedding by the places where it is read; this decoder does.
+"""
 
 import json
 import pathlib

@@ -1,15 +1,18 @@
-"""Converts Hugging Face's weights of ViT and of CLIP's image encoder to parameters of `vit`. Host-side."""
+"""Converts Hugging Face's weights of ViT, ViT-MAE and CLIP's image encoder to parameters of `vit` and `vit_mae`.
+
+Host-side.
+"""
 
 import math
 from typing import Any
 
 import numpy as np
 
-from dynsel_jax.models.vit import Sizes
+from dynsel_jax.models.vit import FIXED, Sizes
 from dynsel_jax.models.weights import Weights
 from dynsel_jax.options import UserError
 
-__all__ = ["clip_sizes", "clip_tower", "vit_tower"]
+__all__ = ["clip_sizes", "clip_tower", "mae_params", "vit_tower"]
 
 Params = dict[str, Any]
 
@@ -57,12 +60,12 @@ def _layer(weights: Weights, stem: str, names: dict[str, tuple[str, ...]], sizes
   }
 
 
-def _patch_kernel(weights: Weights, name: str, sizes: Sizes) -> np.ndarray:
-  kernel = weights.take(name, (sizes.width, 3, sizes.patch, sizes.patch))
+def _patch_kernel(weights: Weights, name: str, sizes: Sizes, channels: int = 3) -> np.ndarray:
+  kernel = weights.take(name, (sizes.width, channels, sizes.patch, sizes.patch))
   return kernel.transpose(2, 3, 1, 0).reshape(-1, sizes.width)
 
 
-def vit_tower(weights: Weights, sizes: Sizes, num_tokens: int) -> Params:
+def vit_tower(weights: Weights, sizes: Sizes, num_tokens: int, channels: int = 3) -> Params:
   """Returns the parameters of a `Tower` with L = `num_tokens` from a file such as google/vit-base-patch16-224's.
 
   Raises:
@@ -71,11 +74,12 @@ def vit_tower(weights: Weights, sizes: Sizes, num_tokens: int) -> Params:
   prefix = "vit." if "vit.layernorm.weight" in weights.names else ""
   stem = f"{prefix}embeddings."
   projection = f"{stem}patch_embeddings.projection"
+  positions = FIXED if sizes.fixed_positions else "positions"
   tower = {
     "class_token": weights.take(f"{stem}cls_token", (1, 1, sizes.width))[0, 0],
-    "positions": weights.take(f"{stem}position_embeddings", (1, num_tokens, sizes.width))[0],
+    positions: weights.take(f"{stem}position_embeddings", (1, num_tokens, sizes.width))[0],
     "patch_embedding": {
-      "kernel": _patch_kernel(weights, f"{projection}.weight", sizes),
+      "kernel": _patch_kernel(weights, f"{projection}.weight", sizes, channels),
       "bias": weights.take(f"{projection}.bias", (sizes.width,)),
     },
     "final_norm": _norm(weights, f"{prefix}layernorm", sizes.width),
@@ -84,6 +88,44 @@ def vit_tower(weights: Weights, sizes: Sizes, num_tokens: int) -> Params:
     tower[f"layer_{number + 1}"] = _layer(weights, f"{prefix}encoder.layer.{number}.", _VIT_LAYER, sizes)
   weights.check_all_taken(f"{prefix}encoder.")
   return tower
+
+
+def mae_params(weights: Weights, encoder: Sizes, decoder: Sizes, num_tokens: int, num_outputs: int) -> Params:
+  """Returns the parameters of a `MaskedAutoencoder` from a file such as facebook/vit-mae-base's.
+
+  The positions are the file's, which need not be sines and cosines.
+
+  Args:
+    weights: the file.
+    encoder: architecture of the encoder; its patch is ignored.
+    decoder: architecture of the decoder.
+    num_tokens: one more than the patches of an image.
+    num_outputs: pixels of a patch times channels.
+
+  Raises:
+    UserError: an array is missing or has another shape, or the file contains an array that the model does not.
+  """
+  width = decoder.width
+  _, channels, patch, _ = weights.shape("vit.embeddings.patch_embeddings.projection.weight", 4)
+  if channels * patch**2 != num_outputs:
+    raise UserError(
+      f"{weights.where}: its patches have {patch}x{patch} pixels of {channels} channels, and the task's {num_outputs}"
+      " numbers: set task.patch, or take images of as many channels"
+    )
+  encoder = encoder._replace(patch=patch, fixed_positions=True)
+  params = {
+    "tower": vit_tower(weights, encoder, num_tokens, channels),
+    "fixed_decoder_positions": weights.take("decoder.decoder_pos_embed", (1, num_tokens, width))[0],
+    "mask_token": weights.take("decoder.mask_token", (1, 1, width))[0, 0],
+    "decoder_embedding": _dense(weights, ("decoder.decoder_embed",), encoder.width, width),
+    "decoder_norm": _norm(weights, "decoder.decoder_norm", width),
+    "head": _dense(weights, ("decoder.decoder_pred",), width, num_outputs),
+  }
+  for number in range(decoder.layers):
+    layer = _layer(weights, f"decoder.decoder_layers.{number}.", _VIT_LAYER, decoder)
+    params[f"decoder_layer_{number + 1}"] = layer
+  weights.check_all_taken("decoder.")
+  return params
 
 
 def clip_sizes(weights: Weights) -> tuple[Sizes, int]:

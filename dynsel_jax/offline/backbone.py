@@ -1,5 +1,7 @@
 """Features from a model of this project: the penultimate activations of a finished run, or of a warm-up run.
 
+A decoder gives the mean of its last states over a text's tokens.
+
 Host-side. RRD compares the latter with CLIP (arXiv 2603.04981, App. B.1, Table 7). This feature space is not in the
 room `features`, which must not import training; `feature_registry` offers it beside the others.
 """
@@ -57,15 +59,16 @@ class Backbone:
     """Returns the training set's features, `[N, D]` float32, in the order of the training set.
 
     Raises:
-      UserError: the samples are not images, or have another shape than those that the model was trained on.
+      UserError: the samples are neither images nor texts, or not of the shape that the model was trained on.
     """
-    images.check("backbone", source)
+    if source.text is None:
+      images.check("backbone", source)
     variables = self._checkpoint if self._run is None else _trained(self._run, source)
     module = _module(self._model, variables)
 
     def encode(variables: Variables, inputs: Array) -> Array:
-      normalised = gather.normalize(inputs, source.mean, source.std)
-      _, stages = module.apply(variables, normalised, jnp.ones(len(inputs), bool), train=False)
+      given = inputs if source.text is not None else gather.normalize(inputs, source.mean, source.std)
+      _, stages = module.apply(variables, given, jnp.ones(len(inputs), bool), train=False)
       return stages["features"]
 
     try:
@@ -126,9 +129,17 @@ def _model_section(folder: pathlib.Path) -> dict[str, Any]:
 
 def _module(section: dict[str, Any], variables: Variables) -> Any:
   settings = {name: value for name, value in section.items() if name not in ("name", "dtype")}
+  if settings.get("lora_rank"):
+    raise options.UserError(
+      f"features.name=backbone: model.lora_rank={settings['lora_rank']} leaves weights out of the checkpoint; set it to"
+      " 0, or use features.name=sentence"
+    )
+  params = variables["params"]
+  if "embedding" in params:  # a decoder, whose sizes may be those of its weights
+    return models.create(section["name"], params["embedding"].shape[0], **settings)
   if "weights" in settings:
     settings["weights"] = ""  # the checkpoint holds all parameters
-  return models.create(section["name"], variables["params"]["head"]["bias"].shape[0], **settings)
+  return models.create(section["name"], params["head"]["bias"].shape[0], **settings)
 
 
 def backbone(config: ml_collections.ConfigDict, *, path: str = "", epochs: int = 10, batch_size: int = 512) -> Backbone:

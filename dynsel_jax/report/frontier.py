@@ -15,6 +15,7 @@ from Student's t.
 """
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
@@ -41,6 +42,7 @@ __all__ = [
   "positions",
   "rejected",
   "tuned",
+  "without_rate",
 ]
 
 PLAIN = "full"  # the method that trains on everything
@@ -238,6 +240,13 @@ def rejected(groups: Sequence[Group]) -> list[Group]:
     tried = [alike for alike in _by_learning_rate(members) if any(id(group) in taken for group in alike)]
     found += [group for alike in tried for group in alike if id(group) not in taken]
   return found
+
+
+def without_rate(groups: Sequence[Group]) -> list[Group]:
+  """Returns tuned groups under their sweep's names without the learning rate, as far as these tell them apart."""
+  names = [re.sub(rf"-{RATE}[^-]*$", "", group.cell) for group in groups]
+  unique = len(set(names)) == len(names)
+  return [group._replace(cell=name) for group, name in zip(groups, names, strict=True)] if unique else list(groups)
 
 
 def comparable(groups: Sequence[Group]) -> bool:

@@ -1,5 +1,6 @@
 """The table of the frontier: plain runs of each length, and each method beside them at its own cost. Pure functions."""
 
+import math
 from collections.abc import Sequence
 
 from dynsel_jax.report import columns, frontier
@@ -58,6 +59,7 @@ def table(groups: Sequence[Group], *, seconds: bool = True) -> Table | None:
         columns.put(row, f"{_name(cost)}_difference", position.difference)
         row |= {f"{_name(cost)}_frontier": position.frontier, f"{_name(cost)}_word": position.word}
     rows.append(row)
+  rows.sort(key=lambda row: row["backward_visits_mean"] if row["method"] == frontier.PLAIN else math.inf)
   scale, form = columns.metric_format(metric)
   shown = [
     *METHOD,

@@ -172,6 +172,7 @@ def write(
   found = [run for run in found if run.path not in left_out]
   groups, on_groups = groups_lib.collect(found)
   if rejected:
+    groups = frontier.without_rate(groups)
     on_groups.append(f"Not shown: {len(rejected)} learning rates that were tried and are not the best on validation.")
   notes = notes_lib.all_notes(found, groups, list(lost), on_groups)
   folder = _Folder(pathlib.Path(out))

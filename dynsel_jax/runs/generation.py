@@ -3,6 +3,7 @@
 Each new token takes a forward pass over all tokens, without a cache of keys and values: meant for a few prompts.
 """
 
+import itertools
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -103,8 +104,9 @@ def _asked(run: trained.Trained, prompts: Sequence[str]) -> tuple[Codec, list[st
   section = run.config["dataset"]
   if "chat_template" in section:
     codec, parts = instructions.conversation(section["tokenizer"], section["chat_template"])
-    # The text before the first part that the model writes; the response is a placeholder.
-    return codec, [parts([_said("user", prompt), _said("assistant", "x")])[0].text for prompt in prompts]
+    talks = [parts([_said("user", prompt), _said("assistant", "x")]) for prompt in prompts]  # x stands for what follows
+    asked = [itertools.takewhile(lambda part: not part.counts, talk) for talk in talks]
+    return codec, ["".join(part.text for part in talk) for talk in asked]
   if section["tokenizer"]:
     return codecs.load("dataset.tokenizer", section["tokenizer"]), list(prompts)
   if section["vocabulary"]:

@@ -1,12 +1,16 @@
 """`metrics.jsonl`: a line for each epoch of a run. Host-side.
 
-A checkpoint holds the lines of the epochs before it, so that lines which the file loses can be written again.
+A checkpoint holds the lines of the epochs before it, so that lines which the file loses can be written again. Nearly
+all of them are packed, and only once, so that the thousandth checkpoint costs about what the first one does.
 """
 
+import base64
 import contextlib
+import functools
 import json
 import os
 import pathlib
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -14,7 +18,9 @@ from absl import logging
 
 from dynsel_jax.runs import files
 
-__all__ = ["append", "line", "restore"]
+__all__ = ["append", "line", "packed", "restore", "unpacked"]
+
+_BLOCK = 64  # lines that are packed together
 
 
 def line(metrics: Mapping[str, Any]) -> str:
@@ -28,6 +34,24 @@ def append(path: pathlib.Path, text: str) -> None:
     file.write(text + "\n")
     file.flush()
     os.fsync(file.fileno())
+
+
+def packed(lines: Sequence[str]) -> dict[str, list[str]]:
+  """Returns the lines as JSON can hold them: "packed_lines", compressed blocks, and "lines", the last ones."""
+  whole = len(lines) // _BLOCK * _BLOCK
+  blocks = [_packed(tuple(lines[start : start + _BLOCK])) for start in range(0, whole, _BLOCK)]
+  return {"packed_lines": blocks, "lines": list(lines[whole:])}
+
+
+@functools.lru_cache(maxsize=1024)
+def _packed(block: tuple[str, ...]) -> str:
+  return base64.b85encode(zlib.compress("\n".join(block).encode())).decode()
+
+
+def unpacked(held: Mapping[str, Any]) -> list[str]:
+  """Returns the lines that `packed` made `held` of; those of an earlier version are all in "lines"."""
+  blocks = (zlib.decompress(base64.b85decode(block)).decode() for block in held.get("packed_lines", ()))
+  return [*(text for block in blocks for text in block.split("\n")), *held.get("lines", ())]
 
 
 def restore(path: pathlib.Path, epoch: int, lines: Sequence[str]) -> None:

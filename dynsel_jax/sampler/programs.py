@@ -22,7 +22,7 @@ class Batch(NamedTuple):
   index: np.ndarray  # type: ignore[assignment]  # [b] int
   loss: np.ndarray | Array  # [b] float
   trained: np.ndarray  # [b] bool
-  extras: dict[str, np.ndarray | Array]  # [b] each
+  extras: dict[str, np.ndarray | Array]  # [b] or [b, D] each
 
 
 class Programs:
@@ -76,7 +76,8 @@ def _stacked(batches: Sequence[Batch], number: int, batch_size: int, epoch: int)
   index = np.full((number, batch_size), -1, np.int32)
   loss, trained = np.zeros(index.shape, np.float32), np.zeros(index.shape, bool)
   dtypes = {name: np.result_type(*(batch.extras[name] for batch in batches)) for name in batches[0].extras}
-  extras = {name: np.zeros(index.shape, dtype) for name, dtype in dtypes.items()}
+  widths = {name: values.shape[1:] for name, values in batches[0].extras.items()}
+  extras = {name: np.zeros((*index.shape, *widths[name]), dtype) for name, dtype in dtypes.items()}
   for row, batch in enumerate(batches):
     size = len(batch.index)
     index[row, :size], loss[row, :size], trained[row, :size] = batch.index, batch.loss, batch.trained

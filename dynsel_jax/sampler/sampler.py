@@ -214,7 +214,7 @@ class Sampler:
       index: `[b]` int, as the epoch yielded it, or of all ranks; b at most B. Rows of padding, -1, are left out.
       losses: `[b]` float, one for each sample. A loss that is not finite is counted in `non_finite` and is the worst.
       trained: `[b]` bool, or one for all: whether the sample had a backward pass.
-      **extras: `[b]` each, the further signals named in `self.extras`.
+      **extras: `[b]` or `[b, D]` each, the further signals named in `self.extras`.
 
     Raises:
       UserError: an array has another length, or an index is not of this epoch.
@@ -292,7 +292,7 @@ class Sampler:
       )
     named = {name: _queued(extras[name]) for name in self.extras if name in extras}
     for name, values in named.items():
-      if values.shape != index.shape:
+      if values.shape[:1] != index.shape:
         raise UserError(f"{name} has shape {values.shape}, index {index.shape}")
     trained = np.broadcast_to(np.array(trained, bool), index.shape)
     if size < index.size:

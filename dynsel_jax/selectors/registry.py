@@ -31,6 +31,7 @@ from dynsel_jax.selectors import (
   strata,
   top,
   ucb,
+  uds,
   wrappers,
 )
 from dynsel_jax.types import LOSS_NORMALIZATIONS, SampleTable, Selector, Volume
@@ -79,6 +80,7 @@ METHODS: dict[str, Method] = {
   "strata": Method(strata.strata, "CCS, coverage-centric coreset selection", "2210.15809", "static score", "epoch"),
   "top": Method(top.top, "The top of a score", "-", "static score", "epoch"),
   "ucb": Method(ucb.ucb, "UCB, upper confidence bound", "2111.12621", "loss", "epoch"),
+  "uds": Method(uds.uds, "UDS, utility-diversity sampling", "2510.16882", "nuclear_norm, projection", "batch"),
 }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from dynsel_jax import options
 from dynsel_jax.data.gather import View
 from dynsel_jax.data.source import Source
-from dynsel_jax.tasks import classification, language_model, regression
+from dynsel_jax.tasks import classification, language_model, masked_image, regression
 from dynsel_jax.tasks.task import Metric, Task
 
 __all__ = ["TASKS", "Metric", "Task", "check_headline", "create", "defaults", "giving"]
@@ -17,10 +17,16 @@ __all__ = ["TASKS", "Metric", "Task", "check_headline", "create", "defaults", "g
 TASKS: dict[str, Callable[..., Task]] = {
   "classification": classification.classification,
   "language_model": language_model.language_model,
+  "masked_image": masked_image.masked_image,
   "regression": regression.regression,
 }
 
-_SIGNALS = {"classification": classification.SIGNALS, "language_model": language_model.SIGNALS, "regression": ()}
+_SIGNALS = {
+  "classification": classification.SIGNALS,
+  "language_model": language_model.SIGNALS + language_model.GEOMETRY,
+  "masked_image": (),
+  "regression": (),
+}
 
 
 def defaults(name: str) -> dict[str, Any]:

@@ -10,11 +10,12 @@ from jax import Array
 from dynsel_jax.data.gather import View
 from dynsel_jax.data.source import Source
 from dynsel_jax.options import UserError, check_fraction
+from dynsel_jax.tasks import logit_geometry
 from dynsel_jax.tasks.task import Batch, Metric, Task
 
 __all__ = ["SIGNALS", "classification", "cross_entropy", "signals"]
 
-SIGNALS = ("confidence", "margin", "el2n", "correct")
+SIGNALS = ("confidence", "margin", "el2n", "correct", "nuclear_norm", "projection")
 
 
 def cross_entropy(logits: Array, labels: Array, label_smoothing: float = 0.0) -> Array:
@@ -49,7 +50,7 @@ def signals(logits: Array, labels: Array) -> dict[str, Array]:
 
 
 def classification(source: Source, view: View, *, label_smoothing: float = 0.0) -> Task:
-  """Predicts the "labels" of a data set with softmax cross-entropy.
+  """Predicts the "labels" of a data set with softmax cross-entropy; the extras are of `signals` and `of_one_row`.
 
   Args:
     source: the data set, with labels.
@@ -66,7 +67,8 @@ def classification(source: Source, view: View, *, label_smoothing: float = 0.0) 
     )
 
   def losses(outputs: Array, batch: Batch) -> tuple[Array, dict[str, Array]]:
-    return cross_entropy(outputs, batch["labels"]), signals(outputs, batch["labels"])
+    extras = signals(outputs, batch["labels"]) | logit_geometry.of_one_row(outputs)
+    return cross_entropy(outputs, batch["labels"]), extras
 
   def objective(outputs: Array, batch: Batch) -> Array:
     return cross_entropy(outputs, batch["labels"], label_smoothing)

@@ -3,10 +3,12 @@
 `b` is the number of sequences of a batch, `L` their number of tokens, `V` the vocabulary.
 """
 
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -14,6 +16,7 @@ from jax import Array
 from dynsel_jax.data.gather import View
 from dynsel_jax.data.source import Source
 from dynsel_jax.options import UserError, check_choice
+from dynsel_jax.tasks import logit_geometry as geometry
 from dynsel_jax.tasks.task import Batch, Metric, Task
 from dynsel_jax.tasks.token_loss import token_losses
 
@@ -23,7 +26,12 @@ SIGNALS = ("tokens", "correct")
 LOSS_REDUCTIONS = ("sequences", "tokens")
 
 
-def language_model(source: Source, view: View, *, loss_reduction: str = "sequences") -> Task:
+GEOMETRY = ("nuclear_norm", "projection")  # further signals, with `logit_geometry`
+
+
+def language_model(
+  source: Source, view: View, *, loss_reduction: str = "sequences", logit_geometry: bool = False
+) -> Task:
   """Predicts each token that counts from those before it.
 
   The loss of a sequence, which selectors observe, is the mean cross-entropy of its target tokens in nats. The extras
@@ -39,6 +47,8 @@ def language_model(source: Source, view: View, *, loss_reduction: str = "sequenc
       that count.
     view: its augmentation and normalisation.
     loss_reduction: "sequences" minimises the mean of a batch's sequences, "tokens" that of their target tokens.
+    logit_geometry: whether to give the extras `nuclear_norm` and `projection` of the logits of a sequence's real tokens
+      (see the module of this name), which the method uds reads. They cost a singular value decomposition a sequence.
 
   Raises:
     UserError: the reduction is unknown, or the data set has no target tokens.
@@ -53,10 +63,10 @@ def language_model(source: Source, view: View, *, loss_reduction: str = "sequenc
   return Task(
     name="language_model",
     metric=Metric("nats_per_token", larger_is_better=False),
-    signals=SIGNALS,
+    signals=SIGNALS + (GEOMETRY if logit_geometry else ()),
     num_outputs=source.text.vocabulary,
     inputs=view,
-    reduce=_reduced,
+    reduce=functools.partial(_with_geometry, source.train["inputs"].shape[1]) if logit_geometry else _reduced,
     losses=_losses,
     metrics=_metrics,
     row_weights=_target_counts if loss_reduction == "tokens" else None,
@@ -67,7 +77,9 @@ def language_model(source: Source, view: View, *, loss_reduction: str = "sequenc
 
 def _losses(outputs: Any, batch: Batch) -> tuple[Array, dict[str, Array]]:
   tokens = outputs["tokens"]
-  return outputs["sum"] / jnp.maximum(tokens, 1.0), {"tokens": tokens, "correct": outputs["right"] == tokens}
+  extras = {"tokens": tokens, "correct": outputs["right"] == tokens}
+  extras |= {name: outputs[name] for name in GEOMETRY if name in outputs}
+  return outputs["sum"] / jnp.maximum(tokens, 1.0), extras
 
 
 def _metrics(outputs: Any, batch: Batch, valid: Array) -> dict[str, tuple[Array, Array]]:
@@ -97,6 +109,15 @@ def _summarize(rows: Mapping[str, np.ndarray]) -> dict[str, float]:
 
 def _target_counts(batch: Batch) -> Array:
   return jnp.sum(batch["targets"][:, 1:], axis=1).astype(jnp.float32)
+
+
+def _with_geometry(length: int, outputs: Any, batch: Batch) -> dict[str, Array]:
+  """Returns what `_reduced` does and the extras of `logit_geometry`; `length` is L of the data set."""
+  reduced = _reduced(outputs, batch)
+  states, head = (jax.lax.stop_gradient(outputs[name]).astype(jnp.float32) for name in ("states", "head"))
+  states = jnp.where((batch["inputs"] >= 0)[..., None], states, 0.0)
+  norm = geometry.nuclear_norm_of_product(states, head.T)
+  return {**reduced, "nuclear_norm": norm, "projection": geometry.projection_of_product(states, head.T, length)}
 
 
 def _reduced(outputs: Any, batch: Batch) -> dict[str, Array]:

@@ -42,7 +42,7 @@ class RowWeightsFn(Protocol):
 
 
 class LossesFn(Protocol):
-  """Computes the losses `[b] float32` that selectors observe, and the extras `{name: [b]}`."""
+  """Computes the losses `[b] float32` that selectors observe, and the extras `{name: [b] or [b, D]}`."""
 
   def __call__(self, outputs: Any, batch: Batch, /) -> tuple[Array, dict[str, Array]]: ...
 

@@ -22,7 +22,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from dynsel_jax import cache
 from dynsel_jax.options import UserError, printable
-from dynsel_jax.runs import saved_model
+from dynsel_jax.runs import metrics_file, saved_model
 from dynsel_jax.runs.interruption import Interrupted
 from dynsel_jax.training import parallel
 from dynsel_jax.training.state import RunState
@@ -72,7 +72,7 @@ class Checkpoints:
     """Begins to save; `state` may be donated as soon as this returns. A saved step is not saved again."""
     if position.steps in self._manager.all_steps():
       return
-    stood = dataclasses.asdict(position)
+    stood = dataclasses.asdict(position) | metrics_file.packed(position.lines)
     held = parallel.fetch(state)
     variables = {"params": held.train.params, "batch_stats": held.train.batch_stats}
     seal = {"state": saved_model.digest(held), "position": cache.digest(stood), "identity": self._identity}
@@ -125,8 +125,9 @@ class Checkpoints:
       parallel.fetch(state)
     ):
       raise ValueError("its content does not match its digest")
+    held = restored["position"] | {"lines": metrics_file.unpacked(restored["position"])}
     known = {field.name for field in dataclasses.fields(Position)}  # a version before may have had others
-    return state, Position(**{name: value for name, value in restored["position"].items() if name in known})
+    return state, Position(**{name: value for name, value in held.items() if name in known})
 
   @property
   def _aside(self) -> pathlib.Path:

@@ -147,7 +147,9 @@ def check_task(
     if name not in extras:
       given = ", ".join(sorted(extras)) or "none"
       raise UserError(f"{where}: signals names {name!r}, which is not among the extras that losses gives: {given}")
-    _check_rows(f"{where}: the extra {name!r} of losses", extras[name], batch_size, any_type=True)
+    if jnp.shape(extras[name])[:1] != (batch_size,):
+      shape = jnp.shape(extras[name])
+      raise UserError(f"{where}: the extra {name!r} of losses has shape {shape}; it must have {batch_size} rows")
   _check_metrics(where, task, outputs, seen, valid)
   shaped = functools.partial(batching.signals, epoch=jnp.int32(0))
   return jax.eval_shape(shaped, index, loss, **{name: extras[name] for name in task.signals})

@@ -26,7 +26,7 @@ class Trial:
     """Takes the selector of N samples, and the shapes and types of a step's signals."""
     self.selector, self.num_samples = selector, num_samples
     self.batch_size = shapes.index.shape[0]
-    self._extras = {name: shapes.extras[name].dtype for name in selector.reads if name in shapes.extras}
+    self._extras = {name: shapes.extras[name] for name in selector.reads if name in shapes.extras}
     self.init, self.select, self.observe = jax.jit(selector.init), jax.jit(selector.select), jax.jit(selector.observe)
     self.thin = None if selector.thin is None else jax.jit(selector.thin)
     self.refresh = None if selector.refresh is None else jax.jit(selector.refresh)
@@ -38,9 +38,10 @@ class Trial:
     draws = np.random.default_rng(epoch).random((1 + len(self._extras), self.num_samples))[:, index]
     draws[:, index < 0] = np.nan
 
-    def typed(values: np.ndarray, dtype: Any) -> jax.Array:
-      floating = jnp.issubdtype(dtype, jnp.floating)
-      return jnp.asarray(values if floating else np.nan_to_num(values, nan=1.0) > 0.5).astype(dtype)
+    def typed(values: np.ndarray, like: Any) -> jax.Array:
+      floating = jnp.issubdtype(like.dtype, jnp.floating)
+      numbers = jnp.asarray(values if floating else np.nan_to_num(values, nan=1.0) > 0.5).astype(like.dtype)
+      return jnp.broadcast_to(numbers.reshape(-1, *[1] * (len(like.shape) - 1)), like.shape)
 
     losses = -np.log(draws[0]) if loss is None else np.full(self.batch_size, loss)
     return Signals(
@@ -48,7 +49,7 @@ class Trial:
       loss=jnp.asarray(losses, jnp.float32),
       trained=jnp.ones(self.batch_size, bool),
       epoch=jnp.int32(epoch),
-      extras={name: typed(draws[n], dtype) for n, (name, dtype) in enumerate(self._extras.items(), start=1)},
+      extras={name: typed(draws[n], like) for n, (name, like) in enumerate(self._extras.items(), start=1)},
     )
 
   def steps(self, samples: np.ndarray) -> list[np.ndarray]:

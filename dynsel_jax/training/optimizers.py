@@ -1,7 +1,7 @@
 """Optimizers as optax transformations without a learning rate, by which each step multiplies their updates.
 
 Pure. Weight decay applies to the weights of dense layers and convolutions, not to biases and normalisation scales,
-unless `decay_all` is set.
+unless `decay_all` is set; and never to an array whose name begins with "fixed_", which a model holds constant.
 """
 
 from collections.abc import Callable
@@ -18,8 +18,11 @@ __all__ = ["OPTIMIZERS", "adam", "adamw", "create", "defaults", "sgd"]
 
 def _decayed(weight_decay: float, decay_all: bool) -> optax.GradientTransformation:
   options.check_positive("optimizer.weight_decay", weight_decay, zero=True)
-  mask = None if decay_all else lambda params: jax.tree.map(lambda x: x.ndim > 1, params)
-  return optax.add_decayed_weights(weight_decay, mask)
+
+  def decays(path: Any, leaf: Any) -> bool:
+    return (decay_all or leaf.ndim > 1) and not str(getattr(path[-1], "key", "")).startswith("fixed_")
+
+  return optax.add_decayed_weights(weight_decay, lambda params: jax.tree_util.tree_map_with_path(decays, params))
 
 
 def _check_decay_rate(field: str, value: float) -> None:

@@ -13,7 +13,18 @@ from dynsel_jax.data import gather, stream
 from dynsel_jax.runs import loggers
 from dynsel_jax.selectors import wrappers
 from dynsel_jax.tasks import Task
-from dynsel_jax.training import buckets, checks, contract, feed, optimizers, parallel, schedules, state, steps
+from dynsel_jax.training import (
+  buckets,
+  checks,
+  contract,
+  feed,
+  optimizers,
+  parallel,
+  schedules,
+  state,
+  steps,
+  warm_start,
+)
 from dynsel_jax.types import SampleTable, Signals
 
 __all__ = ["Parts", "Run", "build", "description", "full_fraction", "matched", "parts", "table_of"]
@@ -166,7 +177,7 @@ def build(made: Parts, table: SampleTable) -> Run:
 
   example = {name: jnp.asarray(array[:1]) for name, array in source.train.items()}
   initial, frozen = devices.build(initial_state, made.init_key, example)
-  params = models.pretrained(module, initial.train.params)
+  params = warm_start.first_params(module, initial.train.params)
   if params is not initial.train.params:
     initial = initial._replace(train=initial.train.replace(params=devices.copy(params)))
   if frozen is not None:

@@ -9,12 +9,12 @@ import numpy as np
 
 from dynsel_jax import batching, selectors
 from dynsel_jax.selectors.wrappers.full_data import everything
-from dynsel_jax.types import Plan, SampleTable, Selection, Selector, Signals
+from dynsel_jax.types import PROJECTION_WIDTH, Plan, SampleTable, Selection, Selector, Signals
 
 NUM_SAMPLES, NUM_CLASSES, BATCH_SIZE, EPOCHS = 53, 4, 8, 8  # the last batch of an epoch is padded
 QUICK = {"xla_backend_optimization_level": 0}  # halves the time to compile
 COLUMNS = sorted({column for name in selectors.METHODS for column in selectors.columns(name)})
-EXTRAS = ("confidence", "margin", "el2n", "correct")
+EXTRAS = ("confidence", "margin", "el2n", "correct", "nuclear_norm", "projection")
 
 
 def table(num_samples: int = NUM_SAMPLES) -> SampleTable:
@@ -38,14 +38,16 @@ def signals(index: Any, epoch: int = 0, trained: Any = True, loss: Any = None) -
   pad = index < 0
   draws = np.random.default_rng(1000 + epoch).random((5, NUM_SAMPLES + 1))[:, np.maximum(index, 0) % (NUM_SAMPLES + 1)]
   loss = -2 * np.log(draws[0] + 1e-3) + 0.1 if loss is None else np.broadcast_to(loss, index.shape)
-  rows = [np.where(pad, np.nan, row) for row in (loss, draws[1], 2 * draws[2] - 1, draws[3])]
-  loss, *extras = (jnp.asarray(row, jnp.float32) for row in rows)
+  rows = [np.where(pad, np.nan, row) for row in (loss, draws[1], 2 * draws[2] - 1, draws[3], 1 + draws[1])]
+  loss, *extras, norm = (jnp.asarray(row, jnp.float32) for row in rows)
+  projection = np.outer(draws[2] / draws[3], np.linspace(-1, 1, PROJECTION_WIDTH) ** 3) + draws[4][:, None]
+  projection = jnp.asarray(np.where(pad[:, None], np.nan, projection), jnp.float32)
   return Signals(
     jnp.asarray(index),
     loss,
     trained=jnp.asarray(pad | np.broadcast_to(trained, index.shape)),
     epoch=jnp.int32(epoch),
-    extras=dict(zip(EXTRAS, (*extras, jnp.asarray(pad | (draws[4] < 0.6))), strict=True)),
+    extras=dict(zip(EXTRAS, (*extras, jnp.asarray(pad | (draws[4] < 0.6)), norm, projection), strict=True)),
   )
 
 

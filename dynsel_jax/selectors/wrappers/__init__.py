@@ -13,6 +13,7 @@ from dynsel_jax.selectors.wrappers.annealed import annealed
 from dynsel_jax.selectors.wrappers.class_balanced import class_balanced
 from dynsel_jax.selectors.wrappers.noise_guarded import noise_guarded
 from dynsel_jax.selectors.wrappers.pods import pods
+from dynsel_jax.selectors.wrappers.ranked_by_class import ranked_by_class
 from dynsel_jax.selectors.wrappers.rescaled import rescaled
 from dynsel_jax.selectors.wrappers.warmed_up import warmed_up
 from dynsel_jax.types import SampleTable, Selector
@@ -25,6 +26,7 @@ __all__ = [
   "defaults",
   "noise_guarded",
   "pods",
+  "ranked_by_class",
   "rescaled",
   "section",
   "warmed_up",
@@ -44,6 +46,7 @@ WRAPPERS: dict[str, Wrapper] = {
   "class_balanced": Wrapper(class_balanced, "the classes in the proportions of the training set"),
   "noise_guarded": Wrapper(noise_guarded, "never the samples of each class that look mislabelled"),
   "pods": Wrapper(pods, "low and high keep fractions in turn, at the same budget"),
+  "ranked_by_class": Wrapper(ranked_by_class, "ranks within the class in place of losses, where it reads them"),
   "rescaled": Wrapper(rescaled, "loss weights: the inverse of how often a sample was chosen"),
   "warmed_up": Wrapper(warmed_up, "the full data until each sample was seen once"),
 }
