@@ -1,4 +1,4 @@
-"""Methods that thin meta-batches: promises of them all, and the stateless ones against references and twins."""
+"""Methods that thin by losses: promises of them all, and the stateless ones against references and twins."""
 
 import functools
 
@@ -15,7 +15,7 @@ from dynsel_jax.selectors import evolved, rho_loss, thinning
 from dynsel_jax.types import SampleTable
 from tests.support import oracles, simulation
 
-METHODS = [name for name, method in selectors.METHODS.items() if method.level == "batch"]
+METHODS = [name for name, method in selectors.METHODS.items() if method.level == "batch" and "loss" in method.signal]
 WEIGHTED = [name for name in METHODS if "weights" in selectors.defaults(name)]
 DRAWS = 2000
 

@@ -85,7 +85,7 @@ def test_a_price_has_a_currency(text, price):
 
 @pytest.mark.parametrize("text", ["USD 2.5", "", "-1 EUR", "nan"])
 def test_a_price_that_is_none_is_refused(text):
-  with pytest.raises(options.UserError, match=f"price_per_hour={text}"):
+  with pytest.raises(options.UserError, match="price_per_hour="):
     estimate.price_of(text)
 
 
@@ -96,5 +96,5 @@ def test_matched_steps_are_refused():
     estimate.measure(config, 3)
 
 
-def test_readme_has_the_command():
-  assert "python -m experiments.estimate --config=configs/" in (ROOT / "README.md").read_text()
+def test_the_documents_have_the_command():
+  assert "python -m experiments.estimate --config=configs/" in (ROOT / "docs" / "resume.md").read_text()

@@ -98,7 +98,9 @@ def test_each_augmentation_draws_for_itself():
 
 
 def test_unknown_augmentation_is_refused():
-  with pytest.raises(UserError, match="dataset.augmentations='turn' is not known; known: crop, flip"):
+  with pytest.raises(
+    UserError, match="dataset.augmentations='turn' is not known; known: crop, cutout_12, flip, shift_2, shift_4"
+  ):
     gather.augmentation(("crop", "turn"))
 
 

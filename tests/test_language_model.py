@@ -1,6 +1,4 @@
-"""The language-model task in whole runs: reductions, devices, interruptions, and every method that reads losses."""
-
-import functools
+"""The language-model task in whole runs: it learns, its metrics, the mean of a step, devices and interruptions."""
 
 import jax
 import jax.numpy as jnp
@@ -8,10 +6,8 @@ import numpy as np
 import pytest
 
 from configs import pretrain_text
-from dynsel_jax import data, selectors
-from dynsel_jax.options import UserError
+from dynsel_jax import data
 from dynsel_jax.runs.interruption import Interrupted
-from dynsel_jax.training import parallel, steps
 from dynsel_jax.types import Plan
 from tests.support import language, small_runs
 
@@ -125,19 +121,3 @@ def test_devices_and_interruptions_change_nothing(files, tmp_path, monkeypatch):
   _, again = small_runs.train(made, tmp_path / "again")
   small_runs.same_state(once, again)
   assert small_runs.lines(tmp_path / "again") == small_runs.lines(tmp_path / "once")
-
-
-@pytest.mark.parametrize("selector", list(selectors.METHODS))
-def test_a_method_that_reads_losses_can_take_steps(files, source, monkeypatch, selector):
-  monkeypatch.setattr(parallel.Devices, "build", lambda self, function, *rest: jax.eval_shape(function, *rest))
-  made = made_config(files, selector)
-  reads = set(selectors.columns(selector))
-  if reads or selector == "kakurenbo":  # which reads the confidence of a classifier
-    with pytest.raises(UserError, match="reads|is not a column of the table"):
-      small_runs.build(made, source=source)
-    return
-  run, zero = small_runs.build(made, source=source), jax.ShapeDtypeStruct((), jnp.int32)
-  programs = [steps.train] if run.recipe.selector.thin is None else [steps.train, steps.train_thinned]
-  for program in programs:
-    after = jax.eval_shape(functools.partial(program, run.recipe), run.initial, run.arrays, zero, zero, zero)
-    assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, run.initial)

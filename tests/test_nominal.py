@@ -22,6 +22,7 @@ def config(variants="selector=random", **fields):
     (1000, {}, False),  # an epoch on everything, as annealing has
     (900, {"full_data": True}, False),  # the same behind a wrapper that keeps a few samples out
     (900, {"full_data": False}, True),
+    (500, {"volume": 500}, False),  # as `pods` asked for
   ],
 )
 def test_an_epoch_far_from_the_nominal_fraction_is_told_unless_it_takes_the_full_data(size, info, said):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from dynsel_jax.models import normalization
 from dynsel_jax.models.normalization import BatchNorm
 from tests.support import small_runs
 
@@ -145,3 +146,61 @@ def test_half_precision_is_for_the_result_only():
   for name in ("mean", "var"):
     assert new["batch_stats"][name].dtype == jnp.float32
     np.testing.assert_allclose(new["batch_stats"][name], statistics[name], rtol=1e-5)
+
+
+def _written_out(axis_name, x, valid, scale, bias):
+  moments = normalization.valid_moments(x, valid, axis_name)[:2]
+  return normalization.normalized(1e-5, jnp.float32, axis_name, x, valid, *moments, scale, bias)
+
+
+def _gradients(function, x, valid, wanted, scale, bias):
+  def loss(x, scale, bias):
+    return jnp.sum(jnp.where(valid.reshape(-1, 1, 1, 1), function(x, scale, bias), 0.0) * wanted)
+
+  return jax.grad(loss, argnums=(0, 1, 2))(x, scale, bias)
+
+
+def test_the_gradient_written_out_is_the_derived_one():
+  x, valid = _inputs(7), jnp.asarray([1, 0, 1, 1, 0, 1, 1], bool)
+  wanted, params = _inputs(7, seed=3), _variables()["params"]
+  rest = (x, valid, wanted, params["scale"], params["bias"])
+  derived = _gradients(
+    lambda x, scale, bias: BatchNorm().apply(
+      {**_variables(), "params": {"scale": scale, "bias": bias}}, x, valid, train=True, mutable=["batch_stats"]
+    )[0],
+    *rest,
+  )
+  written = _gradients(lambda x, scale, bias: _written_out(None, x, valid, scale, bias), *rest)
+  for one, other in zip(written, derived, strict=True):
+    np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_the_gradient_written_out_is_that_of_the_global_batch():
+  devices = small_runs.devices(2)
+  x, valid, wanted = _inputs(8), jnp.asarray([1, 1, 1, 0, 1, 0, 0, 0], bool), _inputs(8, seed=3)
+  scale, bias = (_variables()["params"][name] for name in ("scale", "bias"))
+  whole = _gradients(lambda x, s, b: _written_out(None, x, valid, s, b), x, valid, wanted, scale, bias)
+
+  def part(x, valid, wanted):
+    return _gradients(lambda x, s, b: _written_out("batch", x, valid, s, b), x, valid, wanted, scale, bias)
+
+  halves = [array.reshape(2, 4, *array.shape[1:]) for array in (x, valid, wanted)]
+  of_x, of_scale, of_bias = jax.pmap(part, axis_name="batch", devices=devices)(*halves)
+  np.testing.assert_allclose(of_x.reshape(x.shape), whole[0], rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(of_scale.sum(axis=0), whole[1], rtol=1e-4)
+  np.testing.assert_allclose(of_bias.sum(axis=0), whole[2], rtol=1e-4)
+
+
+def test_in_bfloat16_the_step_is_that_of_float32_up_to_rounding():
+  x, valid = _inputs(6), jnp.ones(6, bool)
+
+  def gradient(dtype):
+    def loss(x):
+      norm = BatchNorm(dtype=dtype)
+      out, _ = norm.apply(_variables(), x.astype(dtype), valid, train=True, mutable=["batch_stats"])
+      return jnp.sum(jnp.sin(out.astype(jnp.float32)))
+
+    return np.asarray(jax.grad(loss)(x))
+
+  exact, rounded = gradient(jnp.float32), gradient(jnp.bfloat16)
+  assert np.linalg.norm(rounded - exact) < 0.02 * np.linalg.norm(exact)

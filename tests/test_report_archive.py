@@ -114,7 +114,7 @@ def test_the_commands_pack_and_report(sweep, tmp_path):
   extra = tmp_path / "extra"
   run_folders.write(extra / "full-seed0", "full", 0)
   ended = call("report", f"--workdir={packed}", str(extra), f"--out={tmp_path / 'out'}")
-  assert ended.returncode == 0 and ended.stdout.startswith("3 runs: ")
+  assert ended.returncode == 0 and ended.stdout.splitlines()[-1].startswith("3 runs: ")
   assert "broken-seed0: failed (UserError: keep_fraction=2)" in ended.stderr
   ended = call("report", f"--workdir={packed}")
   assert ended.returncode == 2 and "is an archive; name a folder for the report: --out=FOLDER" in ended.stderr

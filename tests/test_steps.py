@@ -112,6 +112,19 @@ def test_several_steps_in_one_call_are_the_steps_taken_one_by_one():
   np.testing.assert_array_equal(ends[0].usage.visits, ends[1].usage.visits)
 
 
+def test_what_is_not_finite_is_noticed_at_the_latest_at_the_end_of_a_call(built):
+  looped = parallel.create_programs(built.recipe, built.devices, looped=True)
+
+  def first_bad(programs, count):
+    state, _ = programs.plan(built.devices.copy(built.initial), built.arrays, 0)
+    state = state._replace(learning_rate_multiplier=built.devices.place(jnp.float32(np.inf)))
+    return int(programs.train(state, built.arrays, 0, 0, count).meters.non_finite_step)
+
+  assert first_bad(built.programs, 1) == 1
+  assert first_bad(looped, 1) == 1  # of its parameters: the loss was finite
+  assert first_bad(looped, 3) == 2  # of its loss
+
+
 def test_a_samples_view_depends_on_epoch_and_index_alone():
   made = small_runs.config("full", dataset__augmentations=("crop", "flip"))
   run = small_runs.build(made)

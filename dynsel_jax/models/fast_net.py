@@ -81,11 +81,12 @@ class FastNet(nn.Module):
 
   @nn.compact
   def __call__(self, inputs: Array, valid: Array, *, train: bool) -> tuple[Array, dict[str, Array]]:
-    """Maps images `[B, H, W, C]` to outputs `[B, num_outputs]` and "features", those of the image itself."""
+    """Maps images `[B, H, W, C]` to outputs `[B, num_outputs]`, and "group_1", ..., "features" of the image itself."""
     views = [(1.0, inputs)] if train else _views(inputs, self.views)
     x = jnp.concatenate([view for _, view in views]).astype(self.dtype)
     valid = jnp.tile(valid, len(views))
-    channels = inputs.shape[-1]
+    rows, channels = inputs.shape[0], inputs.shape[-1]
+    intermediates: dict[str, Array] = {}
     width = 2 * channels * _PATCH**2
     shape = (_PATCH, _PATCH, channels, width)
     whitening = self.variable("batch_stats", "whitening", jnp.zeros, shape, jnp.float32)
@@ -99,11 +100,12 @@ class FastNet(nn.Module):
         features_of_group, self.convolutions, self.momentum, self.dtype, self.axis_name, name=f"group_{number}"
       )
       x = group(x, valid, train=train)
+      intermediates[f"group_{number}"] = x[:rows]
     features = jnp.max(x, axis=(1, 2)).astype(jnp.float32)
     head = nn.Dense(self.num_outputs, use_bias=False, kernel_init=_torch_conv, name="head")
     outputs = (head(features) / 9).reshape(len(views), -1, self.num_outputs)
     weights = jnp.array([weight for weight, _ in views], jnp.float32)
-    return jnp.tensordot(weights, outputs, 1), {"features": features[: inputs.shape[0]]}
+    return jnp.tensordot(weights, outputs, 1), intermediates | {"features": features[:rows]}
 
   def with_statistics(self, batch_stats: Any, images: Any) -> Any:
     """Returns running statistics with the kernel that whitens 2x2 patches of `images` `[B, H, W, C]` float32.

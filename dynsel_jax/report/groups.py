@@ -16,6 +16,7 @@ import numpy as np
 from scipy import stats
 
 from dynsel_jax import options
+from dynsel_jax.report import offline_costs
 from dynsel_jax.runs import timing
 from dynsel_jax.runs.finished import Metric, Run
 
@@ -143,7 +144,7 @@ def collect(found: Iterable[Run]) -> tuple[list[Group], list[str]]:
       by_dataset[_dataset(run)].append(run)
   groups = []
   for dataset, of_dataset in by_dataset.items():
-    offline = _offline(of_dataset)
+    offline = offline_costs.offline_costs(of_dataset, _method)
     for members in by_metric(of_dataset).values():
       made = _named_by_sweep(_grouped(dataset, members, offline, left_out))
       most = max(len(group.runs) for group in made)
@@ -268,43 +269,6 @@ def _drop_seeds_of_factors(members: Sequence[Run], fields: Mapping[pathlib.Path,
       fields[run.path].pop("factors.seed", None)
 
 
-def _offline(members: Sequence[Run]) -> Callable[[Run], dict[str, float]]:
-  """Returns a function that gives the seconds of a run's offline stage by phase, as if none of it had been cached.
-
-  A phase takes the longest time that any run with the same settings spent on it, since the others may have found its
-  result in the cache; where they all did, the longest of the runs that differ by the factors' seed alone.
-  """
-
-  def keys(run: Run) -> dict[str, tuple[tuple[Any, ...], ...]]:
-    """Returns the settings of each phase, with and without the factors' seed."""
-    settings = {name: json.dumps(run.config.get(name), sort_keys=True) for name in (*timing.OFFLINE, "model")}
-    factors = dict(run.config.get("factors") or {})
-    seed, seedless = factors.pop("seed", None), json.dumps(factors, sort_keys=True)
-    seed = run.seed if seed == -1 else seed
-    space = settings["features"]
-    of_model = '"backbone"' in space  # features of the trained model itself
-    trained = run.task + settings["model"] if of_model else ""
-    method = _method(run) if space == "null" else ""
-    shared = (space, trained, method)
-    return {
-      "features": ((*shared, seed if of_model else None), shared),
-      "factors": ((*shared, seedless, seed), (*shared, seedless)),
-    }
-
-  longest: dict[tuple[Any, ...], float] = collections.defaultdict(float)
-  for run in members:
-    for phase, found in keys(run).items():
-      for key in found:
-        longest[(phase, *key)] = max(longest[(phase, *key)], summary(run)["seconds"].get(phase, 0.0))
-
-  def seconds(run: Run) -> dict[str, float]:
-    return {
-      phase: longest[(phase, *same)] or longest[(phase, *seedless)] for phase, (same, seedless) in keys(run).items()
-    }
-
-  return seconds
-
-
 def _method(run: Run) -> str:
   """Names the selector with its wrappers, the innermost first."""
   return " + ".join((run.config["selector"]["name"], *run.config.get("wrappers", {}).get("names", ())))
@@ -324,8 +288,8 @@ def reference(group: Group, groups: Iterable[Group], method: str) -> Group | Non
   """Returns the group of `method` that `group` is compared with.
 
   It has the same data set, task, metric and recipe; if there is none, the recipe may differ in the number of epochs,
-  and in the learning rate where no two candidates differ by it alone, as when it was tuned. If several remain, the one
-  with the same keep fraction is taken, or else the nearest realised keep fraction, the longest of equals.
+  and in the learning rate where no two of them or of the method's groups differ by it alone, as when it was tuned. Of
+  several the one with the same keep fraction is taken, or else the nearest realised one, the longest of equals.
 
   Returns:
     The reference; None if there is none, or if `group` is itself of `method`.
@@ -333,28 +297,33 @@ def reference(group: Group, groups: Iterable[Group], method: str) -> Group | Non
   if group.method == method:  # two settings of one method are not each other's reference
     return None
   kind = (group.dataset, group.task, group.metric)
-  candidates = [g for g in groups if (g.dataset, g.task, g.metric) == kind and g.method == method]
-  alike = [g for g in candidates if g.shared == group.shared] or _alike(group, candidates)
+  all_alike = [g for g in groups if (g.dataset, g.task, g.metric) == kind]
+  candidates = [g for g in all_alike if g.method == method]
+  siblings = [g for g in all_alike if (g.method, g.own) == (group.method, group.own)]
+  alike = [g for g in candidates if g.shared == group.shared] or _alike(group, candidates, siblings)
   same_fraction = [g for g in alike if g.keep_fraction == group.keep_fraction]
   if len(same_fraction) == 1:
     return same_fraction[0]
-  return min(alike, key=lambda other: (abs(realised(other) - realised(group)), -_epochs(other)), default=None)
+
+  def distance(other: Group) -> tuple[float, int]:
+    return abs(realised(other) - realised(group)), -int(other.runs[0].config.get("epochs", 0))
+
+  return min(alike, key=distance, default=None)
 
 
-def _alike(group: Group, candidates: Sequence[Group]) -> list[Group]:
-  """Returns the candidates that differ from `group` by the length alone, or by a tuned learning rate too."""
+def _alike(group: Group, candidates: Sequence[Group], siblings: Sequence[Group]) -> list[Group]:
+  """Returns the candidates that differ from `group` by the length alone, or by a tuned learning rate too.
+
+  It counts as tuned where neither they nor the `siblings`, of the same method and options, differ by it alone.
+  """
 
   def rest(one: Group, *without: str) -> tuple[Any, ...]:
     return tuple((name, value) for name, value in one.shared if name not in without)
 
   tuned = [g for g in candidates if rest(g, RATE, *_LENGTH) == rest(group, RATE, *_LENGTH)]
-  if len({(g.own, rest(g, RATE)) for g in tuned}) == len(tuned):
+  if all(len({(g.own, rest(g, RATE)) for g in some}) == len(some) for some in (tuned, siblings)):
     return tuned
   return [g for g in candidates if recipe(g) == recipe(group)]
-
-
-def _epochs(group: Group) -> int:
-  return int(group.runs[0].config.get("epochs", 0))
 
 
 def recipe(group: Group) -> tuple[tuple[str, Any], ...]:

@@ -19,6 +19,7 @@ predictions, about which the paper says nothing.
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -28,6 +29,9 @@ from dynsel_jax.selectors import ranking, thinning
 from dynsel_jax.types import PROJECTION_WIDTH, SampleTable, Selection, Selector, Signals
 
 __all__ = ["Memory", "UdsState", "diversity", "empty_memory", "remember", "uds"]
+
+
+_AT_ONCE = 8  # samples whose distances are computed at a time: 32 MB of differences at M = D = 1024
 
 
 class Memory(NamedTuple):
@@ -55,9 +59,13 @@ def empty_memory(size: int, width: int) -> Memory:
 def diversity(memory: Memory, projection: Array) -> Array:
   """Computes the mean Euclidean distance of each projection `[B, D]` to the memory, `[B]`; 0 while that is empty."""
   known = jnp.arange(memory.rows.shape[0]) < memory.filled
-  # Written out: as |z|^2 + |q|^2 - 2 z.q, distances of similar samples would lose their digits.
-  distances = jnp.sqrt(jnp.sum(jnp.square(projection[:, None, :] - memory.rows[None, :, :]), axis=-1))
-  total = jnp.sum(jnp.where(known, distances, 0.0), axis=1)
+
+  def total_of(row: Array) -> Array:
+    # Written out: as |z|^2 + |q|^2 - 2 z.q, distances of similar samples would lose their digits.
+    distances = jnp.sqrt(jnp.sum(jnp.square(row[None, :] - memory.rows), axis=-1))
+    return jnp.sum(jnp.where(known, distances, 0.0))
+
+  total = jax.lax.map(total_of, projection, batch_size=_AT_ONCE)  # all [B, M, D] differences might not fit
   return total / jnp.maximum(memory.filled, 1).astype(jnp.float32)
 
 

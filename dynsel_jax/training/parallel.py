@@ -108,6 +108,18 @@ def repeated(first: Array, count: Array, body: Callable[..., Any], carry: Any) -
   return jax.lax.fori_loop(first, first + count, body, carry)
 
 
+def _several(one: Callable[..., Any], last: Callable[[Any], Any], recipe: Recipe, carry: Any, *rest: Any) -> Any:
+  *arguments, first, count, replica = rest
+  carry = repeated(
+    first, count, lambda step, value: one(recipe, value, *arguments, step.astype(jnp.int32), replica), carry
+  )
+  return last(carry)
+
+
+def _single(one: Callable[..., Any], last: Callable[[Any], Any], *arguments: Any) -> Any:
+  return last(one(*arguments))
+
+
 def create_programs(
   recipe: Recipe, devices: Devices, *, looped: bool | None = None, streamed: bool = False
 ) -> Programs:
@@ -139,16 +151,14 @@ def create_programs(
       devices=devices.local if jax.process_count() == 1 else None,
     )
 
-  def stepping(one: Callable[..., Any], *axes: Any) -> Callable[..., Any]:
-    """Maps a step `one(recipe, carry, *arguments, step, replica)`; the result takes `step, count` at the end."""
+  def stepping(one: Callable[..., Any], *axes: Any, last: Callable[[Any], Any] = lambda carry: carry) -> Any:
+    """Maps a step `one(recipe, carry, *arguments, step, replica)`, and `last(carry)` at the end of each call.
 
-    def several(recipe: Recipe, carry: Any, *rest: Any) -> Any:
-      *arguments, first, count, replica = rest
-      return repeated(
-        first, count, lambda step, value: one(recipe, value, *arguments, step.astype(jnp.int32), replica), carry
-      )
+    The result takes `step, count` at the end.
+    """
 
-    program = mapped(several, (*axes, None)) if looped else mapped(one, axes)
+    taking = functools.partial(_several if looped else _single, one, last)
+    program = mapped(taking, (*axes, None) if looped else axes)
 
     def call(carry: Any, *rest: Any) -> Any:
       *arguments, step, count = rest
@@ -161,8 +171,8 @@ def create_programs(
   return Programs(
     steps_per_call=STEPS_PER_CALL if looped else 1,
     plan=lambda run, arrays, epoch: awaited(plan(run, arrays, np.int32(epoch), devices.replica)),
-    train=stepping(steps.train, None, axes_of_arrays, None, None),
-    train_thinned=stepping(steps.train_thinned, None, axes_of_arrays, None, None),
+    train=stepping(steps.train, None, axes_of_arrays, None, None, last=steps.checked),
+    train_thinned=stepping(steps.train_thinned, None, axes_of_arrays, None, None, last=steps.checked),
     refresh=lambda run, arrays, epoch: awaited(refresh(run, arrays, np.int32(epoch), devices.replica)),
     score=stepping(steps.score, None, axes_of_arrays, None, None),
     evaluate=stepping(evaluation.evaluate, None, None, axes_of_arrays, None),

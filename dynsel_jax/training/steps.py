@@ -34,7 +34,7 @@ __all__ = [
   "AXIS",
   "Arrays",
   "Recipe",
-  "all_finite",
+  "checked",
   "outputs_of",
   "plan",
   "refresh",
@@ -138,9 +138,20 @@ def _progress(recipe: Recipe, run: RunState, epoch: Array, step: Array) -> Array
   return (epoch.astype(jnp.float32) + done_of_epoch) / recipe.epochs
 
 
-def all_finite(tree: Any) -> Array:
-  """Whether every number of a pytree is finite, `[]` bool."""
-  return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
+def _first_bad(meters: Meters, finite: Array, step: Array | int) -> Array:
+  """Returns the first step with a non-finite value, `[]` int32: `step` if it has one and none before had."""
+  return jnp.where(finite | (meters.non_finite_step >= 0), meters.non_finite_step, step)
+
+
+def checked(run: RunState) -> RunState:
+  """Notes the last step as non-finite if a parameter or a running statistic is, and no step before was.
+
+  Once a call, since it reads every parameter. A gradient that is not finite makes parameters that are not, and these
+  the loss of the next step: so a call of several steps may name the step after it, and a checkpoint never holds one.
+  """
+  leaves = jax.tree.leaves((run.train.params, run.train.batch_stats))
+  finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
+  return run._replace(meters=run.meters._replace(non_finite_step=_first_bad(run.meters, finite, run.train.step)))
 
 
 def _backward(
@@ -178,12 +189,9 @@ def _backward(
   progress = _progress(recipe, run, epoch, step)
   learning_rate = recipe.schedule(progress) * run.learning_rate_multiplier
   new = state.apply_gradients(grads=grads, learning_rate=learning_rate, progress=progress, batch_stats=batch_stats)
-  # The new values are checked too, or a checkpoint could contain an overflow.
-  finite = all_finite((loss, grads, new.params, batch_stats))
-  first_bad = run.meters.non_finite_step
   meters = run.meters._replace(
     learning_rate=learning_rate,
-    non_finite_step=jnp.where(finite | (first_bad >= 0), first_bad, new.step),
+    non_finite_step=_first_bad(run.meters, jnp.isfinite(loss), new.step),
     weight_sum=run.meters.weight_sum + summed(recipe, jnp.sum(weights)),
   )
   return new, _local_signals(recipe, outputs, batch, index, valid, epoch), meters

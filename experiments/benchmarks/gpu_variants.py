@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 import jax
-import jax.numpy as jnp
 from jax import Array
 
 from dynsel_jax.data import gather
@@ -26,29 +25,18 @@ class Variant(NamedTuple):
   changes: tuple[Callable[[], Any], ...] = ()  # each returns a context in which a part is replaced
 
 
-def _masked_moments(x: Array, valid: Array, axis_name: str | None) -> tuple[Array, Array, Array]:
-  """As `valid_moments`, reduced over samples and space at once, without the small matrix products."""
-  del axis_name  # one device
-  x, weight = x.astype(jnp.float32), valid.astype(jnp.float32)
-  axes, mask = tuple(range(x.ndim - 1)), weight.reshape(-1, *(1,) * (x.ndim - 1))
-  count = jnp.sum(weight)
-  divisor = jnp.maximum(count, 1.0) * x[0, ..., 0].size
-  mean = jnp.sum(x * mask, axes) / divisor
-  return mean, jnp.maximum(jnp.sum(jnp.square(x) * mask, axes) / divisor - jnp.square(mean), 0.0), count
-
-
 def _fixed_loop(first: Array, count: Array, body: Callable[..., Any], carry: Any) -> Any:
   """As `repeated`, with a number of steps that the compiler knows."""
   del count
   return jax.lax.fori_loop(0, parallel.STEPS_PER_CALL, lambda number, value: body(first + number, value), carry)
 
 
-def _moments() -> Any:
-  return mock.patch.object(normalization, "valid_moments", _masked_moments)
+def _derived() -> Any:
+  return mock.patch.object(normalization, "WRITTEN_OUT", ())
 
 
-def _only_loss_checked() -> Any:
-  return mock.patch.object(steps, "all_finite", lambda tree: jnp.isfinite(tree[0]))
+def _unchecked() -> Any:
+  return mock.patch.object(steps, "checked", lambda run: run)
 
 
 def _no_usage() -> Any:
@@ -63,24 +51,15 @@ def _fixed() -> Any:
   return mock.patch.object(parallel, "repeated", _fixed_loop)
 
 
-_GRAPHS = (
-  "--xla_gpu_enable_command_buffer=FUSION,CUBLAS,CUBLASLT,CUDNN,CUSTOM_CALL,CONDITIONAL,WHILE,DYNAMIC_SLICE_FUSION"
-  " --xla_gpu_graph_min_graph_size=1"
-)
 VARIANTS: dict[str, Variant] = {
-  "code": Variant(changes=(_moments, _only_loss_checked, _no_usage, _fixed)),
-  "moments": Variant(changes=(_moments,)),
-  "only_loss_checked": Variant(changes=(_only_loss_checked,)),
-  "graphs": Variant(_GRAPHS),
-  "no_graphs": Variant("--xla_gpu_enable_command_buffer="),
+  "derived_normalization": Variant(changes=(_derived,)),
   "fixed_loop": Variant(changes=(_fixed,)),
-  "code_graphs": Variant(
-    f"{_GRAPHS} --xla_gpu_command_buffer_unroll_loops=true", (_moments, _only_loss_checked, _no_usage, _fixed)
-  ),
-  "conv_fusion": Variant("--xla_gpu_experimental_enable_conv_fusion=true"),
+  "fixed_concurrent": Variant("--xla_gpu_command_buffer_scheduling_mode=CONCURRENT", (_fixed,)),
+  "concurrent": Variant("--xla_gpu_command_buffer_scheduling_mode=CONCURRENT"),
+  "no_graphs": Variant("--xla_gpu_enable_command_buffer="),
+  "unchecked": Variant(changes=(_unchecked,)),
   "no_augmentation": Variant(changes=(_no_augmentation,)),
   "no_usage": Variant(changes=(_no_usage,)),
-  "concurrent": Variant("--xla_gpu_command_buffer_scheduling_mode=CONCURRENT"),
 }
 
 

@@ -135,8 +135,6 @@ WORKERS: dict[str, Worker] = {  # the most wanted first
   "flax": Worker(flax),
   **{f"full+{name}": Worker(steps, variant=name) for name in gpu_variants.VARIANTS},
   "full_one_by_one": Worker(steps, {"looped": False}),
-  "full_512+code": Worker(steps, {"batch": 512}, variant="code"),
-  "es_meta+code": Worker(steps, {**ES, "meta": 512}, variant="code"),
   "selecting": Worker(selections),
   "autoencoder": Worker(autoencoder),
   "evaluating": Worker(evaluation),

@@ -42,6 +42,8 @@ def benchmark_selecting() -> None:
     table = SampleTable(size, jnp.asarray(labels), classes, columns)
     for name in selectors.METHODS:
       selector = selectors.create(name, table, 200)
+      if "projection" in selector.reads:  # takes every sample, and needs gigabytes to have observed them
+        continue
       state = after_an_epoch(selector, losses, labels)
       plan = functools.partial(jax.jit(planned(selector)), jax.random.key(1), state, jnp.int32(100))
       jax.block_until_ready(plan())
