@@ -88,11 +88,13 @@ def planted_texts(made, folder):
   rng = np.random.default_rng(0)
   others = ["river", "stone", "cloud", "apple", "green", "window", "paper", "silver", "mountain", "ocean"]
   for split, count in (("train", 96), ("test", 48)):
-    rows = [f"{made.dataset.text_column},{made.dataset.label_column}"]
+    pair = made.dataset.get("text_pair_column", "")
+    names = [made.dataset.text_column, *([pair] if pair else []), made.dataset.label_column]
+    rows = [",".join(names)]
     for number in range(count):
       words = rng.choice(others, rng.integers(3, 9)).tolist()
       words[rng.integers(len(words))] = ("yes", "no", "maybe")[number % 3]
-      rows.append(f"{' '.join(words)},{number % 3}")
+      rows.append(",".join([" ".join(words), *(["river"] if pair else []), str(number % 3)]))
     path = pathlib.Path(folder, f"{split}.csv")
     path.write_text("\n".join(rows) + "\n")
     made.dataset[split] = str(path)
