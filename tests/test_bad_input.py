@@ -30,7 +30,10 @@ from tests.support import ROOT, small_runs
     ({"optimizer__momentum": 0.5, "optimizer__name": "adam"}, "optimizer 'adam' has no option 'momentum'"),
     ({"learning_rate": -0.1}, "learning_rate=-0.1 must be greater than 0"),
     ({"task__label_smoothing": 1.0}, "task.label_smoothing=1.0 must lie in [0, 1)"),
-    ({"task__name": "clasification"}, "task.name='clasification' is not known; known: classification, regression"),
+    (
+      {"task__name": "clasification"},
+      "task.name='clasification' is not known; known: classification, language_model, ",
+    ),
     ({"task__smoothing": 0.1}, "task 'classification' has no option 'smoothing'; its options: label_smoothing"),
     ({"loss_normalization": "mean"}, "loss_normalization='mean' is not known; known: batch_size, weight_sum"),
     ({"label_smoothing": 0.1}, "config has a field 'label_smoothing' that nothing reads; its fields: batch_size, "),
@@ -172,8 +175,8 @@ def test_a_workdir_without_permission(tmp_path):
 @pytest.mark.parametrize(
   ("arguments", "line"),
   [
-    ([], "benchmark='' is not known; known: sae, "),
-    (["spet"], "benchmark='spet' is not known; known: sae, "),
+    ([], "benchmark='' is not known; known: decoder, fast, "),
+    (["spet"], "benchmark='spet' is not known; known: decoder, fast, "),
     (["sae", "x"], "benchmark sae: unexpected argument 'x'; it takes at most 0"),
     (["step", "nomodel"], "'nomodel' is not known"),
     (["sampler", "5"], "num_samples=5 must be an integer, at least 100"),

@@ -121,7 +121,7 @@ mean_loss = changed(losses=lambda outputs, batch: (jnp.mean(outputs), {"signed":
 wide_loss = changed(losses=lambda outputs, batch: (outputs, {"signed": outputs[:, 0]}))
 whole_loss = changed(losses=lambda outputs, batch: (jnp.zeros(len(outputs), jnp.int32), {"signed": outputs[:, 0]}))
 bare_loss = changed(losses=lambda outputs, batch: outputs[:, 0])
-wide_signal = changed(losses=lambda outputs, batch: (outputs[:, 0], {"signed": outputs}))
+short_signal = changed(losses=lambda outputs, batch: (outputs[:, 0], {"signed": outputs[1:]}))
 wide_objective = changed(objective=lambda outputs, batch: outputs)
 mean_metric = changed(metrics=lambda outputs, batch, valid: {"error": jnp.mean(outputs)})
 rows_of_metric = changed(metrics=lambda outputs, batch, valid: {"error": (outputs[:, 0], jnp.sum(valid))})
@@ -253,8 +253,8 @@ def test_arrays_of_64_bits_are_held_in_32(their_lab):
     ),
     ({"task": "bare_loss"}, "bare_loss: losses must return the losses and a dict of extras"),
     (
-      {"task": "wide_signal"},
-      "wide_signal: the extra 'signed' of losses has shape (32, 1) and type float32; it must be",
+      {"task": "short_signal"},
+      "short_signal: the extra 'signed' of losses has shape (31, 1); it must have 32 rows",
     ),
     ({"task": "wide_objective"}, "wide_objective: objective has shape (32, 1) and type float32; it must be one number"),
     (

@@ -173,7 +173,8 @@ class Tower(nn.Module):
     for number in range(1, sizes.layers + 1):
       stages[f"layer_{number}"] = x = Layer(sizes, self.dtype, name=f"layer_{number}")(x)
     norm = nn.LayerNorm(epsilon=sizes.epsilon, name="final_norm")
-    return {**stages, "normalized": norm(x.astype(jnp.float32)), "features": norm(x[:, 0].astype(jnp.float32))}
+    last = norm(x.astype(jnp.float32)).astype(self.dtype)
+    return {**stages, "normalized": last, "features": norm(x[:, 0].astype(jnp.float32))}
 
 
 class ViT(nn.Module):
