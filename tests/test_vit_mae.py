@@ -8,6 +8,7 @@ random weights); and, called "expected.", what it computed from images and noise
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import safetensors.numpy
 
@@ -176,11 +177,13 @@ def test_weights_that_do_not_fit_are_named(arrays, tmp_path, name, change, line)
 @pytest.mark.parametrize("name", optimizers.OPTIMIZERS)
 def test_weight_decay_passes_fixed_positions_over(name, decay_all):
   params = {"tower": {"fixed_positions": jnp.ones((2, 2)), "kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}}
-  tx = optimizers.create(name, weight_decay=0.5, decay_all=decay_all)
+  always = "decay_all" not in optimizers.defaults(name)
+  tx = optimizers.create(name, weight_decay=0.5, **({} if always else {"decay_all": decay_all}))
+  tx, now = optax.with_extra_args_support(tx), {"learning_rate": jnp.float32(1.0), "progress": jnp.float32(0.0)}
   with jax.numpy_dtype_promotion("standard"):
-    updates, _ = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
+    updates, _ = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params, **now)
   changed = {key: bool(update.any()) for key, update in updates["tower"].items()}
-  assert changed == {"fixed_positions": False, "kernel": True, "bias": decay_all}
+  assert changed == {"fixed_positions": False, "kernel": True, "bias": decay_all or always}
 
 
 def test_outputs_that_are_no_patches_are_refused():

@@ -13,7 +13,12 @@ from jax import Array
 
 from dynsel_jax import options
 
-__all__ = ["LookaheadState", "lookahead_sgd"]
+__all__ = ["LookaheadState", "is_fixed", "lookahead_sgd"]
+
+
+def is_fixed(path: Any) -> bool:
+  """Whether a model holds the array at this path of its parameters constant, which its name says by "fixed_"."""
+  return str(getattr(path[-1], "key", "")).startswith("fixed_")
 
 
 class LookaheadState(NamedTuple):
@@ -38,7 +43,7 @@ def lookahead_sgd(
 
   Args:
     momentum: in [0, 1).
-    weight_decay: added to the gradient, of biases too.
+    weight_decay: added to the gradient, of biases too, but not of what a model holds constant.
     bias_multiplier: of the learning rate of one-dimensional parameters; what weight decay takes from them is not
       multiplied.
     every: number of steps between two averages.
@@ -59,7 +64,8 @@ def lookahead_sgd(
   ) -> tuple[Any, LookaheadState]:
     del unused
     scales = jax.tree.map(lambda p: bias_multiplier if p.ndim == 1 else 1.0, params)
-    grads = jax.tree.map(lambda g, p, scale: g + (weight_decay / scale) * p, grads, params, scales)
+    decays = jax.tree_util.tree_map_with_path(lambda path, _: 0.0 if is_fixed(path) else weight_decay, params)
+    grads = jax.tree.map(lambda g, p, scale, d: g + (d / scale) * p, grads, params, scales, decays)
     updates, inner = trace.update(grads, state.inner)
     fast = jax.tree.map(lambda p, u, scale: p - (learning_rate * scale) * u, params, updates, scales)
     count = state.step + 1

@@ -20,7 +20,7 @@ def _decayed(weight_decay: float, decay_all: bool) -> optax.GradientTransformati
   options.check_positive("optimizer.weight_decay", weight_decay, zero=True)
 
   def decays(path: Any, leaf: Any) -> bool:
-    return (decay_all or leaf.ndim > 1) and not str(getattr(path[-1], "key", "")).startswith("fixed_")
+    return (decay_all or leaf.ndim > 1) and not lookahead.is_fixed(path)
 
   return optax.add_decayed_weights(weight_decay, lambda params: jax.tree_util.tree_map_with_path(decays, params))
 

@@ -1,6 +1,7 @@
 """Run folders as a run would leave them, with made-up numbers, for the tests of reports."""
 
 import json
+import os
 import zlib
 
 import numpy as np
@@ -75,7 +76,7 @@ def write(
     f"best_test_{metric['name']}": best,
     **({"final_metric": final, "best_metric": best} if task else {}),
     "epochs": epochs,
-    "ended": 1000.0 * zlib.crc32(str(path).encode()),  # no two at the same time
+    "ended": 1000.0 * zlib.crc32(os.fsencode(path)),  # no two at the same time
     "realised_keep_fraction": size / samples,
     **{name: lines[-1][name] for name in ("forward_visits", "backward_visits", "seconds")},
   }
