@@ -130,7 +130,7 @@ def test_a_torn_summary_is_written_anew(alone, tmp_path, torn):
   small_runs.same_state(state, same)
   assert small_runs.lines(workdir) == small_runs.lines(finished)
   assert files.read_json(workdir / "summary.json") == again
-  assert again | {"seconds": None} == summary | {"seconds": None}
+  assert again | {"seconds": 0, "ended": 0} == summary | {"seconds": 0, "ended": 0}
 
 
 def test_the_command_says_how_to_continue_and_exits_with_zero(tmp_path):
