@@ -83,7 +83,8 @@ def test_a_report_takes_folders_after_its_flag_and_a_run_refuses_what_is_no_flag
     run_folders.write(folder / f"random-seed{seed}", seed=seed)
   command = [sys.executable, "-m", "experiments.report", f"--workdir={folders[0]}", *map(str, folders[1:])]
   ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-  assert (ended.returncode, ended.stdout.partition(":")[0]) == (0, "3 runs")
+  *verdicts, files = ended.stdout.splitlines()
+  assert (ended.returncode, files.partition(":")[0]) == (0, "3 runs") and verdicts[0].startswith("random: ")
   assert (folders[0] / "report" / "report.md").exists()
   command = [sys.executable, "-m", "experiments.train", "--config=configs/digits.py", "--workdir=x", "epochs=3"]
   ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

@@ -113,8 +113,8 @@ def _same_but_for_seconds(one, other, names):
     assert small_runs.lines(one / name) == small_runs.lines(other / name)
     summaries = [_summary(workdir / name) for workdir in (one, other)]
     for summary in summaries:
-      for name in ("seconds", "ended", "resumed_from", "digest"):
-        del summary[name]
+      for field in ("seconds", "ended", "resumed_from", "digest"):
+        del summary[field]
     assert summaries[0] == summaries[1]
     np.testing.assert_equal(dict(np.load(one / name / "usage.npz")), dict(np.load(other / name / "usage.npz")))
   np.testing.assert_equal(_results(one), _results(other))
