@@ -12,7 +12,7 @@ import pytest
 from dynsel_jax import options
 from dynsel_jax.runs import lock
 from dynsel_jax.runs.interruption import Interrupted, RunFailedError
-from dynsel_jax.training import setup, trainer
+from dynsel_jax.training import loop, setup, trainer
 from tests.support import ROOT, small_runs
 
 # A process that trains and stands still within its first epoch.
@@ -57,16 +57,15 @@ def test_a_second_run_is_refused_and_goes_on_once_the_first_is_killed(tmp_path):
   small_runs.same_state(state, alone)
 
 
-def test_a_run_that_begins_while_another_is_built_is_not_written_over(tmp_path, monkeypatch):
-  build, other = setup.build, lock.Lock(tmp_path)
+def test_a_run_that_begins_while_another_is_built_is_not_written_over(tmp_path):
+  other = lock.Lock(tmp_path)
 
   def overtaken(*arguments):
     assert other.take(make=True)
-    return build(*arguments)
+    return setup.build(*arguments)
 
-  monkeypatch.setattr(setup, "build", overtaken)
   with pytest.raises(options.UserError, match=f"is being written by process {os.getpid()}"):
-    small_runs.train(small_runs.config(), tmp_path)
+    loop.train_and_evaluate(small_runs.config(), tmp_path, small_runs.devices(1), build=overtaken)
   other.release()
   assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 

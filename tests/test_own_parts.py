@@ -1,4 +1,4 @@
-"""A user's own data set, model and task, named by their paths as README's command names them."""
+"""A user's own data set, model and task, named by their paths as the documented command names them."""
 
 import re
 import sys
@@ -73,11 +73,12 @@ def my_lab(tmp_path, monkeypatch):
 
 
 def _variants():
-  """The variants of README's command."""
-  return re.search(r"--config=configs/digits\.py:(dataset=my_lab\S+)", (ROOT / "README.md").read_text()).group(1)
+  """The variants of the documented command."""
+  page = (ROOT / "docs" / "own_parts.md").read_text()
+  return re.search(r"--config=configs/digits\.py:(dataset=my_lab\S+)", page).group(1)
 
 
-def test_the_command_in_readme_trains_them_with_their_options_as_flags(my_lab, tmp_path):
+def test_the_documented_command_trains_them_with_their_options_as_flags(my_lab, tmp_path):
   made = digits.get_config(f"{_variants()},size=smoke")
   assert made.dataset.to_dict() == {
     "name": "my_lab.data:load",
