@@ -20,8 +20,6 @@ from dynsel_jax.training import checkpoint, trainer
 from experiments.faults import commands
 from tests.support import small_runs
 
-# Orbax leaves reads of a damaged checkpoint behind, which find its event loop closed.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 EPOCHS = 3
 
 

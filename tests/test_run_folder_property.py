@@ -12,9 +12,6 @@ from dynsel_jax.runs.interruption import RunFailedError
 from experiments.faults import commands, damage
 from tests.support import small_runs
 
-# Orbax leaves reads of a damaged checkpoint behind, which find its event loop closed.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
 NAMES = ("checkpoints", "config.json", "metrics.jsonl", "usage.npz", "summary.json", ".lock", "damaged_checkpoints")
 
 
