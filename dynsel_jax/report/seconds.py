@@ -51,7 +51,7 @@ def table(groups: Sequence[Group]) -> Table:
 
 
 def _unit(rows: Sequence[Row]) -> float:
-  """Returns the unit to round to: three significant digits of the cheapest method, at least 0.1 s and at most 1 ms."""
+  """Returns the unit to round to: that of the third digit of the cheapest method's cost, between 1 ms and 0.1 s."""
   least = min((row["cost_mean"] for row in rows), default=0.0)
   return 10.0 ** max(-3, min(-1, math.floor(math.log10(least)) - 2)) if least > 0 else 0.1
 
