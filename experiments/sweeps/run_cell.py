@@ -1,5 +1,6 @@
 """Makes or continues the run of one cell of a sweep, in whichever process. Host-side."""
 
+import contextlib
 import json
 import pathlib
 import time
@@ -26,6 +27,7 @@ __all__ = [
   "finished_summary",
   "make",
   "prepare_once",
+  "write_error",
 ]
 
 
@@ -73,6 +75,13 @@ def failure(error: BaseException) -> Outcome:
   lines = str(error).strip().splitlines()
   kind = "" if isinstance(error, options.UserError) else f"{type(error).__name__}: "
   return Outcome("failed", kind + (lines[0] if lines else ""), "".join(traceback.format_exception(error)))
+
+
+def write_error(folder: pathlib.Path, outcome: Outcome) -> None:
+  """Writes the error of a cell that failed to `error.txt` in its folder, where a report finds it."""
+  with contextlib.suppress(OSError):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "error.txt").write_text(outcome.details, "utf-8", "backslashreplace")
 
 
 def make(task: Task, **hooks: Any) -> Outcome:
