@@ -33,7 +33,7 @@ from configs import cifar10, digits
 from dynsel_jax import offline, options
 from dynsel_jax.training import setup
 from dynsel_jax.training.state import RunState
-from experiments import cli, programs
+from experiments import cli, programs, usage
 from experiments.benchmarks import (
   alternate,
   clock,
@@ -137,6 +137,9 @@ BENCHMARKS: dict[str, Callable[..., None]] = {
 
 def main(arguments: Sequence[str]) -> int:
   """Runs the benchmark named by the first argument, with the other arguments; returns the exit status."""
+  if usage.asks_for_help(arguments):
+    print(__doc__.strip())
+    return 0
   cli.set_xla_defaults()
   programs.keep()
   try:
