@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -224,6 +225,17 @@ def test_a_run_on_shared_programs_is_the_run_of_its_config(shared, tmp_path):
   ):
     np.testing.assert_allclose(ours, theirs, atol=2e-4)
   np.testing.assert_array_equal(second.state.usage.visits, alone.state.usage.visits)
+
+
+def test_a_model_that_starts_from_a_run_is_not_shared(tmp_path, monkeypatch):
+  (tmp_path / "checkpoints").mkdir()
+  made = small_runs.config(model="vit_micro", model__patch=2, model__weights=str(tmp_path))
+  monkeypatch.setattr(setup.warm_start, "first_params", lambda module, params: jax.tree.map(jnp.ones_like, params))
+  source = data.prepare(made.dataset.to_dict())
+  parts = setup.parts(made, source, small_runs.devices(1))
+  run = one_program.build_once()(parts, setup.table_of(source))
+  assert run.recipe.schedule is parts.schedule
+  assert all(np.all(np.asarray(leaf) == 1) for leaf in jax.tree.leaves(run.initial.train.params))
 
 
 def test_a_schedule_that_ends_at_a_rate_of_its_own_is_not_shared():
