@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import pathlib
 import time
 import traceback
@@ -27,6 +28,7 @@ __all__ = [
   "finished_summary",
   "make",
   "prepare_once",
+  "validation",
   "write_error",
 ]
 
@@ -68,6 +70,12 @@ def finished_summary(task: Task) -> dict[str, Any] | None:
 def final_metric(run: finished.Run) -> str:
   """Returns the final metric of a finished run with its unit, as the table shows it."""
   return run.metric.show(finished.final(run))
+
+
+def validation(run: finished.Run) -> float:
+  """Returns the task's metric on the validation set at the end of a run; nan if the data have none."""
+  last = run.metrics[-1].get(f"validation_{run.metric.name}") if run.metrics else None
+  return math.nan if last is None else float(last)
 
 
 def failure(error: BaseException) -> Outcome:
