@@ -28,6 +28,7 @@ from collections.abc import Callable, Sequence
 import jax
 import ml_collections
 
+import experiments
 from configs import cifar10, digits
 from dynsel_jax import offline, options
 from dynsel_jax.training import setup
@@ -114,6 +115,7 @@ def main(arguments: Sequence[str]) -> int:
   if usage.asks_for_help(arguments):
     print(__doc__.strip())
     return 0
+  experiments.listen()
   cli.set_xla_defaults()
   programs.keep()
   try:
@@ -126,6 +128,9 @@ def main(arguments: Sequence[str]) -> int:
   except options.UserError as error:
     print(f"error: {error}", file=sys.stderr)
     return 2
+  except KeyboardInterrupt:
+    print("stopped", file=sys.stderr)
+    return 130
   return 0
 
 

@@ -1,5 +1,6 @@
 """The help of the commands: what a person sees who types no flag, or asks."""
 
+import signal
 import subprocess
 import sys
 
@@ -33,6 +34,15 @@ def test_without_a_flag_an_example_is_shown(name, example):
   status, out, err = said(f"experiments.{name}")
   assert status == 2 and not out
   assert f"\n    {example}" in err and err.endswith("--help lists them\n")
+
+
+def test_ctrl_c_lets_a_benchmark_clean_up():
+  command = [sys.executable, "-u", "-m", "experiments.benchmark", "sampler", "1000"]
+  with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+  assert process.returncode == 130 and err == "stopped\n"
 
 
 def test_help_on_the_benchmarks_lists_them(capsys):
