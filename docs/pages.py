@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from dynsel_jax import options, selectors, tasks
 from dynsel_jax.selectors import wrappers
 from dynsel_jax.types import SampleTable, Selector
+from experiments import __main__ as entry_points
 
 __all__ = ["filled", "generated"]
 
@@ -257,10 +258,8 @@ def _scripts(folder: pathlib.Path) -> list[tuple[pathlib.Path, str]]:
 def commands() -> str:
   """Returns the page of the commands: the docstring of each entry point."""
   parts = ["# Commands", "Each has its own `--help`; `python -m experiments` lists them."]
-  for folder in ("experiments", "experiments/studies"):
-    for path, docstring in _scripts(ROOT / folder):
-      if 'if __name__ == "__main__":' in path.read_text():
-        parts += [f"## `{folder.replace('/', '.')}.{path.stem}`", prose(docstring)]
+  for name, docstring in entry_points.commands().items():
+    parts += [f"## `experiments.{name}`", prose(docstring)]
   return "\n\n".join(parts) + "\n"
 
 

@@ -12,8 +12,10 @@ The runs are judged on the validation set if the data have one, else on the test
 flatters. The pilot's own cost stands beside what it saves.
 """
 
+import math
 import pathlib
 import pprint
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 
 import ml_collections
@@ -26,7 +28,7 @@ from dynsel_jax.report.frontier import Outcome
 from dynsel_jax.runs import files, finished
 from dynsel_jax.runs.interruption import Interrupted, stop_requests
 from dynsel_jax.runs.workdir import check_writable
-from experiments import cli, programs, sweep
+from experiments import cli, sweep
 from experiments.advice import plan, verdict
 from experiments.advice.plan import Given
 from experiments.advice.verdict import Round
@@ -102,13 +104,9 @@ def _compute(run: finished.Run) -> float:
   return (made["forward_visits"] + 2 * made["backward_visits"]) / 3
 
 
-def _validation(run: finished.Run) -> float | None:
-  return run.metrics[-1].get(f"validation_{run.metric.name}") if run.metrics else None
-
-
 def _outcome(run: finished.Run) -> Outcome:
-  judged = _validation(run)
-  return Outcome(run.seed, _compute(run), finished.final(run) if judged is None else judged)
+  judged = run_cell.validation(run)
+  return Outcome(run.seed, _compute(run), finished.final(run) if math.isnan(judged) else judged)
 
 
 def _config_file(config: ml_collections.ConfigDict) -> str:
@@ -148,8 +146,9 @@ def _write(given: Given, folder: pathlib.Path, pilot: _Pilot, rounds: Sequence[R
   epochs = plan.epochs_of(given.epochs, given.budget, pilot.fractions[advice.method])
   cost = sum(map(_compute, pilot.found.values())) / whole
   seed = int(given.fields.get("seed", 0))
-  config = sweep.config_of(plan.cell(given, advice.method, epochs, seed))
-  files.write_text(folder / "recommended.py", _config_file(config))
+  config, path = sweep.config_of(plan.cell(given, advice.method, epochs, seed)), folder / "recommended.py"
+  files.write_text(path, _config_file(config))
+  command = ["python", "-m", "experiments.train", f"--config={path}", f"--workdir={folder / 'recommended'}"]
   text = verdict.text(
     advice,
     rounds,
@@ -157,9 +156,9 @@ def _write(given: Given, folder: pathlib.Path, pilot: _Pilot, rounds: Sequence[R
     budget=given.budget,
     epochs=epochs,
     pilot=cost,
-    judged="test" if _validation(first) is None else "validation",
+    judged="test" if math.isnan(run_cell.validation(first)) else "validation",
     left_out=pilot.left_out,
-    command=f"python -m experiments.train --config={folder}/recommended.py --workdir={folder}/recommended",
+    command=shlex.join(command),
   )
   numbers: Mapping[str, object] = {
     "method": advice.method,
@@ -184,7 +183,6 @@ def main(config: ml_collections.ConfigDict, workdir: str) -> None:
     raise options.UserError(f"config.{chosen[0]}={overrides[chosen[0]]!r}: the pilot chooses the method; leave it out")
   if config.match_steps:
     raise options.UserError("match_steps=True: the pilot compares runs of equal compute; leave it out")
-  programs.keep()
   named = config_flags.get_config_filename(flags.FLAGS["config"])
   text = advise(Given(named, overrides, config.epochs, flags.FLAGS.budget), workdir)
   print("\n".join(map(options.printable, text.splitlines())))

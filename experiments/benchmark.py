@@ -24,16 +24,15 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import ml_collections
 
+import experiments
 from configs import cifar10, digits
 from dynsel_jax import offline, options
 from dynsel_jax.training import setup
-from dynsel_jax.training.state import RunState
-from experiments import cli, programs
+from experiments import cli, programs, usage
 from experiments.benchmarks import (
   alternate,
   clock,
@@ -58,22 +57,9 @@ def benchmark_step(model: str = "resnet_patch") -> None:
   """Prints the seconds of our step and of the plain Flax step, at batch size 128 on 32x32 images."""
   config = cifar10.get_config(f"size=cpu,selector=full,model={model}")
   run = _built(config)
-  plain = steps_of.plain_flax(run, config)
-  state, _ = run.programs.plan(run.devices.copy(run.initial), run.arrays, 0)
   steps = 10
-
-  def ours() -> RunState:
-    nonlocal state
-    for step in range(steps):
-      state = run.programs.train(state, run.arrays, 0, step, 1)
-    return state
-
-  def reference() -> Any:
-    for step in range(steps):
-      result = jax.block_until_ready(plain(step))
-    return result
-
-  first, second, ratio = alternate(ours, reference, 15)
+  reference = steps_of.one_by_one(steps_of.plain_flax(run, config), steps)
+  first, second, ratio = alternate(steps_of.stepping(run, 0, steps), reference, 15)
   print(f"step {model}: ours {clock(first / steps)}, plain Flax {clock(second / steps)}, ratio {ratio:.3f}")
 
 
@@ -85,19 +71,8 @@ def benchmark_thinned(model: str = "resnet_patch") -> None:
   config = cifar10.get_config(f"size=cpu,selector=es,model={model}")
   run = _built(config)
   epoch, steps = config.epochs // 2, 10  # an epoch in the middle, where ES thins
-
-  def repeated(program: Callable[..., RunState]) -> Callable[[], RunState]:
-    state, _ = run.programs.plan(run.devices.copy(run.initial), run.arrays, epoch)
-
-    def call() -> RunState:
-      nonlocal state
-      for step in range(steps):
-        state = program(state, run.arrays, epoch, step, 1)
-      return state
-
-    return call
-
-  thinned, plain, ratio = alternate(repeated(run.programs.train_thinned), repeated(run.programs.train), 25)
+  pair = (steps_of.stepping(run, epoch, steps, thinned=thinned) for thinned in (True, False))
+  thinned, plain, ratio = alternate(*pair, 25)
   print(f"thinned {model}: {clock(thinned / steps)}, plain {clock(plain / steps)}, ratio {ratio:.3f}")
 
 
@@ -137,6 +112,10 @@ BENCHMARKS: dict[str, Callable[..., None]] = {
 
 def main(arguments: Sequence[str]) -> int:
   """Runs the benchmark named by the first argument, with the other arguments; returns the exit status."""
+  if usage.asks_for_help(arguments):
+    print(__doc__.strip())
+    return 0
+  experiments.listen()
   cli.set_xla_defaults()
   programs.keep()
   try:
@@ -149,6 +128,9 @@ def main(arguments: Sequence[str]) -> int:
   except options.UserError as error:
     print(f"error: {error}", file=sys.stderr)
     return 2
+  except KeyboardInterrupt:
+    print("stopped", file=sys.stderr)
+    return 130
   return 0
 
 

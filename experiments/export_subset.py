@@ -21,6 +21,7 @@ from dynsel_jax import options
 from dynsel_jax.offline import score_file
 from dynsel_jax.runs import finished
 from dynsel_jax.runs.workdir import check_writable
+from dynsel_jax.selectors import ranking
 from experiments import cli, report
 
 __all__ = ["export", "ranks"]
@@ -54,7 +55,7 @@ def export(workdir: str, fraction: float, out: str) -> int:
       f"workdir={workdir}: selector={name} used every sample equally often; name a run that selected"
     )
   found = ranks(run.visits)
-  size = int(fraction * len(found) + 1e-9)
+  size = ranking.budget(fraction, len(found), least=0)
   if not size:
     raise options.UserError(f"fraction={fraction} of {len(found)} samples is none; name a larger one")
   chosen = np.sort(np.argsort(-found, kind="stable")[:size])

@@ -1,8 +1,12 @@
 """The runs of a frontier: held-out sets, the sweep, tuned arms, and programs that runs share."""
 
 import json
+import os
+import subprocess
+import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -11,9 +15,9 @@ from configs.sweeps import frontier as frontier_sweep
 from dynsel_jax import data, offline, options
 from dynsel_jax.training import setup
 from dynsel_jax.types import Selection
-from experiments import held_out, sweep
+from experiments import frontier, held_out, sweep
 from experiments.sweeps import arms, one_program, run_cell
-from tests.support import run_folders, small_runs
+from tests.support import ROOT, run_folders, small_runs
 
 LABELS = np.random.default_rng(0).integers(0, 5, 1000).astype(np.int32)
 
@@ -131,6 +135,43 @@ def test_a_folder_of_another_config_does_not_pass_for_a_finished_run(tmp_path, m
   assert [outcome.state for outcome in seen] == ["failed"] and "batch_size (32 there, 64 here)" in seen[0].text
 
 
+SWEEP = """
+from configs.sweeps import base
+
+def get_sweep(arguments):
+  methods = [base.Point(name, {"selector": name}, {}) for name in ("full", "random")]
+  axes = [methods, base.field("learning_rate", [0.1]), base.seeds(1)]
+  return base.Sweep(f"configs/digits.py:size=smoke,dataset={arguments}", axes, {})
+"""
+
+
+def test_a_failed_run_leaves_its_error_and_is_counted(tmp_path, capsys):
+  (tmp_path / "one.py").write_text(SWEEP)
+  argument = f"{tmp_path / 'one.py'}:{__name__}:_unreadable"
+  assert frontier.make_all(argument, str(tmp_path / "out"), 1) == 2
+  assert capsys.readouterr().err.count("failed, no such disk") == 2
+  (error,) = (tmp_path / "out").glob("full-*/error.txt")
+  assert "Traceback" in error.read_text() and "no such disk" in error.read_text()
+
+
+def _unreadable():
+  raise options.UserError("no such disk")
+
+
+def test_a_process_that_dies_ends_the_sweep_with_one_line(tmp_path):
+  (tmp_path / "one.py").write_text(SWEEP)
+  (tmp_path / "my_lab_dying.py").write_text(
+    "import os\nimport signal\n\ndef load():\n  os.kill(os.getpid(), signal.SIGKILL)\n"
+  )
+  flags = [f"--sweep={tmp_path / 'one.py'}:my_lab_dying:load", f"--workdir={tmp_path / 'out'}"]
+  command = [sys.executable, "-m", "experiments.frontier", *flags, "--tuning_seeds=1", "--processes=2"]
+  environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+  done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+  assert done.returncode == 1
+  (only,) = done.stderr.strip().splitlines()
+  assert only.startswith("error: ") and "processes died" in only and "the same command" in only
+
+
 def test_a_rated_selector_scales_every_epoch_and_hides_its_rate_from_the_method():
   import dynsel_jax
 
@@ -184,6 +225,17 @@ def test_a_run_on_shared_programs_is_the_run_of_its_config(shared, tmp_path):
   ):
     np.testing.assert_allclose(ours, theirs, atol=2e-4)
   np.testing.assert_array_equal(second.state.usage.visits, alone.state.usage.visits)
+
+
+def test_a_model_that_starts_from_a_run_is_not_shared(tmp_path, monkeypatch):
+  (tmp_path / "checkpoints").mkdir()
+  made = small_runs.config(model="vit_micro", model__patch=2, model__weights=str(tmp_path))
+  monkeypatch.setattr(setup.warm_start, "first_params", lambda module, params: jax.tree.map(jnp.ones_like, params))
+  source = data.prepare(made.dataset.to_dict())
+  parts = setup.parts(made, source, small_runs.devices(1))
+  run = one_program.build_once()(parts, setup.table_of(source))
+  assert run.recipe.schedule is parts.schedule
+  assert all(np.all(np.asarray(leaf) == 1) for leaf in jax.tree.leaves(run.initial.train.params))
 
 
 def test_a_schedule_that_ends_at_a_rate_of_its_own_is_not_shared():

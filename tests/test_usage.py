@@ -1,10 +1,12 @@
 """The help of the commands: what a person sees who types no flag, or asks."""
 
+import signal
 import subprocess
 import sys
 
 import pytest
 
+from experiments import benchmark
 from tests.support import ROOT
 
 ON_CONFIG = ("train", "estimate", "fit_factors", "score_dataset")
@@ -18,13 +20,35 @@ def said(*arguments):
 def test_the_commands_are_listed_with_what_they_do():
   status, out, _ = said("experiments")
   assert status == 0
-  assert all(f"python -m experiments.{name} " in out for name in (*ON_CONFIG, "sweep", "report", "benchmark"))
+  assert all(f"python -m experiments.{name} " in out for name in (*ON_CONFIG, "sweep", "report", "benchmark", "faults"))
 
 
-def test_without_a_flag_an_example_is_shown():
-  status, out, err = said("experiments.train")
+@pytest.mark.parametrize(
+  ("name", "example"),
+  [
+    ("train", "python -m experiments.train --config=configs/digits.py"),
+    ("faults", "python -m experiments.faults campaign --faults=200"),
+  ],
+)
+def test_without_a_flag_an_example_is_shown(name, example):
+  status, out, err = said(f"experiments.{name}")
   assert status == 2 and not out
-  assert "python -m experiments.train --config=configs/digits.py" in err and err.endswith("--help lists them\n")
+  assert f"\n    {example}" in err and err.endswith("--help lists them\n")
+
+
+def test_ctrl_c_lets_a_benchmark_clean_up():
+  command = [sys.executable, "-u", "-m", "experiments.benchmark", "sampler", "1000"]
+  with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+  assert process.returncode == 130 and err == "stopped\n"
+
+
+def test_help_on_the_benchmarks_lists_them(capsys):
+  assert benchmark.main(["--help"]) == 0
+  out = capsys.readouterr().out
+  assert all(f"python -m experiments.benchmark {name} " in out for name in benchmark.BENCHMARKS)
 
 
 @pytest.mark.parametrize("flag", ["--help", "--helpshort"])

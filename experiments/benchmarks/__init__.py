@@ -8,7 +8,20 @@ from typing import Any
 
 import jax
 
-__all__ = ["alternate", "clock", "seconds_of"]
+from dynsel_jax import options
+
+__all__ = ["alternate", "clock", "integer", "seconds_of"]
+
+
+def integer(name: str, text: str, least: int = 1) -> int:
+  """Returns the number that an argument is.
+
+  Raises:
+    UserError: it is not an integer, or less than `least`.
+  """
+  if not text.isdecimal() or int(text) < least:
+    raise options.UserError(f"{name}={text} must be an integer, at least {least}")
+  return int(text)
 
 
 def seconds_of(call: Callable[[], Any]) -> float:

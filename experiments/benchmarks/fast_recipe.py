@@ -8,10 +8,10 @@ import jax
 import ml_collections
 
 from configs import cifar10_fast
-from dynsel_jax import cache, data, options
+from dynsel_jax import cache, data
 from dynsel_jax.training import evaluation, parallel, setup
 from dynsel_jax.training.state import RunState
-from experiments.benchmarks import steps_of
+from experiments.benchmarks import integer, steps_of
 
 __all__ = ["benchmark_fast"]
 
@@ -31,16 +31,14 @@ def benchmark_fast(
     seeds: how many runs.
     seconds: after which no further run is begun.
   """
-  for name, value in (("seeds", seeds), ("seconds", seconds)):
-    if not value.isdecimal() or not int(value):
-      raise options.UserError(f"{name}={value} must be an integer, at least 1")
+  runs, limit = integer("seeds", seeds), integer("seconds", seconds)
   start = time.perf_counter()
   source = steps_of.random_images(int(path), int(path)) if path.isdecimal() else _read(path)
   first: setup.Run | None = None
   taken: list[float] = []
   found: list[float] = []
-  for seed in range(int(seeds)):
-    if first is not None and time.perf_counter() - start > int(seconds):
+  for seed in range(runs):
+    if first is not None and time.perf_counter() - start > limit:
       break
     config = cifar10_fast.get_config(variants)
     config.seed = seed

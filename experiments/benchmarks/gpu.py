@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dynsel_jax import options
-from experiments.benchmarks import gpu_variants
+from experiments.benchmarks import gpu_variants, integer
 from experiments.benchmarks.gpu_workers import WORKERS
 
 __all__ = ["benchmark_gpu"]
@@ -45,15 +45,14 @@ def benchmark_gpu(seconds: str = "200", folder: str = ".", size: str = "full", n
     names: workers to be run, joined by commas; all if empty.
   """
   options.check_choice("size", size, ("full", "tiny"))
-  if not seconds.isdecimal() or not int(seconds):
-    raise options.UserError(f"seconds={seconds} must be an integer, at least 1")
+  limit = integer("seconds", seconds)
   chosen = names.split(",") if names else list(WORKERS)
   for name in chosen:
     options.check_choice("names", name, WORKERS)
   pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
-  bench = _Bench(size, folder, time.monotonic() + int(seconds))
+  bench = _Bench(size, folder, time.monotonic() + limit)
   try:
-    bench.measure(chosen, int(seconds))
+    bench.measure(chosen, limit)
   finally:
     bench.close()
 

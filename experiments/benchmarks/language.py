@@ -15,7 +15,7 @@ from dynsel_jax.data import source
 from dynsel_jax.models.decoder import PAD
 from dynsel_jax.tasks import token_loss
 from dynsel_jax.training import setup
-from experiments.benchmarks import alternate
+from experiments.benchmarks import alternate, steps_of
 
 __all__ = ["benchmark_decoder"]
 
@@ -70,19 +70,6 @@ def _by_hand(run: setup.Run) -> Callable[[int], Any]:
   return call
 
 
-def _stepping(run: setup.Run, epoch: int, steps: int, *, thinned: bool) -> Callable[[], Any]:
-  state, _ = run.programs.plan(run.devices.copy(run.initial), run.arrays, epoch)
-  program = run.programs.train_thinned if thinned else run.programs.train
-
-  def call() -> Any:
-    nonlocal state
-    for step in range(steps):
-      state = program(state, run.arrays, epoch, step, 1)
-    return state
-
-  return call
-
-
 def _temporary_bytes(length: int, vocabulary: int, width: int, chunk: int) -> int:
   """Returns the memory that the loss of one sequence and its gradients take beside arguments and results."""
 
@@ -103,18 +90,12 @@ def benchmark_decoder() -> None:
   """
   steps = 3
   run = _run("full")
-  by_hand = _by_hand(run)
-
-  def reference() -> Any:
-    for step in range(steps):
-      result = jax.block_until_ready(by_hand(step))
-    return result
-
-  ours, plain, ratio = alternate(_stepping(run, 0, steps, thinned=False), reference, 9)
+  reference = steps_of.one_by_one(_by_hand(run), steps)
+  ours, plain, ratio = alternate(steps_of.stepping(run, 0, steps), reference, 9)
   print(f"decoder step: ours {ours / steps * 1e3:.0f} ms, by hand {plain / steps * 1e3:.0f} ms, ratio {ratio:.3f}")
   run = _run("es")
   middle = 10  # where ES thins
-  pair = (_stepping(run, middle, steps, thinned=thinned) for thinned in (True, False))
+  pair = (steps_of.stepping(run, middle, steps, thinned=thinned) for thinned in (True, False))
   thinned, full, ratio = alternate(*pair, 9)
   print(f"thinned step: {thinned / steps * 1e3:.0f} ms, full {full / steps * 1e3:.0f} ms, ratio {ratio:.3f}")
   for name, chunk in (("in chunks", token_loss.CHUNK), ("of all tokens", 2**40)):

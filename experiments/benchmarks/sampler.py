@@ -8,7 +8,7 @@ import numpy as np
 
 import dynsel_jax
 from dynsel_jax import selectors
-from dynsel_jax.options import UserError
+from experiments.benchmarks import integer
 
 __all__ = ["benchmark_sampler"]
 
@@ -25,9 +25,7 @@ def benchmark_sampler(num_samples: str = "50000") -> None:
   Args:
     num_samples: N.
   """
-  if not num_samples.isdecimal() or int(num_samples) < CLASSES:
-    raise UserError(f"num_samples={num_samples} must be an integer, at least {CLASSES}")
-  size = int(num_samples)
+  size = integer("num_samples", num_samples, CLASSES)
   rng = np.random.default_rng(0)
   losses = rng.lognormal(0, 1, size).astype(np.float32)
   probability = np.exp(-losses)

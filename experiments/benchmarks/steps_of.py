@@ -1,4 +1,7 @@
-"""Steps on random images of CIFAR-10's size: ours, and a loop that one writes by hand in Flax."""
+"""Steps on random images of CIFAR-10's size: ours, and a loop that one writes by hand in Flax.
+
+`stepping` and `one_by_one` make calls of several steps, to be timed beside each other.
+"""
 
 import functools
 from collections.abc import Callable
@@ -14,9 +17,9 @@ from flax.training import train_state
 from configs import cifar10
 from dynsel_jax import data
 from dynsel_jax.training import evaluation, setup
-from dynsel_jax.training.state import TrainState
+from dynsel_jax.training.state import RunState, TrainState
 
-__all__ = ["built", "evaluating", "plain_flax", "random_images"]
+__all__ = ["built", "evaluating", "one_by_one", "plain_flax", "random_images", "stepping"]
 
 
 def random_images(num_train: int, num_test: int) -> data.Source:
@@ -55,6 +58,31 @@ def evaluating(run: setup.Run, config: ml_collections.ConfigDict, state: TrainSt
     for step in range(0, num_steps, most):
       done = run.programs.evaluate(done, state, run.arrays, step, min(most, num_steps - step))
     return done.sums
+
+  return call
+
+
+def stepping(run: setup.Run, epoch: int, steps: int, *, thinned: bool = False) -> Callable[[], RunState]:
+  """Returns a call that takes the first `steps` of an epoch of a run, each by a call of its program."""
+  state, _ = run.programs.plan(run.devices.copy(run.initial), run.arrays, epoch)
+  program = run.programs.train_thinned if thinned else run.programs.train
+
+  def call() -> RunState:
+    nonlocal state
+    for step in range(steps):
+      state = program(state, run.arrays, epoch, step, 1)
+    return state
+
+  return call
+
+
+def one_by_one(take: Callable[[int], Any], steps: int) -> Callable[[], Any]:
+  """Returns a call that takes the steps of a loop written by hand, each awaited; `take` is given a step's number."""
+
+  def call() -> Any:
+    for step in range(steps):
+      result = jax.block_until_ready(take(step))
+    return result
 
   return call
 

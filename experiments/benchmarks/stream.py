@@ -11,8 +11,7 @@ import numpy as np
 import PIL.Image
 
 from dynsel_jax.data import image_decoding, image_ops, stream, stream_sets
-from dynsel_jax.options import UserError
-from experiments.benchmarks import alternate
+from experiments.benchmarks import alternate, integer
 
 __all__ = ["benchmark_stream"]
 
@@ -26,9 +25,7 @@ def benchmark_stream(num_images: str = "4096") -> None:
   Args:
     num_images: how many JPEG files to write and read.
   """
-  if not num_images.isdecimal() or int(num_images) < 2:
-    raise UserError(f"num_images={num_images} must be an integer, at least 2: one for each class")
-  count = int(num_images)
+  count = integer("num_images", num_images, 2)  # one for each class
   with tempfile.TemporaryDirectory() as folder:
     _write(pathlib.Path(folder), count)
     source = stream_sets.load("folder", data_dir=folder, cache_dir=f"{folder}/cache", image_size=IMAGE_SIZE)

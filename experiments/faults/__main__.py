@@ -1,7 +1,9 @@
-"""Breaks runs on purpose, and watches memory over long ones; see `docs/faults.md`.
+"""Breaks runs on purpose, and watches memory over long ones.
 
-python -m experiments.faults campaign --faults=200 --workdir=runs/faults      a kill, a flipped byte, a full disk ...
-python -m experiments.faults soak --epochs=2000 --runs=20 --workdir=runs/soak
+    python -m experiments.faults campaign --faults=200 --workdir=runs/faults      a kill, a flipped byte, a full disk
+    python -m experiments.faults soak --epochs=2000 --runs=20 --workdir=runs/soak
+
+`docs/faults.md` says what a run promises after a fault, and what came of the campaign and the soak.
 """
 
 import pathlib

@@ -46,8 +46,7 @@ def _outcome(folder: pathlib.Path, seed: int) -> tuple[frontier.Outcome, finishe
   run = run_cell.finished_run(folder)
   if run is None:
     return None
-  last = run.metrics[-1].get(f"validation_{run.metric.name}") if run.metrics else None
-  return frontier.Outcome(seed, 0.0, finished.final(run), float("nan") if last is None else last), run.metric
+  return frontier.Outcome(seed, 0.0, finished.final(run), run_cell.validation(run)), run.metric
 
 
 def tuned_rate(arm: Arm, workdir: pathlib.Path, seeds: Sequence[int]) -> float | None:

@@ -54,7 +54,7 @@ def build_once() -> Callable[[setup.Parts, SampleTable], setup.Run]:
   """Returns a function like `setup.build` that takes over the programs of the run that it built last, where it can.
 
   It can if config, data and columns are the same but for seed and learning rate, the schedule is proportional to the
-  learning rate, and the model neither starts from weights of a file or from the data nor has frozen ones.
+  learning rate, and the model starts neither from weights of a file or of a run nor from the data.
   """
   held: dict[str, _Built] = {}
 
@@ -65,8 +65,7 @@ def build_once() -> Callable[[setup.Parts, SampleTable], setup.Run]:
       # A run of its own, in case that nothing can be shared; a key is used once.
       run = setup.build(parts._replace(init_key=jax.random.clone(parts.init_key)), table)
       unit = _unit_schedule(parts)
-      started = models.pretrained(parts.module, run.initial.train.params) is not run.initial.train.params
-      started |= isinstance(parts.module, models.fast_net.FastNet)  # with statistics of the images
+      started = getattr(parts.module, "weights", "") or isinstance(parts.module, models.fast_net.FastNet)
       if unit is None or started or run.arrays.frozen is not None:
         return run
       held[key] = _built(run, unit, parts)

@@ -1,7 +1,6 @@
 """The table of a sweep's cells, on the terminal and in `sweep.txt`, and a line whenever a cell begins or ends."""
 
 import collections
-import contextlib
 import pathlib
 import shlex
 import sys
@@ -70,10 +69,7 @@ class ProgressTable:
   def failed(self, cell: base.Cell, outcome: Outcome) -> None:
     """Notes the error of a cell, and writes it to the cell's folder."""
     self.words[cell.name], self.failures[cell.name] = "failed", outcome.text
-    folder = self.workdir / cell.name
-    with contextlib.suppress(OSError):
-      folder.mkdir(parents=True, exist_ok=True)
-      (folder / "error.txt").write_text(outcome.details, "utf-8", "backslashreplace")
+    run_cell.write_error(self.workdir / cell.name, outcome)
 
   def left(self) -> None:
     """Notes that the cells which were running no longer are."""

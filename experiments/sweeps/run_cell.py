@@ -1,6 +1,8 @@
 """Makes or continues the run of one cell of a sweep, in whichever process. Host-side."""
 
+import contextlib
 import json
+import math
 import pathlib
 import time
 import traceback
@@ -26,6 +28,8 @@ __all__ = [
   "finished_summary",
   "make",
   "prepare_once",
+  "validation",
+  "write_error",
 ]
 
 
@@ -68,11 +72,24 @@ def final_metric(run: finished.Run) -> str:
   return run.metric.show(finished.final(run))
 
 
+def validation(run: finished.Run) -> float:
+  """Returns the task's metric on the validation set at the end of a run; nan if the data have none."""
+  last = run.metrics[-1].get(f"validation_{run.metric.name}") if run.metrics else None
+  return math.nan if last is None else float(last)
+
+
 def failure(error: BaseException) -> Outcome:
   """Returns the outcome of a cell that ended with `error`."""
   lines = str(error).strip().splitlines()
   kind = "" if isinstance(error, options.UserError) else f"{type(error).__name__}: "
   return Outcome("failed", kind + (lines[0] if lines else ""), "".join(traceback.format_exception(error)))
+
+
+def write_error(folder: pathlib.Path, outcome: Outcome) -> None:
+  """Writes the error of a cell that failed to `error.txt` in its folder, where a report finds it."""
+  with contextlib.suppress(OSError):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "error.txt").write_text(outcome.details, "utf-8", "backslashreplace")
 
 
 def make(task: Task, **hooks: Any) -> Outcome:
