@@ -17,7 +17,7 @@ from dynsel_jax.data import hugging_face, summary, text_files, tokens
 from dynsel_jax.data.source import Dataset, Source, Text, fingerprint
 from dynsel_jax.options import UserError
 
-__all__ = ["by_length", "defaults", "halves", "lengths_of", "load"]
+__all__ = ["by_length", "defaults", "halves", "lengths_of", "load", "numbers", "source_of"]
 
 _WHOLE = re.compile(r"-?[0-9]{1,18}(?:\.0+)?")
 
@@ -81,7 +81,7 @@ def load(
   lengths = lengths_of([len(row) for row in ids["train"]], length_buckets, longest)
   joined = first.texts if not first.seconds else [f"{a} {b}" for a, b in zip(first.texts, first.seconds, strict=True)]
   about = Text(tuple(joined), pad, tokenize.get_vocab_size(), lengths, tokenize.to_str())
-  return _source(name, sets, classes, about)
+  return source_of(name, sets, classes, about)
 
 
 def _check(validation: str, split_test: bool, max_length: int, length_buckets: int, least: int) -> None:
@@ -171,8 +171,15 @@ def _describe(
   summary.say(f"{summary.shown(name)}: {'; '.join(parts)}", warn=bool(left_out))
 
 
-def _source(name: str, sets: dict[str, Dataset], classes: tuple[str, ...], text: Text) -> Source:
-  """Takes the fingerprints of the splits and of the training texts, and sorts the other splits by length."""
+def source_of(name: str, sets: Mapping[str, Dataset], classes: tuple[str, ...], text: Text) -> Source:
+  """Builds a `Source` of token ids: takes the fingerprints, and sorts all splits but the training set by length.
+
+  Args:
+    name: of the data set, for people.
+    sets: "train", "test" and perhaps "validation".
+    classes: names of the labels; empty without labels.
+    text: the texts, which the fingerprints cover too, and the lengths.
+  """
   texts_digest = hashlib.sha256("\0".join(text.train).encode()).hexdigest()
 
   def with_texts(*arrays: np.ndarray) -> str:
