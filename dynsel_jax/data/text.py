@@ -85,8 +85,8 @@ def load(
 
 
 def _check(validation: str, split_test: bool, max_length: int, length_buckets: int, least: int) -> None:
-  if max_length < least:  # two special tokens and one of the text, or three and one of each
-    raise UserError(f"dataset.max_length={max_length} must be at least {least}")
+  # Two special tokens and one of the text, or three and one of each.
+  options.check_at_least("dataset.max_length", max_length, least)
   options.check_positive("dataset.length_buckets", length_buckets)
   if validation and split_test:
     raise UserError(

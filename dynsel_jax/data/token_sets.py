@@ -13,7 +13,7 @@ from dynsel_jax.data import codecs, summary, text, tokens
 from dynsel_jax.data.codecs import Codec
 from dynsel_jax.data.source import Dataset, Source, Text
 from dynsel_jax.models.decoder import PAD
-from dynsel_jax.options import UserError
+from dynsel_jax.options import check_at_least
 
 __all__ = ["Sequences", "check_lengths", "note_lost", "source"]
 
@@ -86,7 +86,5 @@ def _describe(
 
 def check_lengths(max_length: int, length_buckets: int) -> None:
   """Raises `UserError` unless sequences may have two tokens and there is a bucket."""
-  if max_length < 2:  # the first token is not predicted
-    raise UserError(f"dataset.max_length={max_length} must be at least 2")
-  if length_buckets < 1:
-    raise UserError(f"dataset.length_buckets={length_buckets} must be at least 1")
+  check_at_least("dataset.max_length", max_length, 2)  # the first token is not predicted
+  check_at_least("dataset.length_buckets", length_buckets, 1)
