@@ -1,6 +1,5 @@
 """Reads JSON Lines files of texts, plain or gzipped, whose rows are checked one by one. Host-side."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -38,18 +37,8 @@ def read(field: str, path: str) -> list[Row]:
   where = f"{field}={shown(path)}"
   if not path.lower().endswith((".jsonl", ".jsonl.gz")):
     raise UserError(f"{where} must end in .jsonl or .jsonl.gz" if path else f"{field} names no file; give one")
-  rows = []
-  for number, line in enumerate(text_files.lines_of(field, path), 1):
-    if not line.strip():
-      continue
-    at = f"{where}: line {number}"
-    try:
-      held = json.loads(line)
-    except (ValueError, RecursionError) as error:
-      raise UserError(f"{at} is not valid JSON: {error}") from None
-    if not isinstance(held, dict):
-      raise UserError(f"{at} is not a JSON object: {short(line.strip())}")
-    rows.append(Row(at, held))
+  objects = text_files.objects_of(where, text_files.lines_of(field, path))
+  rows = [Row(f"{where}: line {number}", held) for number, held in objects]
   if not rows:
     raise UserError(f"{where} has no row")
   return rows
