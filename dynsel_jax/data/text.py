@@ -42,7 +42,7 @@ def load(
 
   Args:
     name: of the data set, for people; "hf:NAME" reads it by the library Hugging Face `datasets`, see `hugging_face`,
-      and then `train`, `test` and `validation` name splits, by default those of their own names.
+      and then `train`, `test` and `validation` name splits; "" are the splits train and test, and no validation.
     train: file of the training rows; ends in .csv, .tsv or .jsonl, with or without .gz. Its labels are the classes,
       sorted as numbers if all are integers, and as words otherwise; 1.0 is the integer 1. There must be at least two.
     test: file of the test rows.
@@ -66,6 +66,8 @@ def load(
   """
   _check(validation, split_test, max_length, length_buckets, 5 if text_pair_column else 3)
   paths = {"train": train, "test": test} | ({"validation": validation} if validation else {})
+  if name.startswith(hugging_face.PREFIX):
+    paths = {split: path or split for split, path in paths.items()}
   loaded = tokens.load("dataset.tokenizer", tokenizer) if tokenizer else None  # before the files, which may be long
   rows = _rows_of(name, paths, text_column, text_pair_column, label_column, target_column)
   first = rows["train"]
@@ -106,9 +108,7 @@ def _rows_of(
       raise UserError(f"dataset.{field} and dataset.{others[0]} are both {column!r}")
   names, are_numbers = (text_column, target_column or label_column, pair_column), bool(target_column)
   if name.startswith(hugging_face.PREFIX):
-    return {
-      split: hugging_face.read_texts(name, path or split, *names, numbers=are_numbers) for split, path in paths.items()
-    }
+    return {split: hugging_face.read_texts(name, path, *names, numbers=are_numbers) for split, path in paths.items()}
   return {
     split: text_files.read(f"dataset.{split}", path, *names, numbers=are_numbers) for split, path in paths.items()
   }
