@@ -36,6 +36,7 @@ _UNQUOTED = "\t unquoted"  # stands for a tab in a file in which a quotation mar
 _LONGEST_FIELD = 2**31 - 1  # what the module csv takes on every system; by default it refuses more than 131,072
 _MOST_UNZIPPED, _LEAST_BOMB = 200, 2**26  # a gzip file may unpack to so many times its size, and to 64 MiB anyway
 _LARGEST = 2**53  # up to here a floating-point number that is whole is one integer
+_LARGEST_TARGET = 3.4e38  # targets are float32
 _SHOWN = 60  # characters of a value that a message shows
 
 _ELEMENT = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|-?[0-9]{1,18}(?:\.0)?)"""
@@ -377,8 +378,8 @@ def number_of(at: str, label: Any) -> str:
     number = math.nan if isinstance(label, bool) else float(label)
   except (TypeError, ValueError, OverflowError):
     number = math.nan
-  if not math.isfinite(number):
-    raise UserError(f"{at} has the target {printable(repr(label), _SHOWN)}; it must be a number")
+  if not abs(number) <= _LARGEST_TARGET:  # also refuses NaN
+    raise UserError(f"{at} has the target {printable(repr(label), _SHOWN)}; it must be a number up to 3.4e38")
   return repr(number)
 
 
