@@ -36,9 +36,9 @@ _CHECKSUM = "checksum"
 _MAGIC = {b"PK": "npz", b"\x93N": "npy"}  # the first two bytes of a file
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 _MOST_DEFLATED = 1032  # the largest ratio by which deflate can make a file smaller
-_CHUNK = 1 << 20  # bytes of a file that are read at a time
+_CHUNK = 1 << 20  # bytes of an array that are read at a time
 _NUMBERS, _TEXTS = "biuf", "U"  # kinds of NumPy's types
-_BLOCK = 2**16  # bytes that are read at a time
+_BLOCK = 2**16  # bytes of a block that is hashed; `sampled_digest` depends on it
 
 
 def default_directory() -> pathlib.Path:

@@ -106,9 +106,8 @@ def get_config(
       "cache_dir": "",  # for decoded images, features and scores; empty is $DYNSEL_CACHE or the user's cache folder
     }
   )
-  if (
-    selector in selectors.METHODS and "logit_geometry" in config.task
-  ):  # costs something, so that it is not always given
+  # These signals cost something, so that a task gives them only to a method that reads them.
+  if selector in selectors.METHODS and "logit_geometry" in config.task:
     config.task.logit_geometry = "nuclear_norm" in selectors.METHODS[selector].signal
   if not features and set(selectors.columns(selector)) & set(factor_stage.COLUMNS):
     features = "pixels" if of_texts is None else "sentence"

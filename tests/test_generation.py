@@ -1,5 +1,7 @@
 """Texts that a run's model writes: what a plain loop writes, where they end, and what cannot be continued."""
 
+import hashlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,7 @@ from configs import sft
 from dynsel_jax import data, models
 from dynsel_jax.offline import feature_registry
 from dynsel_jax.options import UserError
-from dynsel_jax.runs import generation
+from dynsel_jax.runs import files, generation
 from tests.support import language, small_runs
 
 
@@ -54,12 +56,22 @@ def test_a_row_is_continued_by_the_largest_logit_until_it_ends():
     for row, length in enumerate((3, 1)):
       if place >= length:
         expected[row, place] = best[row, place - 1]
-  continued = jax.jit(generation.extended, static_argnums=(0, 4))
-  lengths = jnp.array([3, 1], jnp.int32)
-  np.testing.assert_array_equal(continued(module, variables, rows, lengths, 99), expected)
+  continued = jax.jit(generation.extended, static_argnums=(0, 5))
+  lengths, limits = jnp.array([3, 1], jnp.int32), jnp.array([6, 6], jnp.int32)
+  np.testing.assert_array_equal(continued(module, variables, rows, lengths, limits, 99), expected)
   end = int(expected[0, 3])
-  ended = np.asarray(continued(module, variables, rows, lengths, end))
+  ended = np.asarray(continued(module, variables, rows, lengths, limits, end))
   np.testing.assert_array_equal(ended[0], [*expected[0, :4], -1, -1])
+  limited = np.asarray(continued(module, variables, rows, lengths, lengths + 2, 99))
+  np.testing.assert_array_equal(limited[0], [*expected[0, :5], -1])
+  np.testing.assert_array_equal(limited[1], [*expected[1, :3], -1, -1, -1])
+
+
+def test_a_short_prompt_gets_no_more_tokens_for_a_long_one_beside_it(run):
+  _, workdir = run
+  alone = generation.generate(workdir, ["c"], max_tokens=2)
+  assert alone == ["ye"]  # a token is a byte
+  assert generation.generate(workdir, ["c", "abcdefgh" * 3], max_tokens=2)[0] == alone[0]
 
 
 def test_what_cannot_be_continued_is_refused(run, tmp_path):
@@ -70,6 +82,18 @@ def test_what_cannot_be_continued_is_refused(run, tmp_path):
     generation.generate(workdir, ["x"], max_tokens=5000)
   with pytest.raises(UserError, match="holds no run"):
     generation.generate(tmp_path, ["x"])
+
+
+def test_a_learnt_tokenizer_that_is_damaged_is_refused(run, tmp_path):
+  held = files.read_json(run[1] / "config.json")
+  del held["config"]["dataset"]["chat_template"]
+  held["config"]["dataset"]["vocabulary"] = 300
+  held["model"]["tokenizer"] = hashlib.sha256(b"{}").hexdigest()
+  files.write_json(tmp_path / "config.json", held)
+  for content in ("{} ", ""):
+    (tmp_path / "tokenizer.json").write_text(content)
+    with pytest.raises(UserError, match="tokenizer.json is lost or damaged; the run's command writes it again"):
+      generation.generate(tmp_path, ["x"])
 
 
 def test_features_of_texts_are_mean_states_of_a_runs_decoder(run):

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from dynsel_jax.options import UserError
+from dynsel_jax.options import UserError, check_fraction
 from dynsel_jax.selectors import radix_select, ranking
 from dynsel_jax.types import SampleTable
 from tests.support import simulation
@@ -184,7 +184,7 @@ def test_class_layout_counts_the_labels_and_asks_for_them():
 
 def test_check_fraction_names_the_field():
   with pytest.raises(UserError, match=r"keep_fraction=1.5 must lie in \(0, 1\]"):
-    ranking.check_fraction("keep_fraction", 1.5)
+    check_fraction("keep_fraction", 1.5)
 
 
 def test_tie_breakers_are_distinct_and_uniform():

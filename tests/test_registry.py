@@ -12,10 +12,11 @@ from tests.support import simulation
 
 EXAMPLE = """
 import jax.numpy as jnp
+from dynsel_jax.options import check_fraction
 from dynsel_jax.selectors import memory, ranking
 from dynsel_jax.types import Selection, Selector
 def middle_losses(table, epochs, *, keep_fraction=0.5, centre=0.5):
-  ranking.check_fraction("keep_fraction", keep_fraction)
+  check_fraction("keep_fraction", keep_fraction)
   def init(key):
     return jnp.full(table.num_samples, jnp.inf, jnp.float32)
   def select(key, loss, epoch):

@@ -1,5 +1,7 @@
 """Sweep files: their arguments, axes and cells, and the config of each cell; the shipped sweeps."""
 
+import re
+
 import pytest
 
 from configs.sweeps import base
@@ -53,6 +55,20 @@ def test_a_sweep_whose_cells_share_a_folder_or_are_none_is_refused(axes, line):
 def test_a_wrong_argument_is_named(arguments, line):
   with pytest.raises(options.UserError, match=line):
     base.parse(arguments, seeds=3)
+
+
+@pytest.mark.parametrize(
+  ("file", "argument", "kind"),
+  [
+    ("factor_rules", "lengths=5+many", "integers"),
+    ("frontier", "lengths=2.5", "integers"),
+    ("frontier", "keep=", "numbers"),
+    ("label_noise", "rates=0.2;0.4", "numbers"),
+  ],
+)
+def test_an_argument_of_several_numbers_is_named_if_it_has_another(file, argument, kind):
+  with pytest.raises(options.UserError, match=f"sweep argument '{re.escape(argument)}' must be {kind} joined by"):
+    sweep.read_sweep(f"configs/sweeps/{file}.py:{argument}")
 
 
 @pytest.mark.parametrize("name, value", [("learning_rte", 1.0), ("epochs", "many"), ("selector.beta1", 0.5)])

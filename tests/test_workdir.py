@@ -65,6 +65,16 @@ def test_nothing_is_made_by_asking_whether_a_folder_can_be_written(tmp_path):
   assert not (tmp_path / "a").exists()
 
 
+@pytest.mark.parametrize(
+  ("name", "kind"),
+  [("config.json", "file"), ("tokenizer.json", "file"), ("noise.npz", "file"), ("checkpoints", "folder")],
+)
+def test_a_folder_where_a_run_keeps_a_file_is_refused_and_the_other_way_round(tmp_path, name, kind):
+  (tmp_path / name).mkdir() if kind == "file" else (tmp_path / name).touch()
+  with pytest.raises(options.UserError, match=f"{name} is no {kind}, as a run keeps there: move it away"):
+    workdir.check_writable(str(tmp_path))
+
+
 def test_a_summary_that_cannot_reach_the_disk_leaves_the_old_one(tmp_path, monkeypatch):
   folder = workdir.Workdir(str(tmp_path))
   folder.write_summary({"steps": 1})

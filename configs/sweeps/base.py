@@ -16,9 +16,9 @@ has. A cell combines one point of each axis. The cell, and the folder of its run
 
 import itertools
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from dynsel_jax import options, selectors
 from dynsel_jax.offline import factor_stage
@@ -36,10 +36,14 @@ __all__ = [
   "image_points",
   "methods",
   "needs_no_file",
+  "numbers",
   "parse",
   "seeds",
   "with_features",
 ]
+
+
+_Number = TypeVar("_Number", int, float)
 
 
 class Point(NamedTuple):
@@ -200,6 +204,24 @@ def parse(arguments: str, **defaults: Any) -> dict[str, Any]:
     except ValueError:
       raise options.UserError(f"sweep argument {part!r} must be {type(defaults[key]).__name__}") from None
   return chosen
+
+
+def numbers(argument: str, text: str, kind: Callable[[str], _Number]) -> list[_Number]:
+  """Reads the value of a sweep's argument that has several numbers, joined by +.
+
+  Args:
+    argument: its name, for the message.
+    text: the value.
+    kind: int or float.
+
+  Raises:
+    UserError: a part is not such a number.
+  """
+  try:
+    return [kind(part) for part in text.split("+")]
+  except ValueError:
+    named = "integers" if kind is int else "numbers"
+    raise options.UserError(f"sweep argument '{argument}={text}' must be {named} joined by +") from None
 
 
 def _label(option: str, value: Any) -> str:

@@ -31,8 +31,8 @@ def get_sweep(arguments: str = "") -> base.Sweep:
     arguments, config="configs/digits.py", size="cpu", features="", keep=0.3, lengths="", epochs=0, seeds=3
   )
   points = base.methods(("full", "random"), keep_fraction=chosen["keep"])
-  for length in filter(None, chosen["lengths"].split("+")) if chosen["lengths"] else ("",):
-    fitted = {"factors.epochs": int(length)} if length else {}
+  for length in base.numbers("lengths", chosen["lengths"], int) if chosen["lengths"] else [0]:  # 0: the recipe's
+    fitted = {"factors.epochs": length} if length else {}
     for name, rule in RULES.items():
       fields = {"selector.keep_fraction": chosen["keep"], **fitted, **rule}
       point = base.Point(name + f"_fit{length}" * bool(length), {"selector": "rrd"}, fields)

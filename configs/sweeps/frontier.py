@@ -26,13 +26,6 @@ METHODS = ("random", "rs2", "infobatch", "es", "stale_es", "eswp", "kakurenbo", 
 SETS = ("cifar10", "cifar100", "digits", "fashion_mnist")
 
 
-def _numbers(name: str, text: str) -> list[float]:
-  try:
-    return [float(word) for word in text.split("+")]
-  except ValueError:
-    raise options.UserError(f"sweep argument '{name}={text}' must be numbers joined by +") from None
-
-
 def _points(names: list[str], keep: list[float], longest: int, features: str) -> list[base.Point]:
   """Returns each method at its budgets, the larger one first."""
   found = []
@@ -64,10 +57,10 @@ def get_sweep(arguments: str = "") -> base.Sweep:
   faults = {"noise": 0.0, "imbalance": 1.0, "duplicates": 0.0}
   chosen = base.parse(arguments, **named, **faults, methods="+".join(METHODS), seeds=3, features="", data_dir="")
   options.check_choice("sweep argument set", chosen["set"], SETS)
-  lengths = [int(length) for length in _numbers("lengths", chosen["lengths"])]
+  lengths = base.numbers("lengths", chosen["lengths"], int)
   plain = [base.Point(f"full_epochs{n}", {"selector": "full"}, {"epochs": n}) for n in sorted(lengths, reverse=True)]
   names = [name for name in chosen["methods"].split("+") if name]
-  methods = _points(names, _numbers("keep", chosen["keep"]), max(lengths), chosen["features"])
-  rates = base.field("learning_rate", _numbers("rates", chosen["rates"]))
+  methods = _points(names, base.numbers("keep", chosen["keep"], float), max(lengths), chosen["features"])
+  rates = base.field("learning_rate", base.numbers("rates", chosen["rates"], float))
   config = f"configs/{chosen['set']}.py:size=cpu,dataset=experiments.held_out:{chosen['set']}"
   return base.Sweep(config, [[*plain, *methods], rates, base.seeds(chosen["seeds"])], _fields(chosen))

@@ -11,16 +11,12 @@ labels that are redrawn (0.0+0.2+0.4); `seeds`. The report shows the fraction of
 """
 
 from configs.sweeps import base
-from dynsel_jax import options
 
 
 def get_sweep(arguments: str = "") -> base.Sweep:
   """Returns the sweep; `arguments` as above."""
   named = {"config": "configs/digits.py", "size": "cpu", "model": ""}
   chosen = base.parse(arguments, features="", keep=0.3, rates="0.0+0.2+0.4", seeds=3, **named)
-  try:
-    rates = base.field("dataset.label_noise.rate", map(float, chosen["rates"].split("+")))
-  except ValueError:
-    raise options.UserError(f"sweep argument 'rates={chosen['rates']}' must be numbers joined by +") from None
+  rates = base.field("dataset.label_noise.rate", base.numbers("rates", chosen["rates"], float))
   axes = [base.image_points(chosen["features"], chosen["keep"]), rates, base.seeds(chosen["seeds"])]
   return base.Sweep(base.config_of(chosen), axes)

@@ -7,7 +7,6 @@ room `features`, which must not import training; `feature_registry` offers it be
 """
 
 import functools
-import json
 import pathlib
 import tempfile
 from typing import Any
@@ -116,12 +115,7 @@ def _model_section(folder: pathlib.Path) -> dict[str, Any]:
   Raises:
     UserError: the folder does not hold a run, or has no checkpoint.
   """
-  try:
-    section = json.loads((folder / "config.json").read_text())["config"]["model"]
-  except (OSError, ValueError, KeyError, TypeError):
-    raise options.UserError(
-      f"features.path={str(folder)!r} is not the workdir of a run: it has no config.json that dynsel_jax wrote"
-    ) from None
+  section = saved_model.model_section(folder, f"features.path={str(folder)!r}")
   if not (folder / "checkpoints").is_dir() or saved_model.latest_step(str(folder / "checkpoints")) is None:
     raise options.UserError(f"features.path={str(folder)!r} has no checkpoint")
   return section

@@ -16,14 +16,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.sharding import NamedSharding, PartitionSpec
 
 from dynsel_jax.coresets import dynamics, gradients, windows
 from dynsel_jax.data import gather
 from dynsel_jax.options import UserError, check_choice, check_positive
 from dynsel_jax.selectors import full
 from dynsel_jax.tasks import classification
-from dynsel_jax.training import parallel, setup, steps
+from dynsel_jax.training import parallel, setup
 from dynsel_jax.training.state import RunState, TrainState
 from dynsel_jax.types import SampleTable, Selector
 
@@ -159,11 +158,10 @@ def outputs(run: setup.Run, train: TrainState, names: Sequence[str]) -> dict[str
       of the last layer's gradient; "features" `[N, D]`, the last layer's input.
   """
   num_samples, batch_size = run.source.num_samples, run.recipe.eval_batch_size
-  shared = NamedSharding(run.devices.replicated.mesh, PartitionSpec(steps.AXIS))
   parts = []
   for start in range(0, num_samples, batch_size):
     index = np.arange(start, start + batch_size, dtype=np.int32)
-    index = jax.device_put(np.where(index < num_samples, index, -1), shared)
+    index = jax.device_put(np.where(index < num_samples, index, -1), run.devices.shared)
     found = _forward(run.recipe.module, run.recipe.task.inputs, train, run.arrays.train, index)
     parts.append(parallel.fetch({name: found[name] for name in names}))
   return {name: np.concatenate([part[name] for part in parts])[:num_samples] for name in names}

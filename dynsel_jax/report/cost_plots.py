@@ -1,20 +1,18 @@
 """The report's plots of the metric against a cost, each group by its label. Host-side: matplotlib; writes no files."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dynsel_jax.report import escape, frontier, theme, verdict
+from dynsel_jax.report.frontier import Cost
 from dynsel_jax.report.groups import Group, Spread, recipe, spread
 from dynsel_jax.runs import finished
-from dynsel_jax.runs.finished import Run
 
 __all__ = ["overview", "pareto"]
-
-Cost = Callable[[Group, Run], float]
 
 
 def _placed(heights: Sequence[float], gap: float) -> list[float]:

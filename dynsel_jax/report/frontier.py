@@ -20,15 +20,27 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from dynsel_jax.metric import Metric
-from dynsel_jax.report.groups import RATE, Difference, Group, Spread, spread, summary, work_seconds
+from dynsel_jax.report.groups import (
+  LENGTH,
+  RATE,
+  Difference,
+  Group,
+  Spread,
+  paired,
+  sections,
+  shared_without,
+  spread,
+  summary,
+  work_seconds,
+)
 from dynsel_jax.runs.finished import Run, final
 
 __all__ = [
   "COSTS",
   "PLAIN",
+  "Cost",
   "Curve",
   "Outcome",
   "Position",
@@ -46,7 +58,6 @@ __all__ = [
 ]
 
 PLAIN = "full"  # the method that trains on everything
-_LENGTH = ("epochs", "match_steps")
 
 Word = Literal["above", "on", "below", "unknown"]
 
@@ -159,9 +170,7 @@ def position(frontier: Curve, runs: Sequence[Outcome], metric: Metric) -> Positi
   ours = {one.seed: one.metric for one in runs}
   theirs = dict(zip(frontier.seeds, at(frontier, cost).tolist(), strict=True))
   common = [seed for seed in sorted(ours.keys() & theirs.keys()) if math.isfinite(theirs[seed])]
-  paired = spread(ours[seed] - theirs[seed] for seed in common)
-  half = float(stats.t.ppf(0.975, paired.n - 1)) * paired.sd / math.sqrt(paired.n) if paired.n > 1 else math.nan
-  difference = Difference(paired.mean, paired.mean - half, paired.mean + half, paired.n)
+  difference = paired(ours[seed] - theirs[seed] for seed in common)
   beside = spread(theirs[seed] for seed in common).mean
   return Position(cost, spread(ours.values()), beside, difference, _word(difference, metric))
 
@@ -191,10 +200,6 @@ def _compute(group: Group, run: Run) -> float:
 # The cost of a run, by its name. A sample of plain training costs 1 in the first two: its backward pass is taken to
 # cost twice its forward pass, so that a forward pass alone, which only chooses samples, costs a third.
 COSTS: dict[str, Cost] = {"backward visits": _backward_visits, "compute": _compute, "seconds": work_seconds}
-
-
-def _settings(group: Group, *without: str) -> tuple[tuple[str, object], ...]:
-  return tuple((name, value) for name, value in group.shared if name not in without)
 
 
 def _outcome(group: Group, run: Run, cost: Cost) -> Outcome:
@@ -227,15 +232,14 @@ def _by_learning_rate(groups: Iterable[Group]) -> list[list[Group]]:
   """Puts together the groups that differ only by their learning rate."""
   found: dict[object, list[Group]] = {}
   for group in groups:
-    found.setdefault((group.method, group.own, _settings(group, RATE)), []).append(group)
+    found.setdefault((group.method, group.own, shared_without(group, RATE)), []).append(group)
   return list(found.values())
 
 
 def rejected(groups: Sequence[Group]) -> list[Group]:
   """Returns the groups whose learning rate was tried and is not the best on the validation set."""
   found = []
-  for dataset in {(group.dataset, group.task, group.metric): None for group in groups}:
-    members = [group for group in groups if (group.dataset, group.task, group.metric) == dataset]
+  for members in sections(groups).values():
     taken = {id(group) for group, _ in chosen(members, COSTS["backward visits"])}
     tried = [alike for alike in _by_learning_rate(members) if any(id(group) in taken for group in alike)]
     found += [group for alike in tried for group in alike if id(group) not in taken]
@@ -251,7 +255,7 @@ def without_rate(groups: Sequence[Group]) -> list[Group]:
 
 def comparable(groups: Sequence[Group]) -> bool:
   """Whether all groups have one frontier: their recipes differ by length and learning rate at most."""
-  return len({_settings(group, RATE, *_LENGTH) for group in groups}) <= 1
+  return len({shared_without(group, RATE, *LENGTH) for group in groups}) <= 1
 
 
 def curve_of(group: Group, groups: Iterable[Group], cost: Cost) -> Curve | None:
@@ -265,8 +269,8 @@ def curve_of(group: Group, groups: Iterable[Group], cost: Cost) -> Curve | None:
   Returns:
     The curve; None without two lengths whose learning rate needed no choice or was chosen on a validation set.
   """
-  free = (RATE, *_LENGTH)
-  plain = [g for g in groups if g.method == PLAIN and _settings(g, *free) == _settings(group, *free)]
+  free = (RATE, *LENGTH)
+  plain = [g for g in groups if g.method == PLAIN and shared_without(g, *free) == shared_without(group, *free)]
   return curve((runs for _, runs in chosen(plain, cost)), group.metric)
 
 

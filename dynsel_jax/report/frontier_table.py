@@ -48,7 +48,10 @@ def table(groups: Sequence[Group], *, seconds: bool = True) -> Table | None:
   """
   metric, visits = groups[0].metric, frontier.COSTS["backward visits"]
   costs = {cost: measure for cost, measure in frontier.COSTS.items() if seconds or cost != "seconds"}
-  found = {cost: dict(_by_label(frontier.positions(groups, measure))) for cost, measure in costs.items()}
+  found = {
+    cost: {group.label: position for group, position in frontier.positions(groups, measure)}
+    for cost, measure in costs.items()
+  }
   if not any(found.values()):
     return None
   rows = []
@@ -74,7 +77,3 @@ def table(groups: Sequence[Group], *, seconds: bool = True) -> Table | None:
     " set. Compute counts a forward pass as a third of a training visit."
   )
   return Table("frontier", "Beside shorter plain runs", note, tuple(shown), rows)
-
-
-def _by_label(found: Sequence[tuple[Group, frontier.Position]]) -> list[tuple[str, frontier.Position]]:
-  return [(group.label, position) for group, position in found]

@@ -21,18 +21,22 @@ from dynsel_jax.runs import timing
 from dynsel_jax.runs.finished import Metric, Run
 
 __all__ = [
+  "LENGTH",
   "RATE",
   "Difference",
   "Group",
   "Spread",
   "by_metric",
   "collect",
+  "device",
   "difference",
+  "paired",
   "phase_seconds",
   "realised",
   "recipe",
   "reference",
   "sections",
+  "shared_without",
   "spread",
   "summary",
   "work_seconds",
@@ -49,7 +53,7 @@ _IGNORED = (
   "selector.name",  # part of the method's name
 )
 _LONGEST = 200  # characters of a label
-_LENGTH = ("epochs", "match_steps")  # fields in which a group and its reference may differ
+LENGTH = ("epochs", "match_steps")  # fields for the length of training; a group and its reference may differ in them
 RATE = "learning_rate"  # the field that is tuned
 _METHOD_SECTIONS = ("selector", "wrappers", "scores", *timing.OFFLINE)  # the rest of the config is the recipe
 
@@ -125,6 +129,13 @@ def summary(run: Run) -> dict[str, Any]:
   """Returns the summary of a finished run."""
   assert run.summary is not None
   return run.summary
+
+
+def device(run: Run) -> str:
+  """Names a run's devices, as in "2 x cpu"; "" where it does not say."""
+  made: Any = run.made.get("device")
+  known = isinstance(made, dict) and {"count", "kind"} <= made.keys()
+  return f"{made['count']} x {made['kind']}" if known else ""
 
 
 def collect(found: Iterable[Run]) -> tuple[list[Group], list[str]]:
@@ -316,19 +327,21 @@ def _alike(group: Group, candidates: Sequence[Group], siblings: Sequence[Group])
 
   It counts as tuned where neither they nor the `siblings`, of the same method and options, differ by it alone.
   """
-
-  def rest(one: Group, *without: str) -> tuple[Any, ...]:
-    return tuple((name, value) for name, value in one.shared if name not in without)
-
-  tuned = [g for g in candidates if rest(g, RATE, *_LENGTH) == rest(group, RATE, *_LENGTH)]
-  if all(len({(g.own, rest(g, RATE)) for g in some}) == len(some) for some in (tuned, siblings)):
+  free = (RATE, *LENGTH)
+  tuned = [g for g in candidates if shared_without(g, *free) == shared_without(group, *free)]
+  if all(len({(g.own, shared_without(g, RATE)) for g in some}) == len(some) for some in (tuned, siblings)):
     return tuned
   return [g for g in candidates if recipe(g) == recipe(group)]
 
 
 def recipe(group: Group) -> tuple[tuple[str, Any], ...]:
   """Returns the fields of `group.shared` without those for the length of training."""
-  return tuple((name, value) for name, value in group.shared if name not in _LENGTH)
+  return shared_without(group, *LENGTH)
+
+
+def shared_without(group: Group, *names: str) -> tuple[tuple[str, Any], ...]:
+  """Returns the fields of `group.shared` but for those called `names`."""
+  return tuple((name, value) for name, value in group.shared if name not in names)
 
 
 def realised(group: Group) -> float:
@@ -346,11 +359,14 @@ def spread(values: Iterable[float]) -> Spread:
 def difference(group: Group, other: Group, value: Callable[[Run], float]) -> Difference:
   """Returns `value` of `group` minus that of `other`, paired by seed."""
   ours, theirs = ({run.seed: value(run) for run in g.runs} for g in (group, other))
-  paired = spread(ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys()))
-  half = math.nan
-  if paired.n > 1:
-    half = float(stats.t.ppf(0.975, paired.n - 1)) * paired.sd / math.sqrt(paired.n)
-  return Difference(paired.mean, paired.mean - half, paired.mean + half, paired.n)
+  return paired(ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys()))
+
+
+def paired(differences: Iterable[float]) -> Difference:
+  """Returns the mean of paired differences with its interval."""
+  mean, sd, n = spread(differences)
+  half = float(stats.t.ppf(0.975, n - 1)) * sd / math.sqrt(n) if n > 1 else math.nan
+  return Difference(mean, mean - half, mean + half, n)
 
 
 def phase_seconds(group: Group, run: Run) -> dict[str, float]:

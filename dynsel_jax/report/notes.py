@@ -30,8 +30,9 @@ def _versions(groups: Sequence[Group]) -> str:
   """Names the packages whose versions differ between runs that are averaged."""
   differing: dict[str, set[str]] = collections.defaultdict(set)
   for group in groups:
-    for name in {name for run in group.runs for name in _flat(run)}:
-      values = {_flat(run).get(name, "unknown") for run in group.runs}
+    versions = [_versions_of(run) for run in group.runs]
+    for name in {name for one in versions for name in one}:
+      values = {one.get(name, "unknown") for one in versions}
       if len(values) > 1:
         differing[name] |= values
   if not differing:
@@ -40,7 +41,7 @@ def _versions(groups: Sequence[Group]) -> str:
   return f"Runs that are averaged were made by different versions: {named}."
 
 
-def _flat(run: Run) -> dict[str, str]:
+def _versions_of(run: Run) -> dict[str, str]:
   versions = run.made.get("versions")
   return {name: str(value) for name, value in options.flatten(versions).items()} if isinstance(versions, dict) else {}
 

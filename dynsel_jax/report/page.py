@@ -129,7 +129,7 @@ def _overview(members: Sequence[Group]) -> tuple[Figure | str, str]:
   """Returns the first picture and its title: the metric against compute, or of a single group its learning curve."""
   if len(members) > 1:
     return cost_plots.overview(members), words.overview(members)
-  return next((figure, title) for name, title, figure in plots.all_plots(members) if name == "curves")
+  return plots.curves(members)
 
 
 def _svg(figure: Figure) -> str:
@@ -167,11 +167,11 @@ def write(
   Raises:
     UserError: the library that renders the page is not installed.
   """
-  rejected = frontier.rejected(groups_lib.collect(found)[0])
-  left_out = {run.path for group in rejected for run in group.runs}
-  found = [run for run in found if run.path not in left_out]
   groups, on_groups = groups_lib.collect(found)
-  if rejected:
+  if rejected := frontier.rejected(groups):
+    left_out = {run.path for group in rejected for run in group.runs}
+    found = [run for run in found if run.path not in left_out]
+    groups, on_groups = groups_lib.collect(found)  # without the rejected their labels and references are others
     groups = frontier.without_rate(groups)
     on_groups.append(f"Not shown: {len(rejected)} learning rates that were tried and are not the best on validation.")
   notes = notes_lib.all_notes(found, groups, list(lost), on_groups)

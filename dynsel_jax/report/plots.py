@@ -16,7 +16,9 @@ from dynsel_jax.report.groups import Group, summary, work_seconds
 from dynsel_jax.runs import timing
 from dynsel_jax.runs.finished import Run
 
-__all__ = ["all_plots"]
+__all__ = ["all_plots", "curves"]
+
+_UNFOLLOWED = "no run has a readable metrics.jsonl"
 
 PHASE_COLOURS = {  # in the order of the table
   "features": theme.PINK,
@@ -117,6 +119,16 @@ def _where(groups: Sequence[Group], holds: Callable[[Run], Any]) -> list[Group]:
   return [group._replace(runs=found) for group in groups if (found := tuple(filter(holds, group.runs)))]
 
 
+def curves(groups: Sequence[Group]) -> tuple[Figure | str, str]:
+  """Draws the learning curves; returns the figure, or the reason why it is not drawn, and the heading."""
+  followed = _followed(groups)
+  return epoch_plots.curves(followed) if followed else _UNFOLLOWED, "Learning curves"
+
+
+def _followed(groups: Sequence[Group]) -> list[Group]:
+  return _where(groups, lambda run: run.metrics)
+
+
 def all_plots(groups: Sequence[Group]) -> Iterator[tuple[str, str, Figure | str]]:
   """Draws the groups of one data set, task and metric.
 
@@ -131,12 +143,13 @@ def all_plots(groups: Sequence[Group]) -> Iterator[tuple[str, str, Figure | str]
 
   metric = groups[0].metric.words
   metric = metric[:1].upper() + metric[1:]
-  followed = _where(groups, lambda run: run.metrics)
+  followed = _followed(groups)
   yield "visits", f"{metric} against backward visits", cost_plots.pareto(groups, visits, "backward visits, thousands")
   yield "seconds", f"{metric} against seconds", cost_plots.pareto(groups, work_seconds, "seconds that the method cost")
-  unfollowed = "" if followed else "no run has a readable metrics.jsonl"
-  yield "curves", "Learning curves", unfollowed or epoch_plots.curves(followed)
-  yield "coverage", "Samples kept in each epoch, and seen so far", unfollowed or epoch_plots.coverage(followed)
+  learning, title = curves(groups)
+  yield "curves", title, learning
+  kept = epoch_plots.coverage(followed) if followed else _UNFOLLOWED
+  yield "coverage", "Samples kept in each epoch, and seen so far", kept
   if members := _where(followed, lambda run: epoch_plots.records(run, "factors_covered")):
     yield "factors", "Factors covered by the samples of an epoch", epoch_plots.factors(members)
   if members := _where(followed, lambda run: epoch_plots.records(run, "noisy_fraction_kept")):

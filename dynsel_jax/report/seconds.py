@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from dynsel_jax.report import columns
 from dynsel_jax.report.columns import METHOD, Column, Row, Show, Table
-from dynsel_jax.report.groups import Group, phase_seconds, spread, summary
+from dynsel_jax.report.groups import Group, device, phase_seconds, spread, summary
 from dynsel_jax.runs import timing
 from dynsel_jax.runs.finished import Run
 
@@ -51,7 +51,7 @@ def table(groups: Sequence[Group]) -> Table:
 
 
 def _unit(rows: Sequence[Row]) -> float:
-  """Returns the unit to round to: three significant digits of the cheapest method, at least 0.1 s and at most 1 ms."""
+  """Returns the unit to round to: that of the third digit of the cheapest method's cost, between 1 ms and 0.1 s."""
   least = min((row["cost_mean"] for row in rows), default=0.0)
   return 10.0 ** max(-3, min(-1, math.floor(math.log10(least)) - 2)) if least > 0 else 0.1
 
@@ -72,26 +72,16 @@ def incomparable(found: Sequence[Run]) -> str:
   They do not where machines or devices differ, where runs were made at the same time on one machine, or where runs of
   an earlier version do not say when they were made.
   """
-  places = {run.path: _place(run) for run in found}
-  if len(set(places.values())) > 1:
-    kinds = ", ".join(sorted({_device(run) for run in found}))
-    return f"Seconds do not compare: the runs were made on {len(set(places.values()))} machines or devices ({kinds})."
+  places = {f"{run.made.get('device')}, {run.made.get('machine')}" for run in found}
+  if len(places) > 1:
+    kinds = ", ".join(sorted({device(run) or "unknown device" for run in found}))
+    return f"Seconds do not compare: the runs were made on {len(places)} machines or devices ({kinds})."
   if beside := _side_by_side(found):
     return f"Seconds do not compare: {beside} of the {len(found)} runs were made side by side."
   silent = sum(run.summary is not None and "ended" not in run.summary for run in found)
   if silent and len(found) > 1:
     return f"Seconds may not compare: {silent} of the {len(found)} runs do not say when they were made."
   return ""
-
-
-def _place(run: Run) -> str:
-  return f"{run.made.get('device')}, {run.made.get('machine')}"
-
-
-def _device(run: Run) -> str:
-  """Names a run's devices."""
-  device = run.made.get("device")
-  return f"{device.get('count')} x {device.get('kind')}" if isinstance(device, dict) else "unknown device"
 
 
 def _side_by_side(found: Sequence[Run]) -> int:

@@ -5,14 +5,23 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 
 from dynsel_jax.options import printable
 from dynsel_jax.report import columns, seconds, targets, verdict
 from dynsel_jax.report.columns import METHOD, Column, Row, Show, Table
-from dynsel_jax.report.groups import Group, by_metric, difference, realised, reference, spread, summary, work_seconds
+from dynsel_jax.report.groups import (
+  Group,
+  by_metric,
+  device,
+  difference,
+  realised,
+  reference,
+  spread,
+  summary,
+  work_seconds,
+)
 from dynsel_jax.runs import finished
 from dynsel_jax.runs.finished import Metric, Run
 
@@ -230,7 +239,7 @@ def runs_tables(found: Iterable[Run]) -> list[Table]:
         "epochs": len(run.metrics),
         "metric": metric.name,
         "value": finished.value(run.metrics[-1]) if run.metrics else None,
-        "device": _device(run.made.get("device")),
+        "device": device(run) or "-",
         "missing": ", ".join(run.missing) or "-",
       }
       for run in members
@@ -266,12 +275,6 @@ def running_tables(found: Iterable[Run]) -> list[Table]:
     note = "The metric is that of the last epoch that ended. The time left supposes that the other epochs take as long."
     tables.append(Table(name, title, note, shown, rows))
   return tables
-
-
-def _device(device: Any) -> str:
-  """Describes a run's devices, "-" where it does not say."""
-  known = isinstance(device, dict) and {"count", "kind"} <= device.keys()
-  return f"{device['count']} x {device['kind']}" if known else "-"
 
 
 def all_tables(groups: Sequence[Group], target: float | None) -> list[Table]:

@@ -7,12 +7,14 @@ from typing import Any
 from dynsel_jax.report import columns, frontier
 from dynsel_jax.report.frontier import COSTS, PLAIN, Position
 from dynsel_jax.report.groups import (
+  LENGTH,
   RATE,
   Difference,
   Group,
   difference,
   recipe,
   reference,
+  shared_without,
   spread,
   summary,
   work_seconds,
@@ -43,16 +45,13 @@ def whole_of(group: Group, groups: Sequence[Group]) -> Group | None:
   """
   if group.method != PLAIN:
     return reference(group, groups, PLAIN)
-  alike = [g for g in groups if g.method == PLAIN and g.own == group.own and _rest(g) == _rest(group)]
+  free = (RATE, *LENGTH)  # the rate may have been tuned for the length
+  plain = [g for g in groups if g.method == PLAIN and g.own == group.own]
+  alike = [g for g in plain if shared_without(g, *free) == shared_without(group, *free)]
   if len({_length(g) for g in alike}) < len(alike):  # several learning rates at one length
     alike = [g for g in alike if recipe(g) == recipe(group)]
   longest = max(alike, key=lambda g: spread(summary(run)["backward_visits"] for run in g.runs).mean)
   return None if longest is group else longest
-
-
-def _rest(group: Group) -> tuple[tuple[str, Any], ...]:
-  """Returns the fields of the recipe without length and learning rate, which may have been tuned for the length."""
-  return tuple((name, value) for name, value in recipe(group) if name != RATE)
 
 
 def _length(group: Group) -> Any:
@@ -137,21 +136,17 @@ def _distance(group: Group, found: Difference) -> str:
 def _savings(group: Group, whole: Group, seconds: bool) -> str:
   """Says what a group saved of full training's passes and time."""
   backward, forward = saved(group, whole, "backward_visits"), saved(group, whole, "forward_visits")
-  parts = [_less(backward, "fewer", "more", "backward passes")]
+  parts = [_less(backward, "fewer", "as many", "backward passes")]
   if abs(forward - backward) > 0.01:  # it scores samples that it does not train on
-    parts.append(_less(forward, "fewer", "more", "forward passes"))
+    parts.append(_less(forward, "fewer", "as many", "forward passes"))
   if seconds:
-    parts.append(_less(1 - 1 / speed_up(group, whole), "less", "more", "time"))
+    parts.append(_less(1 - 1 / speed_up(group, whole), "less", "the same", "time"))
   return ", ".join(parts[:-1]) + " and " + parts[-1] if len(parts) > 1 else parts[0]
 
 
-def _less(fraction: float, less: str, more: str, what: str) -> str:
+def _less(fraction: float, less: str, same: str, what: str) -> str:
   percent = round(100 * abs(fraction)) if math.isfinite(fraction) else 0
-  return (
-    f"{percent} % {less if fraction >= 0 else more} {what}"
-    if percent
-    else f"as many {what}".replace("as many time", "the same time")
-  )
+  return f"{percent} % {less if fraction >= 0 else 'more'} {what}" if percent else f"{same} {what}"
 
 
 def _beside(group: Group, position: Position) -> str:

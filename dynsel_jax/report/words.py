@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from dynsel_jax import options
-from dynsel_jax.report.groups import Group
+from dynsel_jax.report.groups import Group, device
 
 __all__ = ["NOTHING_FINISHED", "WORDS", "overview", "recipe"]
 
@@ -62,7 +62,7 @@ def recipe(groups: Sequence[Group]) -> str:
   epochs = _range([run.config.get("epochs") for run in runs])
   batch = _range([run.config.get("batch_size") for run in runs])
   seeds = sorted({run.seed for run in runs})
-  devices = sorted({_device(run.made.get("device")) for run in runs} - {""})
+  devices = sorted({device(run) for run in runs} - {""})
   parts = [
     f"{groups[0].task}, test {groups[0].metric.words}",
     f"{epochs} epochs" if epochs else "",
@@ -78,7 +78,3 @@ def _range(values: Sequence[object]) -> str:
   if not numbers:
     return ""
   return str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
-
-
-def _device(device: object) -> str:
-  return f"{device.get('count')} x {device.get('kind')}" if isinstance(device, dict) else ""

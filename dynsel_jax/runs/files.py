@@ -4,7 +4,6 @@ A reader or a kill never meets half a file; a byte that is flipped later does no
 """
 
 import contextlib
-import hashlib
 import json
 import math
 import os
@@ -41,7 +40,7 @@ def write_text(path: pathlib.Path, text: str) -> None:
 def write_json(path: pathlib.Path, fields: Mapping[str, Any]) -> None:
   """Writes a JSON object, with its digest in the field `DIGEST`; NaN and infinity, which JSON lacks, become null."""
   held = json.loads(json.dumps(finite(fields)))  # as it will be read
-  write_text(path, json.dumps({**held, DIGEST: _digest(held)}, indent=2) + "\n")
+  write_text(path, json.dumps({**held, DIGEST: cache.digest(held)}, indent=2) + "\n")
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any] | None:
@@ -58,13 +57,9 @@ def read_json(path: pathlib.Path) -> dict[str, Any] | None:
     raise ValueError(str(error)) from None
   if not isinstance(held, dict):
     raise ValueError("it is not a JSON object")
-  if held.pop(DIGEST, None) not in (None, _digest(held)):
+  if held.pop(DIGEST, None) not in (None, cache.digest(held)):
     raise ValueError("it does not match its digest")
   return held
-
-
-def _digest(fields: Mapping[str, Any]) -> str:
-  return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
 def finite(value: Any) -> Any:

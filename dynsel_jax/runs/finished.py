@@ -117,7 +117,7 @@ def lost(folders: Iterable[str]) -> list[str]:
       if not (path / "summary.json").exists():
         text = (path / "error.txt").read_text(errors="replace").strip().splitlines() or ["error.txt is empty"]
         lines.append(f"{path.name}: failed ({text[-1].strip()})")
-    unreadable = [path for path in _holding("config.json", folder) if read(path) is None]
+    unreadable = [path for path in _holding("config.json", folder) if _described(path) is None]
     lines += [f"{path.name}: config.json is damaged, or was not written by dynsel_jax" for path in unreadable]
   return lines
 
@@ -130,13 +130,10 @@ def _holding(name: str, folder: str) -> list[pathlib.Path]:
 
 def read(path: pathlib.Path) -> Run | None:
   """Returns the run in the folder `path`, or None if dynsel_jax did not write its `config.json`, or not as it is."""
-  try:
-    made = files.read_json(path / "config.json") or {}
-    config = made.pop("config")
-    _check_config(config)
-    task, metric = _task(made)
-  except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+  described = _described(path)
+  if described is None:
     return None
+  config, made, task, metric = described
   missing: list[str] = []
   metrics, summary = _metrics(path, metric, missing), _summary(path, metric, missing)
   if summary is None and metrics:
@@ -146,6 +143,17 @@ def read(path: pathlib.Path) -> Run | None:
     )
     missing.append(f"{lacking} epochs")
   return Run(path, config, made, task, metric, metrics, summary, _visits(path, missing), tuple(missing))
+
+
+def _described(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any], str, Metric] | None:
+  """Returns the first fields of `Run` that `config.json` holds, from `config` to `metric`; None as `read` does."""
+  try:
+    made = files.read_json(path / "config.json") or {}
+    config = made.pop("config")
+    _check_config(config)
+    return config, made, *_task(made)
+  except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    return None
 
 
 def _check_config(config: dict[str, Any]) -> None:

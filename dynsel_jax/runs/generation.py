@@ -22,8 +22,6 @@ from dynsel_jax.runs import saved_model, trained
 
 __all__ = ["extended", "generate"]
 
-_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-
 
 def generate(workdir: str | os.PathLike[str], prompts: Sequence[str], max_tokens: int = 64) -> list[str]:
   """Returns what the model of a run writes after each prompt.
@@ -57,11 +55,12 @@ def generate(workdir: str | os.PathLike[str], prompts: Sequence[str], max_tokens
     raise UserError(
       f"the longest prompt has {lengths.max()} tokens, which with max_tokens={max_tokens} exceeds the model's {limit}"
     )
-  written = np.asarray(jax.jit(extended, static_argnums=(0, 4))(module, variables, rows, lengths, codec.end))
+  program = jax.jit(extended, static_argnums=(0, 5))
+  written = np.asarray(program(module, variables, rows, lengths, lengths + max_tokens, codec.end))
   return codec.decode([_new(row[length:], codec.end) for row, length in zip(written, lengths, strict=True)])
 
 
-def extended(module: Any, variables: Any, rows: Array, lengths: Array, end: int) -> Array:
+def extended(module: Any, variables: Any, rows: Array, lengths: Array, limits: Array, end: int) -> Array:
   """Continues token ids with the token of the largest logit, until each row has ended or is full. Pure.
 
   Args:
@@ -69,6 +68,7 @@ def extended(module: Any, variables: Any, rows: Array, lengths: Array, end: int)
     variables: its variables.
     rows: `[b, L]` int32, -1 behind each prompt.
     lengths: `[b]` int32, the number of tokens of each prompt, at least 1.
+    limits: `[b]` int32, the number of tokens at which each row is full, at most L.
     end: the token after which a row has ended.
 
   Returns:
@@ -88,9 +88,9 @@ def extended(module: Any, variables: Any, rows: Array, lengths: Array, end: int)
     token = jnp.where(done, PAD, jnp.argmax(logits, axis=-1).astype(jnp.int32))
     rows = rows.at[number, jnp.where(done, rows.shape[1], lengths)].set(token, mode="drop")
     lengths = lengths + (~done).astype(jnp.int32)
-    return rows, lengths, done | (token == end) | (lengths >= rows.shape[1])
+    return rows, lengths, done | (token == end) | (lengths >= limits)
 
-  done = lengths >= rows.shape[1]
+  done = lengths >= limits
   return jax.lax.while_loop(unfinished, step, (jnp.asarray(rows), jnp.asarray(lengths), done))[0]
 
 
@@ -110,6 +110,7 @@ def _asked(run: trained.Trained, prompts: Sequence[str]) -> tuple[Codec, list[st
   if section["tokenizer"]:
     return codecs.load("dataset.tokenizer", section["tokenizer"]), list(prompts)
   if section["vocabulary"]:
+    run.tokenizer()  # refuses a file that is lost or damaged
     return codecs.load("workdir", str(run.path / "tokenizer.json")), list(prompts)
   return codecs.by_bytes(), list(prompts)
 
@@ -120,15 +121,13 @@ def _said(role: str, content: str) -> dict[str, str]:
 
 def _model(run: trained.Trained) -> tuple[Any, Any]:
   """Returns the run's decoder and its variables, the frozen ones from their file."""
-  section = dict(run.config["model"])
-  name, dtype = section.pop("name"), section.pop("dtype", "float32")
-  held = saved_model.read_model(str(run.path / "checkpoints"))
-  module = models.create(name, run.made("model")["num_outputs"], dtype=_DTYPES[dtype], **section)
+  held, module = saved_model.read_model(str(run.path / "checkpoints")), run.module()
   example = jax.ShapeDtypeStruct((1, 2), jnp.int32), jax.ShapeDtypeStruct((1,), jnp.bool_)
   shapes = jax.eval_shape(lambda ids, valid: module.init(jax.random.key(0), ids, valid, train=False), *example)
   if "frozen" not in shapes:
     return module, {"params": held["params"]}
   frozen = models.pretrained_frozen(module, {"frozen": shapes["frozen"]})
   if saved_model.digest(frozen) != run.made("frozen_fingerprint"):
-    raise UserError(f"workdir={run.path}: model.weights={section['weights']} are not the weights that it began with")
+    weights = run.config["model"]["weights"]
+    raise UserError(f"workdir={run.path}: model.weights={weights} are not the weights that it began with")
   return module, {"params": held["params"], **frozen}

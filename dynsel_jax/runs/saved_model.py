@@ -1,6 +1,6 @@
-"""Reads the model out of a run's checkpoints, without the rest of the run. Host-side.
+"""Reads the model out of a run's folder, without the rest of the run. Host-side.
 
-`training.checkpoint` writes them.
+`training.checkpoint` writes the checkpoints.
 """
 
 import json
@@ -13,7 +13,7 @@ import orbax.checkpoint as ocp
 from dynsel_jax import cache
 from dynsel_jax.options import UserError, printable
 
-__all__ = ["checked", "digest", "latest_step", "read_model"]
+__all__ = ["checked", "digest", "latest_step", "model_section", "read_model"]
 
 
 def digest(tree: Any) -> str:
@@ -29,6 +29,19 @@ def checked(seal: dict[str, Any]) -> dict[str, Any]:
   return seal
 
 
+def model_section(workdir: pathlib.Path, where: str) -> dict[str, Any]:
+  """Returns the section `model` of the config of the run in `workdir`.
+
+  Raises:
+    UserError: the folder holds no run; the message begins with `where`, the field and its value.
+  """
+  try:
+    section = json.loads((workdir / "config.json").read_text())["config"]["model"]
+    return {**section, "name": section["name"]}
+  except (OSError, ValueError, KeyError, TypeError):
+    raise UserError(f"{where} is not the workdir of a run: it has no config.json that dynsel_jax wrote") from None
+
+
 def latest_step(directory: str) -> int | None:
   """Returns the optimizer step of the newest complete checkpoint in `directory`, or None."""
   with _reader(directory) as manager:
@@ -41,8 +54,8 @@ def read_model(directory: str) -> dict[str, Any]:
   Only these are read: neither the selector nor the number of devices of that run matters.
 
   Raises:
-    UserError: there is no checkpoint, or the newest one cannot be read or does not match the seal beside it; that of an
-      earlier version has no digest of the model alone.
+    UserError: there is no checkpoint, or the newest one cannot be read or does not match the seal beside it. A
+      checkpoint of an earlier version, whose seal has no digest of the model alone, is taken as it is read.
   """
   if not pathlib.Path(directory).is_dir() or (step := latest_step(directory)) is None:
     raise UserError(f"{directory} holds no checkpoint; the command of the run makes one")

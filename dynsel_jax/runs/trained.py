@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 
 from dynsel_jax import cache, models
 from dynsel_jax.data import gather, inputs
@@ -132,11 +133,8 @@ class Trained:
         f"workdir={self.path}: task.name={name} is none of {', '.join(_PREDICTED)}, and what it does to a batch is"
         " not in the folder; runs.saved_model.read_model gives the model's variables"
       )
-    section = dict(self.config["model"])
-    name, dtype = section.pop("name"), section.pop("dtype", "float32")
-    if "weights" in section:
-      section["weights"] = ""  # the checkpoint holds all parameters
-    module = models.create(name, self.made("model")["num_outputs"], dtype=_DTYPES[dtype], **section)
+    # The checkpoint holds all parameters.
+    module = self.module(**({"weights": ""} if "weights" in self.config["model"] else {}))
     variables = saved_model.read_model(str(self.path / "checkpoints"))
     mean, std = self._statistics
 
@@ -147,6 +145,12 @@ class Trained:
       return jax.nn.softmax(outputs) if self.task == "classification" else outputs[:, 0]
 
     return functools.partial(predict, variables)
+
+  def module(self, **changes: Any) -> nn.Module:
+    """Builds the model without its variables; `changes` replaces options of the config's section `model`."""
+    section = {**self.config["model"], **changes}
+    name, dtype = section.pop("name"), section.pop("dtype", "float32")
+    return models.create(name, self.made("model")["num_outputs"], dtype=_DTYPES[dtype], **section)
 
   def made(self, field: str) -> Any:
     """Returns a field of `config.json`; raises `UserError` if an earlier version did not write it."""
@@ -168,11 +172,12 @@ class Trained:
       dataset=self.config["dataset"],
       class_names=self.class_names,
       is_image=is_image,
-      tokenizer=self._tokenizer(model),
+      tokenizer=self.tokenizer(),
     )
 
-  def _tokenizer(self, model: dict[str, Any]) -> str:
-    dataset = self.config["dataset"]
+  def tokenizer(self) -> str:
+    """Returns the content of `tokenizer.json`, "" for a run without one; `UserError` if it is lost or damaged."""
+    model, dataset = self.made("model"), self.config["dataset"]
     if "tokenizer" not in model:
       if "tokenizer" in dataset and ":" not in dataset["name"]:
         raise UserError(f"workdir={self.path} has no tokenizer.json: an earlier version made the run")

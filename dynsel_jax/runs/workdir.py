@@ -31,6 +31,7 @@ _FILES = (
   "config.json",
   "metrics.jsonl",
   "summary.json",
+  "tokenizer.json",
   ".lock",
   *(f"{n}.npz" for n in ("usage", "columns", "firings", "noise")),
 )

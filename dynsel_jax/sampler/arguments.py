@@ -1,12 +1,12 @@
 """Checks what a `Sampler` is built from. Host-side."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
+from dynsel_jax import cache
 from dynsel_jax.options import UserError, check_at_least, check_positive, check_seed
 from dynsel_jax.types import SampleTable
 
@@ -61,9 +61,5 @@ def sample_table(num_samples: int, labels: Any, num_classes: int, columns: Mappi
 def digest(table: SampleTable) -> str:
   """Returns 64 hexadecimal digits that change with any label, column or name of a column."""
   arrays = {} if table.labels is None else {"labels": table.labels}
-  whole = hashlib.sha256()
-  for name, array in sorted((arrays | {f"column {n}": c for n, c in table.columns.items()}).items()):
-    host = np.ascontiguousarray(array)
-    whole.update(f"{name} {host.dtype} {host.shape} ".encode())
-    whole.update(host.tobytes())
-  return whole.hexdigest()
+  arrays |= {f"column {name}": column for name, column in table.columns.items()}
+  return cache.checksum({name: np.asarray(array) for name, array in arrays.items()})

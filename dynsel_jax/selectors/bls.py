@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from dynsel_jax.selectors import memory, ranking
+from dynsel_jax.options import check_fraction
+from dynsel_jax.selectors import memory
 from dynsel_jax.selectors.infobatch import infobatch
 from dynsel_jax.selectors.seta import seta
 from dynsel_jax.selectors.wrappers.full_data import Selected, lift
@@ -47,7 +48,7 @@ def scored_by_batch(selector: Selector, table: SampleTable, *, history_weight: f
   Raises:
     UserError: the weight lies outside its range.
   """
-  ranking.check_fraction("history_weight", history_weight, zero=True)
+  check_fraction("history_weight", history_weight, zero=True)
 
   def init(key: Array) -> BLSState:
     return BLSState(

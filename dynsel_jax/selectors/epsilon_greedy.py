@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from dynsel_jax.options import check_fraction
 from dynsel_jax.selectors import memory, ranking
 from dynsel_jax.selectors.wrappers.warmed_up import warmed_up
 from dynsel_jax.types import SampleTable, Selection, Selector, Signals
@@ -83,8 +84,8 @@ def epsilon_greedy(
   """
   num_samples = table.num_samples
   count = ranking.keep_count(keep_fraction, num_samples)
-  ranking.check_fraction("update_rate", update_rate)
-  ranking.check_fraction("epsilon", epsilon, zero=True)
+  check_fraction("update_rate", update_rate)
+  check_fraction("epsilon", epsilon, zero=True)
 
   def init(key: Array) -> EpsilonGreedyState:
     del key

@@ -175,9 +175,7 @@ def _evolved(
     weight, _ = evolve(memory.gather(state.score, signals), signals.loss, initial, beta1, beta2)
     return thinning.sample_rows(key, thinning.log_weight(weight), signals, budget, weights=weights)
 
-  # Inverse probabilities make the mean over the drawn samples unbiased, not the weighted mean.
-  normalization = "weight_sum" if weights == "none" else "batch_size"
-  return Selector(init, select, observe, thin, loss_normalization=normalization)
+  return Selector(init, select, observe, thin, loss_normalization=thinning.normalization(weights))
 
 
 def _annealed(selector: Selector, table: SampleTable, epochs: int, first: float, last: float) -> Selector:

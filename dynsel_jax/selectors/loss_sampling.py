@@ -37,4 +37,4 @@ def loss_sampling(table: SampleTable, epochs: int, *, batch_fraction: float = 0.
     return thinning.sample_rows(key, thinning.log_weight(signals.loss), signals, budget, weights=weights)
 
   selector = thinning.stateless(table.num_samples, thin)
-  return selector._replace(loss_normalization="weight_sum" if weights == "none" else "batch_size")
+  return selector._replace(loss_normalization=thinning.normalization(weights))

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from dynsel_jax.options import check_fraction
 from dynsel_jax.selectors import memory, ranking
 from dynsel_jax.selectors.wrappers.warmed_up import warmed_up
 from dynsel_jax.types import SampleTable, Selection, Selector, Signals
@@ -59,8 +60,8 @@ def order_dp(table: SampleTable, epochs: int, *, pool_fraction: float = 0.75, to
   Raises:
     UserError: a fraction lies outside its range.
   """
-  ranking.check_fraction("pool_fraction", pool_fraction)
-  ranking.check_fraction("top_fraction", top_fraction)
+  check_fraction("pool_fraction", pool_fraction)
+  check_fraction("top_fraction", top_fraction)
 
   def init(key: Array) -> OrderDPState:
     del key

@@ -1,6 +1,6 @@
 """Exact choices by score, by weight or by chance, without a sort: the building blocks of `select`.
 
-Pure and jit-able, except `check_fraction`, `keep_count`, `budget` of an int, `class_layout` and `class_budgets`. Ties
+Pure and jit-able, except `keep_count`, `budget` of an int, `class_layout` and `class_budgets`. Ties
 are broken by the key, never by position; a NaN is the worst score. Scores of -inf and inf are ordered as numbers; use
 `sanitize` where they are faults.
 
@@ -23,7 +23,6 @@ __all__ = [
   "ClassLayout",
   "add_gumbel_noise",
   "budget",
-  "check_fraction",
   "class_budgets",
   "class_layout",
   "keep_count",

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from dynsel_jax.options import check_positive
+from dynsel_jax.options import check_fraction, check_positive
 from dynsel_jax.selectors import memory, ranking
 from dynsel_jax.selectors.wrappers.warmed_up import warmed_up
 from dynsel_jax.types import SampleTable, Selection, Selector, Signals
@@ -88,10 +88,10 @@ def seta(
   Raises:
     UserError: a value lies outside its range.
   """
-  ranking.check_fraction("pool_fraction", pool_fraction)
+  check_fraction("pool_fraction", pool_fraction)
   check_positive("num_groups", num_groups)
-  ranking.check_fraction("window_fraction", window_fraction)
-  ranking.check_fraction("whole_pool_from", whole_pool_from, zero=True)
+  check_fraction("window_fraction", window_fraction)
+  check_fraction("whole_pool_from", whole_pool_from, zero=True)
   num_samples = table.num_samples
   width = max(1, round(window_fraction * num_groups))
   pool_size = ranking.budget(pool_fraction, num_samples)

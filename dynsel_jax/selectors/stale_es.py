@@ -87,9 +87,8 @@ def stale_es(
   def observe(state: StaleState, signals: Signals) -> StaleState:
     return _remember(state, signals, initial, beta1, beta2)
 
-  # Inverse probabilities make the mean over the drawn samples unbiased, not the weighted mean.
-  normalization = "weight_sum" if weights == "none" else "batch_size"
-  selector = warmed_up(Selector(init, select, observe, loss_normalization=normalization), table, epochs)
+  selector = Selector(init, select, observe, loss_normalization=thinning.normalization(weights))
+  selector = warmed_up(selector, table, epochs)
   return annealed(selector, table, epochs, first=anneal_first, last=anneal_last)
 
 

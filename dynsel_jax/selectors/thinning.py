@@ -1,7 +1,7 @@
 """Picking the rows of a scored meta-batch to train on: the building blocks of `thin`.
 
-Everything but `batch_budget` is pure and jit-able. Positions are sorted, so that picking the whole batch changes
-nothing. Padding is picked only when fewer than b rows are valid, and then with weight 0.
+Pure and jit-able, except `batch_budget` and `normalization`. Positions are sorted, so that picking the whole batch
+changes nothing. Padding is picked only when fewer than b rows are valid, and then with weight 0.
 
 `N` is the number of training samples, `B` the global batch size, `b` the number of rows to train on.
 """
@@ -23,6 +23,7 @@ __all__ = [
   "batch_budget",
   "inverse_probability",
   "log_weight",
+  "normalization",
   "rank_rows",
   "sample_rows",
   "stateless",
@@ -44,6 +45,14 @@ def batch_budget(batch_fraction: float, batch_size: int) -> int:
       f"batch_fraction={batch_fraction} of batch_size={batch_size} is {float(count):g} samples, not an integer"
     )
   return int(count)
+
+
+def normalization(weights: str) -> str:
+  """Returns the `loss_normalization` of a selector with one of the `WEIGHTS`.
+
+  Inverse probabilities make the mean over the drawn samples unbiased, not the weighted mean.
+  """
+  return "weight_sum" if weights == "none" else "batch_size"
 
 
 def log_weight(weight: Array) -> Array:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from dynsel_jax.options import check_positive
+from dynsel_jax.options import check_fraction, check_positive
 from dynsel_jax.selectors import memory, ranking
 from dynsel_jax.selectors.wrappers.warmed_up import warmed_up
 from dynsel_jax.types import SampleTable, Selection, Selector, Signals
@@ -83,7 +83,7 @@ def ucb(
   """
   num_samples = table.num_samples
   count = ranking.keep_count(keep_fraction, num_samples)
-  ranking.check_fraction("update_rate", update_rate)
+  check_fraction("update_rate", update_rate)
   check_positive("variance_weight", variance_weight, zero=True)
 
   def init(key: Array) -> UCBState:

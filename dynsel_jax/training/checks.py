@@ -32,18 +32,22 @@ __all__ = [
 
 # Sections and fields of a config, those that every config has and those that some have.
 FIELDS = (
-  *("batch_size", "cache_dir", "checkpoint_every_steps", "dataset", "epochs", "eval_batch_size", "learning_rate"),
-  *(
-    "loss_normalization",
-    "match_steps",
-    "meta_batch_size",
-    "model",
-    "optimizer",
-    "schedule",
-    "seed",
-    "selector",
-    "task",
-  ),
+  "batch_size",
+  "cache_dir",
+  "checkpoint_every_steps",
+  "dataset",
+  "epochs",
+  "eval_batch_size",
+  "learning_rate",
+  "loss_normalization",
+  "match_steps",
+  "meta_batch_size",
+  "model",
+  "optimizer",
+  "schedule",
+  "seed",
+  "selector",
+  "task",
 )
 OPTIONAL_FIELDS = ("factors", "features", "loggers", "scores", "wrappers")
 

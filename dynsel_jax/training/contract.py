@@ -153,9 +153,9 @@ def repeats(trial: Trial) -> str:
 def order_of_steps(trial: Trial) -> str:
   """Whether the order of steps, a step seen twice, or the order of rows changes the state after an epoch."""
   size = trial.batch_size
-  one, other = (trial.signals(np.arange(start, start + size) % trial.num_samples, 0) for start in (0, size))
   if trial.num_samples < 2 * size:
     return ""
+  one, other = (trial.signals(np.arange(start, start + size), 0) for start in (0, size))
   both = trial.observe(trial.observe(trial.first, one), other)
   if not _same(both, trial.observe(trial.observe(trial.first, other), one)):
     return "observe gives another state when two steps of an epoch come in the other order"

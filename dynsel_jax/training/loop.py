@@ -29,6 +29,7 @@ __all__ = ["AfterEpoch", "Build", "MakeColumns", "Result", "train_and_evaluate"]
 _FULL = ("No space left", "Disk quota exceeded", "File too large", "RESOURCE_EXHAUSTED")
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
+# (run, its state after an epoch's steps, the epoch) -> the state to continue with
 AfterEpoch = Callable[[setup.Run, RunState, int], RunState]
 
 # the parts of a run, and its sample table -> the run, with its programs

@@ -3,7 +3,6 @@
 A model names them by its attribute `weights`; see `models.pretrained` and `models.from_run`.
 """
 
-import json
 import pathlib
 from typing import Any
 
@@ -31,10 +30,7 @@ def first_params(module: nn.Module, params: Any) -> Any:
   if not named or not weights.is_run(named):
     return models.pretrained(module, params)
   where, folder = f"model.weights={named}", pathlib.Path(named)
-  try:
-    model = json.loads((folder / "config.json").read_text())["config"]["model"]["name"]
-  except (OSError, ValueError, KeyError, TypeError):
-    raise UserError(f"{where} is not the workdir of a run: it has no config.json that dynsel_jax wrote") from None
+  model = saved_model.model_section(folder, where)["name"]
   try:
     found = saved_model.read_model(str(folder / "checkpoints"))["params"]
   except UserError as error:
