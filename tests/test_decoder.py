@@ -166,6 +166,7 @@ def test_a_decoder_from_random_weights_has_the_sizes_of_its_options():
     ({"attention_bias": True}, "attention_bias=True is not supported, only False"),
     ({"num_key_value_heads": 3}, "num_key_value_heads=3 must divide num_attention_heads=4"),
     ({"rope_parameters": {"rope_type": "llama3"}}, "rope_type='llama3' is not supported, only 'default'"),
+    ({"rope_parameters": ["default"]}, "rope_parameters or rope_scaling, ['default'], must be an object"),
     ({"vocab_size": 50}, "has a vocabulary of 50 tokens, and the data set's tokenizer one of 96"),
     ({"hidden_size": "32"}, "hidden_size='32' must be an integer from 1 to 100000"),
     ({"rms_norm_eps": None}, "rms_norm_eps=None must be a positive number"),

@@ -103,6 +103,13 @@ def test_a_wrong_option_is_named(option):
     models.create("fast_net", 10, **option)
 
 
+def test_images_that_the_groups_would_halve_to_nothing_are_refused():
+  with pytest.raises(options.UserError, match="with 2 model.widths needs images of at least 5x5, not 4x6"):
+    models.create("fast_net", 4, **SMALL).init(
+      jax.random.key(0), jnp.zeros((2, 4, 6, 3)), jnp.ones(2, bool), train=False
+    )
+
+
 def test_a_smoke_run_learns_to_tell_colours_apart(tmp_path):
   rng = np.random.default_rng(0)
 

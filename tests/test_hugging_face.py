@@ -8,6 +8,7 @@ import pytest
 
 from configs import text as text_config
 from dynsel_jax import data, recipes
+from dynsel_jax.data import text
 from dynsel_jax.options import UserError
 from tests.support import small_runs
 
@@ -93,3 +94,12 @@ def test_texts_of_a_folder_are_those_of_its_files(datasets, tmp_path, monkeypatc
     data.prepare(section | {"train": "unknown"})
   with pytest.raises(UserError, match="has no column 'topic'"):
     data.prepare(section | {"label_column": "topic"})
+
+
+def test_a_label_that_no_training_text_has_is_named_with_its_split(datasets, tmp_path, monkeypatch):
+  monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+  (tmp_path / "set").mkdir()
+  (tmp_path / "set" / "train.csv").write_text("text,label\na b,x\nc d,y\n")
+  (tmp_path / "set" / "test.csv").write_text("text,label\ne f,z\n")
+  with pytest.raises(UserError, match=r"dataset\.test=test: .* has the label 'z', which does not occur"):
+    data.prepare(text.defaults() | {"name": f"hf:{tmp_path / 'set'}"})

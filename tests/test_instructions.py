@@ -125,12 +125,15 @@ GOOD = {"prompt": "hi", "response": "yo"}
     ({"prompt": "hi"}, "line 2 has no 'response'; its columns: prompt"),
     ({"prompt": "hi", "response": ""}, "line 2 has the response ''; it must be a string that is not empty"),
     ({"prompt": "hi", "response": None}, "line 2 has the response None; it must be"),
-    ({"prompt": "hi", "response": "\udc00"}, "line 2 has half of a surrogate pair in its response"),
+    ({"prompt": "hi", "response": "\udc00"}, "line 2 has the response '\\udc00', with half of a surrogate pair in it"),
     ({"messages": []}, "line 2 has the messages []; they must be a list of roles and contents"),
     ({"messages": [{"role": "user"}]}, "line 2 has message 1, {'role': 'user'}, without a role and a content"),
     ({"messages": [{"role": "user", "content": 1}]}, "line 2 has message 1 whose role or content is no string"),
+    ({"messages": [{"role": "user", "content": "\ud800"}]}, "has the content of message 1 '\\ud800', with half of a"),
+    ({"messages": [{"role": "\ud800", "content": "a"}]}, "has the role of message 1 '\\ud800', with half of a"),
     ({"messages": TALK[:1]}, "line 2 has no response: no message of the role 'assistant' with a content"),
     ({**GOOD, "source": []}, "line 2 has the source []; it must be a string or an integer"),
+    ({**GOOD, "source": "\ud800"}, "line 2 has the source '\\ud800', with half of a surrogate pair in it"),
   ],
 )
 def test_a_wrong_row_is_named(tmp_path, row, line):

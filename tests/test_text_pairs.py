@@ -89,6 +89,7 @@ def test_a_quotation_mark_is_text_in_a_tsv_file(tmp_path):
   ("old", "new", "changes", "line"),
   [
     ("4.2", "high", {}, r"line 2 has the target 'high'; it must be a number"),
+    ("4.2", "1e39", {}, r"line 2 has the target '1e39'; it must be a number up to 3.4e38"),
     ("4.2", "nan", {}, r"line 2 has the target 'nan'; it must be a number"),
     ("the sun shines", " ", {}, r"line 3 has the text ' '; it must be a string that is not empty"),
     ("sentence2", "premise", {}, r"line 1 has no column 'sentence2'; its columns: index, sentence1, premise"),

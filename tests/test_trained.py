@@ -104,6 +104,13 @@ def test_images_of_another_kind_are_refused(digits, name, size, words, tmp_path)
     digits.read(str(tmp_path))
 
 
+def test_images_with_transparency_are_read_for_a_model_of_four_channels(tmp_path):
+  image = np.random.default_rng(0).integers(0, 256, (6, 6, 4)).astype(np.uint8)
+  PIL.Image.fromarray(image).save(tmp_path / "x.png")
+  found = inputs.read(str(tmp_path / "x.png"), inputs.Form((6, 6, 4), "uint8", {}, ("a", "b"), True, ""))
+  np.testing.assert_array_equal(found.inputs, image[None])
+
+
 def test_arrays_with_labels_are_read_and_wrong_ones_refused(digits, test_set, tmp_path):
   images, labels = test_set["inputs"][:5], test_set["labels"][:5]
   np.savez(tmp_path / "right.npz", inputs=images, labels=labels)

@@ -9,7 +9,7 @@ import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from dynsel_jax.data import codecs
+from dynsel_jax.data import codecs, json_rows
 from dynsel_jax.data.json_rows import Row, short
 from dynsel_jax.models.weights import folder
 from dynsel_jax.options import UserError, expand_home, optional_library
@@ -101,7 +101,7 @@ def messages_of(row: Row, prompt_column: str, response_column: str) -> list[Mess
   """
   if "messages" not in row.held:
     roles = (("user", prompt_column), ("assistant", response_column))
-    return [{"role": role, "content": _content(row, column)} for role, column in roles]
+    return [{"role": role, "content": json_rows.string(row, column)} for role, column in roles]
   held = row.held["messages"]
   if not isinstance(held, list) or not held:
     raise row.wrong(f"has the messages {short(repr(held))}; they must be a list of roles and contents")
@@ -110,28 +110,12 @@ def messages_of(row: Row, prompt_column: str, response_column: str) -> list[Mess
       raise row.wrong(f"has message {number}, {short(repr(message))}, without a role and a content")
     if not all(isinstance(message[name], str) for name in ("role", "content")):
       raise row.wrong(f"has message {number} whose role or content is no string: {short(repr(message))}")
-    _check_text(row, f"message {number}", message["content"])
+    for name in ("role", "content"):
+      json_rows.check_text(row, f"the {name} of message {number}", message[name])
   written = [message["content"] for message in held if message["role"] == "assistant"]
   if not any(text.strip() for text in written):
     raise row.wrong("has no response: no message of the role 'assistant' with a content")
   return held
-
-
-def _content(row: Row, column: str) -> str:
-  if column not in row.held:
-    raise row.wrong(f"has no {column!r}; its columns: {short(', '.join(row.held)) or 'none'}")
-  value = row.held[column]
-  if not isinstance(value, str) or not value.strip():
-    raise row.wrong(f"has the {column} {short(repr(value))}; it must be a string that is not empty")
-  _check_text(row, column, value)
-  return value
-
-
-def _check_text(row: Row, what: str, text: str) -> None:
-  try:
-    text.encode()
-  except UnicodeEncodeError:
-    raise row.wrong(f"has half of a surrogate pair in its {what}: {short(repr(text))}") from None
 
 
 def plain(messages: Sequence[Message]) -> list[Segment]:

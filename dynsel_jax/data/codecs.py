@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 from dynsel_jax.data import tokens
 from dynsel_jax.models.weights import folder
-from dynsel_jax.options import UserError, check_at_least, expand_home, optional_library
+from dynsel_jax.options import UserError, check_at_least, expand_home
 
-__all__ = ["BYTES", "Codec", "by_bytes", "learnt", "load", "lost_characters"]
+__all__ = ["BYTES", "Codec", "by_bytes", "learnt", "load", "lost_characters", "settings_of", "token_of"]
 
 BYTES = 256
 _END = "<|endoftext|>"  # of a learnt vocabulary
@@ -51,7 +51,7 @@ def learnt(texts: Iterable[str], vocabulary: int) -> Codec:
     UserError: the vocabulary is smaller.
   """
   check_at_least("dataset.vocabulary", vocabulary, BYTES + 1)
-  library = _library()
+  library = tokens.tokenizers()
   made = library.Tokenizer(library.models.BPE())
   made.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
   made.decoder = library.decoders.ByteLevel()
@@ -73,8 +73,8 @@ def load(field: str, value: str) -> Codec:
   Raises:
     UserError: the file does not exist or is not a tokenizer, or no token is known to end a text.
   """
-  _library()
-  return _codec(tokens.load(field, value), _end_of(field, value), f"{field}={value}")
+  tokenizer = tokens.load(field, value)
+  return _codec(tokenizer, token_of(settings_of(field, value), "eos_token"), f"{field}={value}")
 
 
 def settings_of(field: str, value: str) -> dict[str, Any]:
@@ -113,16 +113,6 @@ def lost_characters(codec: Codec, texts: Sequence[str]) -> collections.Counter[s
   survives = codec.decode(codec.encode([f"a{character}a" for character in found]))
   lost = [c for c, decoded in zip(found, survives, strict=True) if decoded.strip() == "aa" or "\ufffd" in decoded]
   return collections.Counter({c: counts[c] for c in lost if not c.isspace()})
-
-
-def _library() -> Any:
-  for module in ("models", "pre_tokenizers", "decoders", "trainers"):
-    optional_library(f"tokenizers.{module}", "text")
-  return optional_library("tokenizers", "text")
-
-
-def _end_of(field: str, value: str) -> str:
-  return token_of(settings_of(field, value), "eos_token")
 
 
 def _codec(tokenizer: tokens.Tokenizer, end: str, where: str) -> Codec:

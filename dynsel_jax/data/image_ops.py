@@ -12,7 +12,9 @@ import numpy as np
 import PIL.Image
 import PIL.ImageOps
 
-__all__ = ["View", "centre", "pixels", "random_resized_crop"]
+__all__ = ["MODES", "View", "centre", "pixels", "random_resized_crop"]
+
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's name of the colours by the number of channels
 
 _AREA = (0.08, 1.0)  # range of the fraction of the image that a random crop covers
 _RATIO = (3 / 4, 4 / 3)  # range of width over height of a random crop

@@ -21,7 +21,6 @@ from dynsel_jax.options import UserError
 __all__ = ["Form", "Inputs", "as_trained", "encoded", "read"]
 
 _ARRAYS = (".npy", ".npz")
-_MODES = {1: "L", 3: "RGB"}  # Pillow's mode by the number of channels
 
 
 class Form(NamedTuple):
@@ -175,7 +174,7 @@ def _image(path: str, form: Form) -> np.ndarray:
   """Decodes an image as the data set's own reader does, to `[H, W, C]` uint8."""
   height, width, channels = form.shape
   settings = form.dataset
-  mode = _MODES.get(channels, "")
+  mode = image_ops.MODES.get(channels, "")
   convert = mode if settings.get("image_mode") or settings.get("stream") else ""
   try:
     image = image_decoding.decode(image_files.content(path), convert, os.path.splitext(path)[1]).image

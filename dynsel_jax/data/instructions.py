@@ -1,7 +1,7 @@
 """Loads conversations for supervised fine-tuning, where the loss is on the responses alone. Host-side."""
 
 import collections
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -80,11 +80,11 @@ def defaults() -> dict[str, Any]:
 
 def conversation(tokenizer: str, chat_template: str) -> tuple[Codec, Parts]:
   """Returns the codec, and the function that divides a conversation into parts; arguments as in `load`."""
-  if chat_template == chat.PLAIN or not tokenizer:
-    if not tokenizer and chat_template not in ("", chat.PLAIN):
-      raise UserError(f"dataset.chat_template={chat_template!r} needs a dataset.tokenizer with its special tokens")
-    return (codecs.load("dataset.tokenizer", tokenizer) if tokenizer else codecs.by_bytes()), chat.plain
-  codec = codecs.load("dataset.tokenizer", tokenizer)
+  if not tokenizer and chat_template not in ("", chat.PLAIN):
+    raise UserError(f"dataset.chat_template={chat_template!r} needs a dataset.tokenizer with its special tokens")
+  codec = codecs.load("dataset.tokenizer", tokenizer) if tokenizer else codecs.by_bytes()
+  if not tokenizer or chat_template == chat.PLAIN:
+    return codec, chat.plain
   render, end = chat.template(tokenizer, chat_template)
   return codec, lambda messages: list(chat.segments(render, end, messages))
 
@@ -129,7 +129,7 @@ def _sequences(
   return found
 
 
-def _joined(parts: Sequence[Segment], encoded: Any, end: int) -> tuple[np.ndarray, np.ndarray]:
+def _joined(parts: Sequence[Segment], encoded: Iterator[list[int]], end: int) -> tuple[np.ndarray, np.ndarray]:
   """Returns the token ids of a conversation `[n]` int32, and which of them count, `[n]` bool."""
   ids: list[int] = []
   targets: list[bool] = []

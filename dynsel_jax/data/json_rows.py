@@ -1,6 +1,5 @@
 """Reads JSON Lines files of texts, plain or gzipped, whose rows are checked one by one. Host-side."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -8,7 +7,7 @@ from dynsel_jax.data import text_files
 from dynsel_jax.data.summary import shown
 from dynsel_jax.options import UserError, printable
 
-__all__ = ["Row", "domains", "read", "short", "string"]
+__all__ = ["Row", "check_text", "domains", "read", "short", "string"]
 
 _SHOWN = 60  # characters of a value that a message shows
 
@@ -38,18 +37,8 @@ def read(field: str, path: str) -> list[Row]:
   where = f"{field}={shown(path)}"
   if not path.lower().endswith((".jsonl", ".jsonl.gz")):
     raise UserError(f"{where} must end in .jsonl or .jsonl.gz" if path else f"{field} names no file; give one")
-  rows = []
-  for number, line in enumerate(text_files.lines_of(field, path), 1):
-    if not line.strip():
-      continue
-    at = f"{where}: line {number}"
-    try:
-      held = json.loads(line)
-    except (ValueError, RecursionError) as error:
-      raise UserError(f"{at} is not valid JSON: {error}") from None
-    if not isinstance(held, dict):
-      raise UserError(f"{at} is not a JSON object: {short(line.strip())}")
-    rows.append(Row(at, held))
+  objects = text_files.objects_of(where, text_files.lines_of(field, path))
+  rows = [Row(f"{where}: line {number}", held) for number, held in objects]
   if not rows:
     raise UserError(f"{where} has no row")
   return rows
@@ -66,18 +55,29 @@ def string(row: Row, column: str) -> str:
   value = row.held[column]
   if not isinstance(value, str) or not value.strip():
     raise row.wrong(f"has the {column} {short(repr(value))}; it must be a string that is not empty")
-  try:
-    value.encode()
-  except UnicodeEncodeError:
-    raise row.wrong(f"has the {column} {short(repr(value))}, with half of a surrogate pair in it") from None
+  check_text(row, f"the {column}", value)
   return value
+
+
+def check_text(row: Row, what: str, text: str) -> None:
+  """Raises `UserError` if a string of a row cannot be encoded: JSON can spell half of a surrogate pair.
+
+  Args:
+    row: that has it.
+    what: its name in the message.
+    text: the string.
+  """
+  try:
+    text.encode()
+  except UnicodeEncodeError:
+    raise row.wrong(f"has {what} {short(repr(text))}, with half of a surrogate pair in it") from None
 
 
 def domains(rows: Sequence[Row], column: str) -> list[str]:
   """Returns the domain of each row, a string or an integer in its file; "" for all if no row has the column.
 
   Raises:
-    UserError: some rows have the column and others do not, or a domain is neither a string nor an integer.
+    UserError: some rows have the column and others do not, or a domain is neither text nor an integer.
   """
   if not any(column in row.held for row in rows):
     return [""] * len(rows)
@@ -88,6 +88,7 @@ def domains(rows: Sequence[Row], column: str) -> list[str]:
     value = row.held[column]
     if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
       raise row.wrong(f"has the {column} {short(repr(value))}; it must be a string or an integer")
+    check_text(row, f"the {column}", str(value))
     found.append(str(value).strip())
   return found
 

@@ -17,7 +17,7 @@ from dynsel_jax.data import hugging_face, summary, text_files, tokens
 from dynsel_jax.data.source import Dataset, Source, Text, fingerprint
 from dynsel_jax.options import UserError
 
-__all__ = ["by_length", "defaults", "halves", "lengths_of", "load"]
+__all__ = ["by_length", "defaults", "halves", "lengths_of", "load", "numbers", "source_of"]
 
 _WHOLE = re.compile(r"-?[0-9]{1,18}(?:\.0+)?")
 
@@ -42,7 +42,7 @@ def load(
 
   Args:
     name: of the data set, for people; "hf:NAME" reads it by the library Hugging Face `datasets`, see `hugging_face`,
-      and then `train`, `test` and `validation` name splits, by default those of their own names.
+      and then `train`, `test` and `validation` name splits; "" are the splits train and test, and no validation.
     train: file of the training rows; ends in .csv, .tsv or .jsonl, with or without .gz. Its labels are the classes,
       sorted as numbers if all are integers, and as words otherwise; 1.0 is the integer 1. There must be at least two.
     test: file of the test rows.
@@ -66,6 +66,8 @@ def load(
   """
   _check(validation, split_test, max_length, length_buckets, 5 if text_pair_column else 3)
   paths = {"train": train, "test": test} | ({"validation": validation} if validation else {})
+  if name.startswith(hugging_face.PREFIX):
+    paths = {split: path or split for split, path in paths.items()}
   loaded = tokens.load("dataset.tokenizer", tokenizer) if tokenizer else None  # before the files, which may be long
   rows = _rows_of(name, paths, text_column, text_pair_column, label_column, target_column)
   first = rows["train"]
@@ -81,12 +83,12 @@ def load(
   lengths = lengths_of([len(row) for row in ids["train"]], length_buckets, longest)
   joined = first.texts if not first.seconds else [f"{a} {b}" for a, b in zip(first.texts, first.seconds, strict=True)]
   about = Text(tuple(joined), pad, tokenize.get_vocab_size(), lengths, tokenize.to_str())
-  return _source(name, sets, classes, about)
+  return source_of(name, sets, classes, about)
 
 
 def _check(validation: str, split_test: bool, max_length: int, length_buckets: int, least: int) -> None:
-  if max_length < least:  # two special tokens and one of the text, or three and one of each
-    raise UserError(f"dataset.max_length={max_length} must be at least {least}")
+  # Two special tokens and one of the text, or three and one of each.
+  options.check_at_least("dataset.max_length", max_length, least)
   options.check_positive("dataset.length_buckets", length_buckets)
   if validation and split_test:
     raise UserError(
@@ -106,9 +108,7 @@ def _rows_of(
       raise UserError(f"dataset.{field} and dataset.{others[0]} are both {column!r}")
   names, are_numbers = (text_column, target_column or label_column, pair_column), bool(target_column)
   if name.startswith(hugging_face.PREFIX):
-    return {
-      split: hugging_face.read_texts(name, path or split, *names, numbers=are_numbers) for split, path in paths.items()
-    }
+    return {split: hugging_face.read_texts(name, path, *names, numbers=are_numbers) for split, path in paths.items()}
   return {
     split: text_files.read(f"dataset.{split}", path, *names, numbers=are_numbers) for split, path in paths.items()
   }
@@ -171,8 +171,15 @@ def _describe(
   summary.say(f"{summary.shown(name)}: {'; '.join(parts)}", warn=bool(left_out))
 
 
-def _source(name: str, sets: dict[str, Dataset], classes: tuple[str, ...], text: Text) -> Source:
-  """Takes the fingerprints of the splits and of the training texts, and sorts the other splits by length."""
+def source_of(name: str, sets: Mapping[str, Dataset], classes: tuple[str, ...], text: Text) -> Source:
+  """Builds a `Source` of token ids: takes the fingerprints, and sorts all splits but the training set by length.
+
+  Args:
+    name: of the data set, for people.
+    sets: "train", "test" and perhaps "validation".
+    classes: names of the labels; empty without labels.
+    text: the texts, which the fingerprints cover too, and the lengths.
+  """
   texts_digest = hashlib.sha256("\0".join(text.train).encode()).hexdigest()
 
   def with_texts(*arrays: np.ndarray) -> str:

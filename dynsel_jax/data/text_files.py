@@ -13,14 +13,14 @@ import os
 import pathlib
 import re
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from dynsel_jax import options
 from dynsel_jax.data.summary import shown
-from dynsel_jax.options import UserError
+from dynsel_jax.options import UserError, printable
 
-__all__ = ["Rows", "column_names", "lines_of", "number_of", "read"]
+__all__ = ["Rows", "column_names", "lines_of", "number_of", "objects_of", "read"]
 
 _ENDINGS = (".csv", ".tsv", ".jsonl", ".csv.gz", ".tsv.gz", ".jsonl.gz")
 _GZIP = b"\x1f\x8b"
@@ -36,6 +36,7 @@ _UNQUOTED = "\t unquoted"  # stands for a tab in a file in which a quotation mar
 _LONGEST_FIELD = 2**31 - 1  # what the module csv takes on every system; by default it refuses more than 131,072
 _MOST_UNZIPPED, _LEAST_BOMB = 200, 2**26  # a gzip file may unpack to so many times its size, and to 64 MiB anyway
 _LARGEST = 2**53  # up to here a floating-point number that is whole is one integer
+_LARGEST_TARGET = 3.4e38  # targets are float32
 _SHOWN = 60  # characters of a value that a message shows
 
 _ELEMENT = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|-?[0-9]{1,18}(?:\.0)?)"""
@@ -131,6 +132,24 @@ def read(
 def lines_of(field: str, path: str) -> list[str]:
   """Returns the lines of a file that has one of the known endings; errors as in `read`."""
   return _lines(_decoded(field, path))
+
+
+def objects_of(where: str, lines: Iterable[str], hook: Any = None) -> Iterator[tuple[int, dict[str, Any]]]:
+  """Yields number and JSON object of each line that is not blank; `hook` is the `object_pairs_hook` of `json.loads`.
+
+  Raises:
+    UserError: a line is not a JSON object; the message begins with `where`.
+  """
+  for number, line in enumerate(lines, start=1):
+    if not line.strip():
+      continue
+    try:
+      held = json.loads(line, object_pairs_hook=hook)
+    except (ValueError, RecursionError) as error:
+      raise UserError(f"{where}: line {number} is not valid JSON: {error}") from None
+    if not isinstance(held, dict):
+      raise UserError(f"{where}: line {number} is not a JSON object: {line.strip()[:40]!r}")
+    yield number, held
 
 
 def column_names(field: str, path: str) -> list[str]:
@@ -255,7 +274,7 @@ def _names(row: Sequence[str]) -> list[str]:
 
 def _lacks(columns: _Columns, names: Sequence[str]) -> str:
   missing = next(column for column in columns.names if column not in names)
-  return f"has no column {missing!r}; its columns: {_short(', '.join(map(str, names)), 200) or 'none'}"
+  return f"has no column {missing!r}; its columns: {printable(', '.join(map(str, names)), 200) or 'none'}"
 
 
 def _csv_records(where: str, text: str, columns: _Columns, rows: Rows) -> Iterator[_Record]:
@@ -291,15 +310,7 @@ def _json_records(where: str, text: str, columns: _Columns) -> Iterator[_Record]
         raise ValueError(f"it has {column!r} twice")
     return dict(zip(names, (value for _, value in items), strict=True))
 
-  for number, line in enumerate(_lines(text), start=1):
-    if not line.strip():
-      continue
-    try:
-      record = json.loads(line, object_pairs_hook=pairs)
-    except (ValueError, RecursionError) as error:
-      raise UserError(f"{where}: line {number} is not valid JSON: {error}") from None
-    if not isinstance(record, dict):
-      raise UserError(f"{where}: line {number} is not a JSON object: {line.strip()[:40]!r}")
+  for number, record in objects_of(where, _lines(text), pairs):
     if not set(columns.names) <= record.keys():
       raise UserError(f"{where}: line {number} {_lacks(columns, list(record))}")
     value, label, second = (record[name or columns.text] for name in columns)
@@ -328,9 +339,9 @@ def _header_test(columns: _Columns) -> Callable[[str, _Record], bool]:
 
 def _text(at: str, value: Any) -> str:
   if not isinstance(value, str) or not value.strip():
-    raise UserError(f"{at} has the text {_short(repr(value))}; it must be a string that is not empty")
+    raise UserError(f"{at} has the text {printable(repr(value), _SHOWN)}; it must be a string that is not empty")
   if not _is_clean(value):
-    raise UserError(f"{at} has the text {_short(repr(value))}, with NUL or half of a surrogate pair in it")
+    raise UserError(f"{at} has the text {printable(repr(value), _SHOWN)}, with NUL or half of a surrogate pair in it")
   return value
 
 
@@ -339,7 +350,7 @@ def _label(at: str, label: Any) -> str | None:
   given = label
 
   def wrong(reason: str) -> UserError:
-    return UserError(f"{at} has the label {_short(repr(given))}{reason}")
+    return UserError(f"{at} has the label {printable(repr(given), _SHOWN)}{reason}")
 
   if isinstance(label, str) and _LIST_BEGINS.match(label):
     label = _spelled_list(label)
@@ -367,8 +378,8 @@ def number_of(at: str, label: Any) -> str:
     number = math.nan if isinstance(label, bool) else float(label)
   except (TypeError, ValueError, OverflowError):
     number = math.nan
-  if not math.isfinite(number):
-    raise UserError(f"{at} has the target {_short(repr(label))}; it must be a number")
+  if not abs(number) <= _LARGEST_TARGET:  # also refuses NaN
+    raise UserError(f"{at} has the target {printable(repr(label), _SHOWN)}; it must be a number up to 3.4e38")
   return repr(number)
 
 
@@ -386,7 +397,3 @@ def _is_clean(value: str) -> bool:
   except UnicodeEncodeError:
     return False
   return "\0" not in value
-
-
-def _short(text: str, length: int = _SHOWN) -> str:
-  return text if len(text) <= length else f"{text[:length]}..."

@@ -25,7 +25,6 @@ from dynsel_jax.options import UserError, printable
 __all__ = ["Prepared", "example", "prepared", "read"]
 
 _CHUNK = 1000  # records fetched at a time
-_MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow mode by number of channels
 
 
 class Prepared(NamedTuple):
@@ -137,7 +136,7 @@ def prepared(name: str, data_dir: str | None) -> Prepared:
     files=files,
     image_key=image_key,
     label_key=label_key,
-    mode=_MODES[info.features[image_key].shape[-1] or 3],
+    mode=image_ops.MODES[info.features[image_key].shape[-1] or 3],
     class_names=tuple(info.features[label_key].names),
   )
 
@@ -283,14 +282,16 @@ def _decode(name: str, split: str, records: Records, found: Prepared) -> tuple[n
   for start in range(0, count, _CHUNK):
     chunk = range(start, min(start + _CHUNK, count))
     for position, record in zip(chunk, records.__getitems__(chunk), strict=True):
-      where = f"dataset.name={name!r} has images of different sizes: sample {position} of its split {split!r} has shape"
       encoded, label = _parsed(record, found)
       labels[position] = max(-1, min(label, np.iinfo(np.int32).max))  # `source.from_arrays` refuses what is no class
       image = _image(name, f"sample {position} of its split {split!r}", encoded, found.mode)
       if position == 0:
         inputs = np.empty((count, *image.shape), np.uint8)
       elif image.shape != inputs.shape[1:]:
-        raise UserError(f"{where} {image.shape}, the first {inputs.shape[1:]}")
+        raise UserError(
+          f"dataset.name={name!r} has images of different sizes: sample {position} of its split {split!r} has shape"
+          f" {image.shape}, the first {inputs.shape[1:]}"
+        )
       inputs[position] = image
   return inputs, labels
 

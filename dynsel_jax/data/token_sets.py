@@ -4,7 +4,6 @@
 """
 
 import collections
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -12,9 +11,9 @@ import numpy as np
 
 from dynsel_jax.data import codecs, summary, text, tokens
 from dynsel_jax.data.codecs import Codec
-from dynsel_jax.data.source import Dataset, Source, Text, fingerprint
+from dynsel_jax.data.source import Dataset, Source, Text
 from dynsel_jax.models.decoder import PAD
-from dynsel_jax.options import UserError
+from dynsel_jax.options import check_at_least
 
 __all__ = ["Sequences", "check_lengths", "note_lost", "source"]
 
@@ -51,22 +50,9 @@ def source(
   if len(names) > 1:
     number = {domain: place for place, domain in enumerate(names)}
     sets["train"]["labels"] = np.array([number[domain] for domain in splits["train"].domains], np.int32)
-  digest = hashlib.sha256("\0".join(splits["train"].texts).encode()).hexdigest()
-  everything = [array for dataset in sets.values() for array in dataset.values()]
-  whole, inputs = (_with(digest, fingerprint(*arrays)) for arrays in (everything, [sets["train"]["inputs"]]))
   _describe(name, splits, names, notes, unit)
-  ordered = {split: text.by_length(sets[split], lengths, PAD) for split in sets if split != "train"}
-  return Source(
-    name=name,
-    train=sets["train"],
-    test=ordered["test"],
-    fingerprint=whole,
-    inputs_fingerprint=inputs,
-    num_classes=len(names) if len(names) > 1 else 0,
-    class_names=names if len(names) > 1 else (),
-    validation=ordered.get("validation"),
-    text=Text(tuple(splits["train"].texts), PAD, codec.vocabulary, lengths, codec.tokenizer),
-  )
+  about = Text(tuple(splits["train"].texts), PAD, codec.vocabulary, lengths, codec.tokenizer)
+  return text.source_of(name, sets, names if len(names) > 1 else (), about)
 
 
 def note_lost(codec: Codec, texts: Sequence[str]) -> list[str]:
@@ -85,10 +71,6 @@ def _arrays(held: Sequences, longest: int) -> Dataset:
   return Dataset(inputs=tokens.padded(held.ids, longest, PAD), targets=targets)
 
 
-def _with(digest: str, of_arrays: str) -> str:
-  return hashlib.sha256((of_arrays + digest).encode()).hexdigest()
-
-
 def _describe(
   name: str, splits: Mapping[str, Sequences], domains: Sequence[str], notes: Sequence[str], unit: str
 ) -> None:
@@ -104,7 +86,5 @@ def _describe(
 
 def check_lengths(max_length: int, length_buckets: int) -> None:
   """Raises `UserError` unless sequences may have two tokens and there is a bucket."""
-  if max_length < 2:  # the first token is not predicted
-    raise UserError(f"dataset.max_length={max_length} must be at least 2")
-  if length_buckets < 1:
-    raise UserError(f"dataset.length_buckets={length_buckets} must be at least 1")
+  check_at_least("dataset.max_length", max_length, 2)  # the first token is not predicted
+  check_at_least("dataset.length_buckets", length_buckets, 1)

@@ -12,7 +12,7 @@ from dynsel_jax.models.bert import SEGMENT
 from dynsel_jax.models.weights import folder
 from dynsel_jax.options import UserError, optional_library
 
-__all__ = ["Tokenizer", "encode", "from_json", "load", "pad_id", "padded", "words_of"]
+__all__ = ["Tokenizer", "encode", "from_json", "load", "pad_id", "padded", "tokenizers", "words_of"]
 
 Tokenizer = Any  # tokenizers.Tokenizer; the library is imported on use
 
@@ -20,8 +20,9 @@ _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 _VOCABULARY = 8192  # largest vocabulary of `words_of`, the one that the model bert_tiny takes
 
 
-def _library() -> Any:
-  for module in ("models", "normalizers", "pre_tokenizers", "processors"):
+def tokenizers() -> Any:
+  """Imports the library `tokenizers` with the modules that this package uses; `UserError` if it is not installed."""
+  for module in ("decoders", "models", "normalizers", "pre_tokenizers", "processors", "trainers"):
     optional_library(f"tokenizers.{module}", "text")
   return optional_library("tokenizers", "text")
 
@@ -39,7 +40,7 @@ def load(field: str, value: str) -> Tokenizer:
   value = options.expand_home(field, value)
   path = pathlib.Path(value)
   path = path if path.is_file() else folder(field, value) / "tokenizer.json"
-  library = _library()
+  library = tokenizers()
   try:
     tokenizer = library.Tokenizer.from_file(str(path))
   except Exception as error:  # the library raises nothing narrower
@@ -52,12 +53,12 @@ def load(field: str, value: str) -> Tokenizer:
 
 def from_json(text: str) -> Tokenizer:
   """Restores a tokenizer from its `to_str`."""
-  return _library().Tokenizer.from_str(text)
+  return tokenizers().Tokenizer.from_str(text)
 
 
 def words_of(texts: Sequence[str]) -> Tokenizer:
   """Builds a tokenizer of words, in lower case; its vocabulary is the most frequent words of `texts`."""
-  library = _library()
+  library = tokenizers()
   normalizer, splitter = library.normalizers.BertNormalizer(), library.pre_tokenizers.BertPreTokenizer()
   counts = collections.Counter(
     word for text in texts for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))

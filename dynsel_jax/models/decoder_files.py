@@ -80,6 +80,8 @@ def _sizes(where: str, held: dict[str, Any]) -> Sizes:
       " be even"
     )
   rope = held.get("rope_parameters") or held.get("rope_scaling") or {}
+  if not isinstance(rope, dict):
+    raise UserError(f"{where}: rope_parameters or rope_scaling, {rope!r}, must be an object")
   if (kind := rope.get("rope_type", rope.get("type", "default"))) != "default":
     raise UserError(f"{where}: rope_type={kind!r} is not supported, only 'default'")
   theta = rope.get("rope_theta", held.get("rope_theta", 10_000.0))

@@ -20,6 +20,7 @@ from flax import linen as nn
 from jax import Array
 
 from dynsel_jax.models.normalization import BatchNorm
+from dynsel_jax.models.resnet import TORCH_LINEAR
 from dynsel_jax.options import UserError
 
 __all__ = ["FastNet", "fast_net"]
@@ -27,13 +28,12 @@ __all__ = ["FastNet", "fast_net"]
 _PATCH = 2  # side of a whitened patch
 _SMALLEST = 5e-4  # added to the variances by which patches are whitened
 _VIEWS = (1, 2, 6)
-_torch_conv = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # PyTorch's default
 
 
 def _identity_first(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
   """Draws a kernel `[H, W, in, out]` whose first `in` outputs are the identity (arXiv 1706.00388)."""
   height, width, channels, features = shape
-  kernel = _torch_conv(key, shape, dtype)
+  kernel = TORCH_LINEAR(key, shape, dtype)
   same = min(channels, features)
   copies = jnp.zeros((height, width, channels, same), dtype).at[height // 2, width // 2].set(jnp.eye(channels, same))
   return jnp.concatenate([copies, kernel[..., same:]], axis=-1)
@@ -82,6 +82,13 @@ class FastNet(nn.Module):
   @nn.compact
   def __call__(self, inputs: Array, valid: Array, *, train: bool) -> tuple[Array, dict[str, Array]]:
     """Maps images `[B, H, W, C]` to outputs `[B, num_outputs]`, and "group_1", ..., "features" of the image itself."""
+    height, side = inputs.shape[1:3]
+    smallest = 2 ** len(self.widths) + 1  # the whitening takes a pixel, and each group halves the rest
+    if min(height, side) < smallest:
+      raise UserError(
+        f"model.name=fast_net with {len(self.widths)} model.widths needs images of at least {smallest}x{smallest}, not"
+        f" {height}x{side}; set fewer widths"
+      )
     views = [(1.0, inputs)] if train else _views(inputs, self.views)
     x = jnp.concatenate([view for _, view in views]).astype(self.dtype)
     valid = jnp.tile(valid, len(views))
@@ -102,7 +109,7 @@ class FastNet(nn.Module):
       x = group(x, valid, train=train)
       intermediates[f"group_{number}"] = x[:rows]
     features = jnp.max(x, axis=(1, 2)).astype(jnp.float32)
-    head = nn.Dense(self.num_outputs, use_bias=False, kernel_init=_torch_conv, name="head")
+    head = nn.Dense(self.num_outputs, use_bias=False, kernel_init=TORCH_LINEAR, name="head")
     outputs = (head(features) / 9).reshape(len(views), -1, self.num_outputs)
     weights = jnp.array([weight for weight, _ in views], jnp.float32)
     return jnp.tensordot(weights, outputs, 1), intermediates | {"features": features[:rows]}
@@ -144,7 +151,7 @@ def fast_net(
   momentum: float = 0.6,
   views: int = 6,
 ) -> FastNet:
-  """Returns the network, for images of at least 18 pixels a side with three groups.
+  """Returns the network, for images of at least 2^g + 1 pixels a side with g groups: 9 with three.
 
   Args:
     num_outputs: width of the last layer.

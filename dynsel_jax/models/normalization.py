@@ -15,7 +15,6 @@ from jax import Array
 
 __all__ = ["BatchNorm", "normalized", "valid_moments"]
 
-
 WRITTEN_OUT = (jnp.bfloat16,)  # types whose gradient is written out; in float32 runs keep the bits that they had
 
 
@@ -131,9 +130,9 @@ class BatchNorm(nn.Module):
     bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
 
     mean, var = running_mean.value, running_var.value
+    # Initialisation runs outside of the mapped axis.
+    axis_name = None if self.is_initializing() else self.axis_name
     if train:
-      # Initialisation runs outside of the mapped axis.
-      axis_name = None if self.is_initializing() else self.axis_name
       batch_mean, batch_var, count = valid_moments(x, valid, axis_name)
       mean = jnp.where(count > 0, batch_mean, mean)
       var = jnp.where(count > 0, batch_var, var)
@@ -142,7 +141,6 @@ class BatchNorm(nn.Module):
         running_var.value += (1 - self.momentum) * (var - running_var.value)
 
     if train and self.dtype in WRITTEN_OUT:
-      axis_name = None if self.is_initializing() else self.axis_name
       moments = (jax.lax.stop_gradient(mean), jax.lax.stop_gradient(var))
       return normalized(self.epsilon, self.dtype, axis_name, x, valid, *moments, scale, bias)
     return _normalized(self.epsilon, self.dtype, x, mean, var, scale, bias)

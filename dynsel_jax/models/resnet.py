@@ -32,7 +32,7 @@ __all__ = [
   "resnet_patch",
 ]
 
-TORCH_LINEAR = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+TORCH_LINEAR = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # PyTorch's default
 
 
 def _kaiming_fan_out(key: Array, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:

@@ -141,9 +141,9 @@ class Tower(nn.Module):
   def __call__(self, images: Array, visible: Array | None = None) -> dict[str, Array]:
     """Maps images `[B, H, W, C]` to "embeddings", "layer_1", ..., each `[B, L, D]`, and "features".
 
-    "features" `[B, D]` float32 is the normalised class token, "normalized" `[B, L, D]` float32 are all tokens. The
-    sides must be multiples of the patch size. With `visible` `[B, K]` int32 only these patches are encoded, in this
-    order, so that L = 1 + K.
+    "features" `[B, D]` float32 is the normalised class token, "normalized" `[B, L, D]` are all tokens. The sides must
+    be multiples of the patch size. With `visible` `[B, K]` int32 only these patches are encoded, in this order, so that
+    L = 1 + K.
     """
     sizes = self.sizes
     batch, height, width, _ = images.shape

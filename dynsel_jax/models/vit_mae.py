@@ -74,8 +74,7 @@ class MaskedAutoencoder(nn.Module):
     encoder = self.encoder._replace(patch=patch, fixed_positions=True)
     intermediates = vit.Tower(encoder, self.dtype, name="tower")(images, visible)
     rows, columns = images.shape[1] // patch, images.shape[2] // patch
-    encoded = intermediates["normalized"].astype(self.dtype)
-    return self._decode(encoded, visible, rows, columns), intermediates
+    return self._decode(intermediates["normalized"], visible, rows, columns), intermediates
 
   def _decode(self, encoded: Array, visible: Array | None, rows: int, columns: int) -> Array:
     sizes, batch = self.decoder, encoded.shape[0]
