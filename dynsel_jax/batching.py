@@ -16,7 +16,17 @@ from jax import Array
 from dynsel_jax.selectors import permutation
 from dynsel_jax.types import Plan, Selection, Signals
 
-__all__ = ["Purpose", "batch_of", "empty_plan", "epoch_keys", "loss_scale", "order", "signals", "weighted_mean"]
+__all__ = [
+  "Purpose",
+  "batch_of",
+  "empty_plan",
+  "epoch_keys",
+  "key_of",
+  "loss_scale",
+  "order",
+  "signals",
+  "weighted_mean",
+]
 
 
 class Purpose(enum.IntEnum):
@@ -29,6 +39,11 @@ class Purpose(enum.IntEnum):
   BATCHES = 4
 
 
+def key_of(key: Array, epoch: Array | int, purpose: Purpose) -> Array:
+  """Returns the key of one use in an epoch, counted from 0, from the key of the run."""
+  return jax.random.fold_in(jax.random.fold_in(key, epoch), purpose)
+
+
 def epoch_keys(key: Array, epoch: Array) -> tuple[Array, Array]:
   """Returns the keys of one epoch for a selector's `select` and for `order`.
 
@@ -36,7 +51,7 @@ def epoch_keys(key: Array, epoch: Array) -> tuple[Array, Array]:
     key: of the run; it may be used for every epoch.
     epoch: `[]` int32, counted from 0.
   """
-  select_key, order_key = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, epoch), Purpose.SELECT))
+  select_key, order_key = jax.random.split(key_of(key, epoch, Purpose.SELECT))
   return select_key, order_key
 
 

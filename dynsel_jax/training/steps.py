@@ -98,7 +98,7 @@ def _global_signals(recipe: Recipe, signals: Signals) -> Signals:
 def _model_inputs(recipe: Recipe, arrays: Arrays, epoch: Array, index: Array) -> Batch:
   """Gathers the batch and augments it; the augmentation of a sample depends on (epoch, index) alone."""
   batch = gather.gather(arrays.train, index)
-  key = jax.random.fold_in(jax.random.fold_in(arrays.key, epoch), Purpose.AUGMENT)
+  key = batching.key_of(arrays.key, epoch, Purpose.AUGMENT)
   return recipe.task.inputs(key, index, batch)
 
 
@@ -164,7 +164,7 @@ def _backward(
   state, task, selector = run.train, recipe.task, recipe.selector
   valid = index >= 0
   batch = _model_inputs(recipe, arrays, epoch, index)
-  dropout = jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(arrays.key, epoch), Purpose.DROPOUT), step)
+  dropout = jax.random.fold_in(batching.key_of(arrays.key, epoch, Purpose.DROPOUT), step)
   weights = jnp.where(valid, weights, 0.0)
   rows = None if task.row_weights is None else task.row_weights(batch)
   scale = batching.loss_scale(index, weights, selector.loss_normalization, functools.partial(summed, recipe), rows)
@@ -243,7 +243,7 @@ def plan(
   plan = _grouped(recipe, batching.order(order_key, selection), arrays)
   thin = jnp.asarray(selection.thin, bool)
   if recipe.buckets is not None:  # otherwise each epoch would go from short texts to long ones
-    batches_key = jax.random.fold_in(jax.random.fold_in(arrays.key, epoch), Purpose.BATCHES)
+    batches_key = batching.key_of(arrays.key, epoch, Purpose.BATCHES)
     plan = buckets_lib.shuffle_batches(batches_key, plan, _planned_size(recipe, thin))
   multiplier = jnp.asarray(selection.learning_rate_multiplier, jnp.float32)
   return run._replace(plan=plan, learning_rate_multiplier=multiplier, thin=thin, meters=empty_meters()), info
@@ -267,7 +267,7 @@ def train_thinned(recipe: Recipe, run: RunState, arrays: Arrays, epoch: Array, s
   # With batch statistics of the meta-batch, the losses are those of training on all of it.
   cut = _cut_of_plan(recipe, run.plan, arrays, step, size)
   scored = _score(recipe, run, arrays, epoch, batch, index, cut, running=False)
-  key = jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(arrays.key, epoch), Purpose.THIN), step)
+  key = jax.random.fold_in(batching.key_of(arrays.key, epoch, Purpose.THIN), step)
   positions, thin_weights = selector.thin(key, run.selector, scored)
   weights = thin_weights * gathered(recipe, plan_weights)[positions]
   rows = positions.shape[0] // replicas
