@@ -4,8 +4,6 @@ Each file of the cache carries a checksum: a truncated or altered file is detect
 """
 
 import contextlib
-import hashlib
-import json
 import math
 import os
 import pathlib
@@ -17,17 +15,14 @@ from typing import IO, Any
 import numpy as np
 from absl import logging
 
+from dynsel_jax import hashing
 from dynsel_jax.options import UserError, expand_home, printable
 
 __all__ = [
   "Arrays",
   "cached",
-  "checksum",
-  "content_digest",
   "default_directory",
-  "digest",
   "read_arrays",
-  "sampled_digest",
 ]
 
 Arrays = dict[str, np.ndarray]
@@ -38,7 +33,6 @@ _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.r
 _MOST_DEFLATED = 1032  # the largest ratio by which deflate can make a file smaller
 _CHUNK = 1 << 20  # bytes of an array that are read at a time
 _NUMBERS, _TEXTS = "biuf", "U"  # kinds of NumPy's types
-_BLOCK = 2**16  # bytes of a block that is hashed; `sampled_digest` depends on it
 
 
 def default_directory() -> pathlib.Path:
@@ -46,33 +40,6 @@ def default_directory() -> pathlib.Path:
   if named := os.environ.get("DYNSEL_CACHE"):
     return pathlib.Path(named).expanduser()
   return pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "dynsel_jax"
-
-
-def digest(key: Mapping[str, Any]) -> str:
-  """Returns a SHA-256 hash of `key`, a mapping that JSON can represent, in 64 hexadecimal digits."""
-  return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-
-
-def content_digest(*paths: pathlib.Path) -> str:
-  """Returns a SHA-256 hash of the files' contents, in 64 hexadecimal digits; their paths do not matter."""
-  whole = hashlib.sha256()
-  for path in paths:
-    with path.open("rb") as file:
-      while block := file.read(_BLOCK):
-        whole.update(block)
-  return whole.hexdigest()
-
-
-def sampled_digest(path: str, limit: int) -> str:
-  """Returns a hash of a file's content, or of evenly spread blocks of it if it has more than `limit` bytes."""
-  whole = hashlib.sha256()
-  with open(path, "rb") as file:
-    size = os.fstat(file.fileno()).st_size
-    number = -(-size // _BLOCK) if size <= limit else max(limit // _BLOCK, 2)
-    for position in range(number):  # the last block ends with the file
-      file.seek(max(size - _BLOCK, 0) * position // max(number - 1, 1))
-      whole.update(file.read(_BLOCK))
-  return whole.hexdigest()
 
 
 def cached(kind: str, key: Mapping[str, Any], build: Callable[[], Arrays], directory: str = "") -> Arrays:
@@ -85,7 +52,7 @@ def cached(kind: str, key: Mapping[str, Any], build: Callable[[], Arrays], direc
     directory: folder of the files; `default_directory()` if empty.
   """
   folder = pathlib.Path(expand_home("cache_dir", directory)) if directory else default_directory()
-  path = folder / f"{kind}-{digest(key)[:24]}.npz"
+  path = folder / f"{kind}-{hashing.digest(key)[:24]}.npz"
   if (arrays := _read(path)) is not None:
     return arrays
   arrays = {name: np.asarray(value) for name, value in build().items()}
@@ -97,7 +64,7 @@ def _write(path: pathlib.Path, arrays: Arrays) -> None:
   partial = path.with_suffix(f".{os.getpid()}.npz")  # two runs may write the same file at the same time
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(partial, **arrays, **{_CHECKSUM: np.array(checksum(arrays))})  # type: ignore[arg-type]
+    np.savez(partial, **arrays, **{_CHECKSUM: np.array(hashing.checksum(arrays))})  # type: ignore[arg-type]
     partial.replace(path)
   except OSError as error:  # no space or no permission: the run goes on, and the next one builds the arrays again
     logging.warning("%s cannot be written (%s); cache_dir names another folder", path, error.strerror)
@@ -110,7 +77,7 @@ def _read(path: pathlib.Path) -> Arrays | None:
     return None
   try:
     arrays = read_arrays("cache", path, texts=(_CHECKSUM,))
-    if str(arrays.pop(_CHECKSUM)) == checksum(arrays):
+    if str(arrays.pop(_CHECKSUM)) == hashing.checksum(arrays):
       return arrays
     reason = f"cache={path}: its checksum is wrong"
   except (UserError, KeyError) as error:
@@ -216,13 +183,3 @@ def _memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
   except (AttributeError, OSError, ValueError):
     return 1 << 62
-
-
-def checksum(arrays: Arrays) -> str:
-  """Returns a SHA-256 hash of the names, shapes, types and values of the arrays, in 64 hexadecimal digits."""
-  whole = hashlib.sha256()
-  for name in sorted(arrays):
-    array = np.ascontiguousarray(arrays[name])
-    whole.update(f"{name} {array.dtype.str} {array.shape}".encode())
-    whole.update(array.reshape(-1).view(np.uint8).data if array.size else b"")
-  return whole.hexdigest()

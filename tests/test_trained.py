@@ -9,7 +9,7 @@ import PIL.Image
 import pytest
 
 from configs import rsd15k
-from dynsel_jax import cache, data, runs
+from dynsel_jax import data, hashing, runs
 from dynsel_jax.data import inputs
 from dynsel_jax.options import UserError
 from experiments import predict
@@ -129,7 +129,7 @@ def test_a_checkpoint_whose_model_is_not_the_one_that_was_saved_is_refused(digit
   newest = max((tmp_path / "copy" / "checkpoints").iterdir(), key=lambda path: int(path.name))
   seal = json.loads((newest / "seal" / "metadata").read_text())
   seal = {name: value for name, value in seal.items() if name != "seal"} | {"model": "0" * 64}
-  (newest / "seal" / "metadata").write_text(json.dumps(seal | {"seal": cache.digest(seal)}))
+  (newest / "seal" / "metadata").write_text(json.dumps(seal | {"seal": hashing.digest(seal)}))
   with pytest.raises(UserError, match="the checkpoint of step .* is damaged .the model does not match its digest"):
     runs.load(tmp_path / "copy").predict(np.zeros((1, 8, 8, 1), np.uint8))
 

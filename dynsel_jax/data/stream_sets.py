@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from dynsel_jax import cache, options
+from dynsel_jax import cache, hashing, options
 from dynsel_jax.data import folders, image_decoding, image_files, image_ops, tfds_images
 from dynsel_jax.data import source as source_lib
 from dynsel_jax.data.stream import Images, read_ahead
@@ -99,7 +99,7 @@ def defaults() -> dict[str, Any]:
 def _source(opened: _Opened, view: image_ops.View, cache_dir: str, **reading: Any) -> source_lib.Source:
   """Returns the data set with its images in one `view`; `reading` are further arguments of `Images`."""
   source_lib.check_classes(opened.name, opened.labels["train"], len(opened.class_names))
-  digests = {split: cache.checksum({"labels": labels}) for split, labels in opened.labels.items()}
+  digests = {split: hashing.checksum({"labels": labels}) for split, labels in opened.labels.items()}
   key = {"files": opened.files, "labels": digests, "view": view, "decoder": image_decoding.RULES}
 
   def dataset(split: str) -> source_lib.Dataset:
@@ -116,8 +116,8 @@ def _source(opened: _Opened, view: image_ops.View, cache_dir: str, **reading: An
     num_classes=len(opened.class_names),
     mean=tuple(measured["mean"].tolist()),
     std=tuple(measured["std"].tolist()),
-    fingerprint=cache.digest(key),
-    inputs_fingerprint=cache.digest({name: value for name, value in key.items() if name != "labels"}),
+    fingerprint=hashing.digest(key),
+    inputs_fingerprint=hashing.digest({name: value for name, value in key.items() if name != "labels"}),
     class_names=opened.class_names,
   )
 
@@ -139,8 +139,8 @@ def _folder(data_dir: str | None, test_folder: str, mode: str) -> _Opened:
   hashed = [_digest(path) for of in paths.values() for path in of[:: -(-len(of) // _HASHED)]]
   return _Opened(
     name=folders.set_name(listed.root),
-    files=cache.digest({"files": sizes, "content": hashed}),
-    times=cache.digest({"times": [status.st_mtime_ns for _, status in statuses]}),
+    files=hashing.digest({"files": sizes, "content": hashed}),
+    times=hashing.digest({"times": [status.st_mtime_ns for _, status in statuses]}),
     labels={split: listed.labels(split) for split in paths},
     read={split: functools.partial(_content, of) for split, of in paths.items()},
     file_name={split: of.__getitem__ for split, of in paths.items()},
@@ -164,9 +164,9 @@ def _prepared(name: str, data_dir: str | None, cache_dir: str) -> _Opened:
   found = tfds_images.prepared(name, data_dir)
   paths = [path for paths in found.files.values() for path in paths]
   sizes = [(os.path.basename(path), os.stat(path).st_size) for path in paths]
-  hashed = [cache.sampled_digest(path, _HASHED_BYTES // len(paths)) for path in paths]
-  files = cache.digest({"set": found.full_name, "files": sizes, "content": hashed})
-  times = cache.digest({"times": [os.stat(path).st_mtime_ns for path in paths]})
+  hashed = [hashing.sampled_digest(path, _HASHED_BYTES // len(paths)) for path in paths]
+  files = hashing.digest({"set": found.full_name, "files": sizes, "content": hashed})
+  times = hashing.digest({"times": [os.stat(path).st_mtime_ns for path in paths]})
 
   def labels() -> cache.Arrays:
     return {split: _labels(records, found) for split, records in found.records.items()}

@@ -18,7 +18,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 from tensorflow_datasets.proto import tf_example_pb2
 
-from dynsel_jax import cache
+from dynsel_jax import cache, hashing
 from dynsel_jax.data import image_decoding, image_files, image_ops
 from dynsel_jax.options import UserError, printable
 
@@ -191,7 +191,7 @@ def read(
 
   key = {
     "set": found.full_name,
-    "files": [cache.content_digest(pathlib.Path(path)) for paths in found.files.values() for path in paths],
+    "files": [hashing.content_digest(pathlib.Path(path)) for paths in found.files.values() for path in paths],
     "features": [found.image_key, found.label_key, len(found.mode)],
     "decoder": [PIL.__version__, image_decoding.RULES],  # Pillow decides the pixels of a JPEG
   }

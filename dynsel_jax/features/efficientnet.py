@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from dynsel_jax import cache, options
+from dynsel_jax import cache, hashing, options
 from dynsel_jax.data import Source
 from dynsel_jax.features import images
 
@@ -119,7 +119,7 @@ class EfficientNet:
 
   def __init__(self, path: pathlib.Path, batch_size: int):
     self._params, self._batch_size = _read(path), batch_size
-    self._content = cache.content_digest(path)
+    self._content = hashing.content_digest(path)
 
   def settings(self) -> dict[str, Any]:
     """Returns the hash of the weights; their path does not matter."""

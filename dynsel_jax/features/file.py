@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dynsel_jax import cache, options
+from dynsel_jax import cache, hashing, options
 from dynsel_jax.data import Source
 
 __all__ = ["File", "file"]
@@ -25,7 +25,7 @@ class File:
 
   def settings(self) -> dict[str, Any]:
     """Returns the hash of the file, whose path does not matter, and the array's name."""
-    return {"content": cache.content_digest(self._path), "key": self._key}
+    return {"content": hashing.content_digest(self._path), "key": self._key}
 
   def extract(self, source: Source) -> np.ndarray:
     """Returns the features of the training set, `[N, D]` float32, in its order.

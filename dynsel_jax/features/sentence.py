@@ -15,7 +15,7 @@ import numpy as np
 from jax import Array
 from tqdm import tqdm
 
-from dynsel_jax import cache, options
+from dynsel_jax import hashing, options
 from dynsel_jax.data import Source, tokens
 from dynsel_jax.models import bert, hugging_face
 from dynsel_jax.models.weights import MINILM, Weights, folder
@@ -49,7 +49,7 @@ class Sentence:
 
   def settings(self) -> dict[str, Any]:
     """Returns the hash of the files, whose path does not matter, and the maximum length."""
-    content = cache.content_digest(*(self._path / name for name in _FILES))
+    content = hashing.content_digest(*(self._path / name for name in _FILES))
     return {"content": content, "max_length": self._max_length}
 
   def extract(self, source: Source) -> np.ndarray:

@@ -19,7 +19,7 @@ import numpy as np
 from flax import traverse_util
 from jax import Array
 
-from dynsel_jax import cache, models, options
+from dynsel_jax import hashing, models, options
 from dynsel_jax.data import Source, gather
 from dynsel_jax.features import images
 from dynsel_jax.offline.plain_config import plain_config
@@ -49,7 +49,7 @@ class Backbone:
     """Returns everything that the features depend on except the data: the parameters, or the warm-up run's config."""
     if self._run is None:
       leaves = traverse_util.flatten_dict(self._checkpoint, sep="/")
-      return {"parameters": cache.checksum({name: np.asarray(leaf) for name, leaf in leaves.items()})}
+      return {"parameters": hashing.checksum({name: np.asarray(leaf) for name, leaf in leaves.items()})}
     held = self._run.to_dict()
     data = {name: value for name, value in held["dataset"].items() if name != "data_dir"}
     return {"run": {name: value for name, value in held.items() if name not in _IDLE}, "dataset": data}

@@ -14,7 +14,7 @@ import numpy as np
 from absl import logging
 from jax import Array
 
-from dynsel_jax import cache, factors, features, options
+from dynsel_jax import cache, factors, features, hashing, options
 from dynsel_jax.data import Source
 from dynsel_jax.factors import coverage, quality, sae, sae_file, statistics
 from dynsel_jax.offline import feature_registry
@@ -93,7 +93,7 @@ class Stage:
     if self._file is not None:
       self._check_coding(path, self._file)
     self._feature_key = features.identity(self._space_name, self._space, source)
-    self._sae_key = {"file": cache.checksum(sae_file.to_arrays(self._file.sae))} if self._file else self._settings
+    self._sae_key = {"file": hashing.checksum(sae_file.to_arrays(self._file.sae))} if self._file else self._settings
 
   def _check_coding(self, path: str, file: sae_file.SAEFile) -> None:
     for name in ("k", "topk"):

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from dynsel_jax import cache
+from dynsel_jax import cache, hashing
 from dynsel_jax.data import Source
 from dynsel_jax.options import UserError
 
@@ -30,7 +30,7 @@ def defaults() -> dict[str, Any]:
 
 def key_of(fingerprint: str, made_from: Mapping[str, Any]) -> str:
   """Hashes the data's fingerprint and `made_from` (recipe, seed, options) to 64 hexadecimal digits."""
-  return cache.digest({"data": fingerprint, "made_from": made_from})
+  return hashing.digest({"data": fingerprint, "made_from": made_from})
 
 
 def write(path: pathlib.Path, columns: cache.Arrays, fingerprint: str, made_from: Mapping[str, Any]) -> None:
@@ -46,7 +46,7 @@ def write(path: pathlib.Path, columns: cache.Arrays, fingerprint: str, made_from
     "data_fingerprint": fingerprint,
     "made_from": json.dumps(made_from, sort_keys=True),
     "key": key_of(fingerprint, made_from),
-    "checksum": cache.checksum(columns),
+    "checksum": hashing.checksum(columns),
   }
   partial = path.with_suffix(".partial.npz")
   np.savez(partial, **columns, **{name: np.array(value) for name, value in about.items()})  # type: ignore[arg-type]
@@ -65,7 +65,7 @@ def read(path: pathlib.Path) -> tuple[cache.Arrays, dict[str, str]]:
   if not set(_ABOUT) <= columns.keys():
     raise UserError(f"scores.path={path} is not a score file; make one with experiments.score_dataset")
   about = {name: str(columns.pop(name)) for name in _ABOUT}
-  if about["checksum"] != cache.checksum(columns):
+  if about["checksum"] != hashing.checksum(columns):
     raise UserError(
       f"scores.path={path} is damaged: its checksum is wrong; make it again with experiments.score_dataset"
     )

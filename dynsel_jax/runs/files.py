@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from dynsel_jax import cache, options
+from dynsel_jax import cache, hashing, options
 
 __all__ = ["DIGEST", "finite", "read_arrays", "read_json", "write_arrays", "write_json", "write_text"]
 
@@ -40,7 +40,7 @@ def write_text(path: pathlib.Path, text: str) -> None:
 def write_json(path: pathlib.Path, fields: Mapping[str, Any]) -> None:
   """Writes a JSON object, with its digest in the field `DIGEST`; NaN and infinity, which JSON lacks, become null."""
   held = json.loads(json.dumps(finite(fields)))  # as it will be read
-  write_text(path, json.dumps({**held, DIGEST: cache.digest(held)}, indent=2) + "\n")
+  write_text(path, json.dumps({**held, DIGEST: hashing.digest(held)}, indent=2) + "\n")
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any] | None:
@@ -57,7 +57,7 @@ def read_json(path: pathlib.Path) -> dict[str, Any] | None:
     raise ValueError(str(error)) from None
   if not isinstance(held, dict):
     raise ValueError("it is not a JSON object")
-  if held.pop(DIGEST, None) not in (None, cache.digest(held)):
+  if held.pop(DIGEST, None) not in (None, hashing.digest(held)):
     raise ValueError("it does not match its digest")
   return held
 

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from dynsel_jax import cache
+from dynsel_jax import hashing
 from dynsel_jax.options import UserError, printable
 
 __all__ = ["checked", "digest", "latest_step", "model_section", "read_model"]
@@ -19,12 +19,12 @@ __all__ = ["checked", "digest", "latest_step", "model_section", "read_model"]
 def digest(tree: Any) -> str:
   """Returns the digest of a tree of NumPy arrays, as seals hold it."""
   leaves = jax.tree_util.tree_leaves_with_path(tree)
-  return cache.checksum({jax.tree_util.keystr(path): leaf for path, leaf in leaves})
+  return hashing.checksum({jax.tree_util.keystr(path): leaf for path, leaf in leaves})
 
 
 def checked(seal: dict[str, Any]) -> dict[str, Any]:
   """Returns the seal of a checkpoint; raises `ValueError` if it does not match its own digest."""
-  if seal.get("seal") != cache.digest({name: value for name, value in seal.items() if name != "seal"}):
+  if seal.get("seal") != hashing.digest({name: value for name, value in seal.items() if name != "seal"}):
     raise ValueError("its seal does not match its digest")
   return seal
 

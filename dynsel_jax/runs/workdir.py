@@ -18,7 +18,7 @@ import numpy as np
 from absl import logging
 from tensorboardX import SummaryWriter
 
-from dynsel_jax import cache, options
+from dynsel_jax import cache, hashing, options
 from dynsel_jax.runs import files, metrics_file
 from dynsel_jax.runs.lock import Lock
 
@@ -83,7 +83,7 @@ def provenance(config: dict[str, Any], data: str, columns: str, device: Any, num
     "data_fingerprint": data,
     "columns_fingerprint": columns,
     "device": {"kind": device.device_kind, "platform": device.platform, "count": num_devices},
-    "machine": {"name": cache.digest({"node": platform.node()})[:8], "cores": _usable_cores()},
+    "machine": {"name": hashing.digest({"node": platform.node()})[:8], "cores": _usable_cores()},
     "versions": {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in PACKAGES}},
   }
 
@@ -202,7 +202,7 @@ class Workdir:
     """
     self.path.mkdir(parents=True, exist_ok=True)
     held, intact = self._read_config()
-    digests = {name: cache.checksum(one) for name, one in arrays.items() if one}
+    digests = {name: hashing.checksum(one) for name, one in arrays.items() if one}
     for name, digest in digests.items():
       known = _digests(held).get(name) if held is not None and intact else None
       found = files.read_arrays(self.path / f"{name}.npz")
@@ -211,7 +211,7 @@ class Workdir:
           f"workdir={self.path}: {name}.npz is lost or damaged and was made again with another content, since the data"
           " or the code has changed; begin the run in another folder"
         )
-      if found is None or cache.checksum(found) != digest:
+      if found is None or hashing.checksum(found) != digest:
         if held is not None:
           logging.warning("%s/%s.npz is lost or damaged and is written again", self.path, name)
         files.write_arrays(self.path / f"{name}.npz", arrays[name])
@@ -227,7 +227,7 @@ class Workdir:
     columns, (held, intact) = files.read_arrays(self.path / "columns.npz"), self._read_config()
     if columns is None or held is None or not intact:
       return None
-    return columns if cache.checksum(columns) == held.get("columns_fingerprint") else None
+    return columns if hashing.checksum(columns) == held.get("columns_fingerprint") else None
 
   def read_firings(self) -> cache.Arrays | None:
     """Returns the firings of factors that the run began with, {} if it has none; None if they are lost or damaged."""
@@ -240,7 +240,7 @@ class Workdir:
     firings = files.read_arrays(self.path / "firings.npz")
     if firings is None or firings.keys() != set(FIRINGS):
       return None
-    return firings if digests["firings"] in (None, cache.checksum(firings)) else None
+    return firings if digests["firings"] in (None, hashing.checksum(firings)) else None
 
   def _read_config(self) -> tuple[dict[str, Any] | None, bool]:
     """Returns the fields of `config.json`, or None, and whether the file is intact; one that is absent counts so.
@@ -296,7 +296,7 @@ class Workdir:
   def restore_usage(self, visits: np.ndarray, last_loss: np.ndarray) -> None:
     """Writes `usage.npz` of a finished run again if it is lost or damaged."""
     held = files.read_arrays(self.path / "usage.npz")
-    if held is None or cache.checksum(held) != cache.checksum({"visits": visits, "last_loss": last_loss}):
+    if held is None or hashing.checksum(held) != hashing.checksum({"visits": visits, "last_loss": last_loss}):
       logging.warning("%s/usage.npz is lost or damaged and is written again", self.path)
       self.write_usage(visits, last_loss)
 

@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from dynsel_jax import cache
+from dynsel_jax import hashing
 from dynsel_jax.options import UserError, check_at_least, check_positive, check_seed
 from dynsel_jax.types import SampleTable
 
@@ -62,4 +62,4 @@ def digest(table: SampleTable) -> str:
   """Returns 64 hexadecimal digits that change with any label, column or name of a column."""
   arrays = {} if table.labels is None else {"labels": table.labels}
   arrays |= {f"column {name}": column for name, column in table.columns.items()}
-  return cache.checksum({name: np.asarray(array) for name, array in arrays.items()})
+  return hashing.checksum({name: np.asarray(array) for name, array in arrays.items()})

@@ -20,7 +20,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from dynsel_jax import cache
+from dynsel_jax import hashing
 from dynsel_jax.options import UserError, printable
 from dynsel_jax.runs import metrics_file, saved_model
 from dynsel_jax.runs.interruption import Interrupted
@@ -75,9 +75,9 @@ class Checkpoints:
     stood = dataclasses.asdict(position) | metrics_file.packed(position.lines)
     held = parallel.fetch(state)
     variables = {"params": held.train.params, "batch_stats": held.train.batch_stats}
-    seal = {"state": saved_model.digest(held), "position": cache.digest(stood), "identity": self._identity}
+    seal = {"state": saved_model.digest(held), "position": hashing.digest(stood), "identity": self._identity}
     seal["model"] = saved_model.digest(variables)  # what may be read without the rest
-    seal["seal"] = cache.digest(seal)
+    seal["seal"] = hashing.digest(seal)
     self._manager.save(
       position.steps,
       args=ocp.args.Composite(
@@ -121,7 +121,7 @@ class Checkpoints:
       ),
     )
     state, seal = parallel.to_local(restored["state"], devices), saved_model.checked(restored["seal"])
-    if seal["position"] != cache.digest(restored["position"]) or seal["state"] != saved_model.digest(
+    if seal["position"] != hashing.digest(restored["position"]) or seal["state"] != saved_model.digest(
       parallel.fetch(state)
     ):
       raise ValueError("its content does not match its digest")

@@ -12,7 +12,7 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from dynsel_jax import cache, data, options
+from dynsel_jax import cache, data, hashing, options
 from dynsel_jax.runs import loggers, saved_model
 from dynsel_jax.runs.console import Console, waiting
 from dynsel_jax.runs.interruption import Interrupted, NonFiniteError, RunFailedError, ends_at_once, stop_requests
@@ -116,7 +116,7 @@ def _begun(
     source = prepare(config.dataset.to_dict(), config.cache_dir)
   given = config.to_dict()
   known = {"config": given, "data_fingerprint": source.fingerprint}
-  parallel.check_same_on_every_process(cache.digest(known), "config or data")
+  parallel.check_same_on_every_process(hashing.digest(known), "config or data")
   folder.check_same_run(known, _saved_identity(folder))
   _lock(folder, make=False)  # before anything that takes long
   parts = setup.parts(config, source, devices)
@@ -127,7 +127,7 @@ def _begun(
   run = build(parts, setup.table_of(source, made if held is None else held))
   arrays = {"columns": {name: np.asarray(column) for name, column in run.table.columns.items()}, "firings": firings}
   device, count = run.devices.local[0], run.devices.num_replicas
-  about = provenance(given, source.fingerprint, cache.checksum(arrays["columns"]), device, count)
+  about = provenance(given, source.fingerprint, hashing.checksum(arrays["columns"]), device, count)
   about |= _frozen(run)
   _lock(folder, make=True)
   # Under the lock, since a run may have begun there in the meantime.

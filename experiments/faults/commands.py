@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dynsel_jax import cache
+from dynsel_jax import hashing
 from dynsel_jax.runs import files
 
 __all__ = ["METHODS", "Attempt", "Place", "differences", "train"]
@@ -117,7 +117,7 @@ def differences(workdir: pathlib.Path, reference: pathlib.Path) -> list[str]:
 
 def _checksum(path: pathlib.Path) -> str:
   arrays = files.read_arrays(path)
-  return cache.checksum(arrays) if arrays is not None else f"none, {path.exists()}"
+  return hashing.checksum(arrays) if arrays is not None else f"none, {path.exists()}"
 
 
 def _fields(path: pathlib.Path) -> dict[str, Any]:

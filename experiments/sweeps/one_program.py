@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dynsel_jax import cache, models
+from dynsel_jax import hashing, models
 from dynsel_jax.training import feed, parallel, schedules, setup, state
 from dynsel_jax.types import SampleTable, Selection, Selector, Signals
 
@@ -83,7 +83,7 @@ def _key(parts: setup.Parts, table: SampleTable) -> str:
   config = parts.config.to_dict()
   same = {name: value for name, value in config.items() if name not in ("seed", "learning_rate")}
   columns = {name: np.asarray(column) for name, column in table.columns.items()}
-  return json.dumps([same, parts.source.fingerprint, cache.checksum(columns)], sort_keys=True, default=str)
+  return json.dumps([same, parts.source.fingerprint, hashing.checksum(columns)], sort_keys=True, default=str)
 
 
 def _example(parts: setup.Parts) -> dict[str, jax.Array]:
