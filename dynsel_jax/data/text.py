@@ -65,9 +65,7 @@ def load(
     UserError: a file, one of its rows or an option is wrong, or a label does not occur in the training rows.
   """
   _check(validation, split_test, max_length, length_buckets, 5 if text_pair_column else 3)
-  paths = {"train": train, "test": test} | ({"validation": validation} if validation else {})
-  if name.startswith(hugging_face.PREFIX):
-    paths = {split: path or split for split, path in paths.items()}
+  paths = _paths(name, train, test, validation)
   loaded = tokens.load("dataset.tokenizer", tokenizer) if tokenizer else None  # before the files, which may be long
   rows = _rows_of(name, paths, text_column, text_pair_column, label_column, target_column)
   first = rows["train"]
@@ -84,6 +82,13 @@ def load(
   joined = first.texts if not first.seconds else [f"{a} {b}" for a, b in zip(first.texts, first.seconds, strict=True)]
   about = Text(tuple(joined), pad, tokenize.get_vocab_size(), lengths, tokenize.to_str())
   return source_of(name, sets, classes, about)
+
+
+def _paths(name: str, train: str, test: str, validation: str) -> dict[str, str]:
+  """Returns the file of each split that is asked for, or its name in a Hugging Face data set."""
+  paths = {"train": train, "test": test} | ({"validation": validation} if validation else {})
+  in_hub = name.startswith(hugging_face.PREFIX)
+  return {split: path or (split if in_hub else "") for split, path in paths.items()}
 
 
 def _check(validation: str, split_test: bool, max_length: int, length_buckets: int, least: int) -> None:
