@@ -121,6 +121,26 @@ def test_seconds_that_do_not_compare_are_said(ended, machines, said, tmp_path):
   assert said in found and bool(said) == bool(found)
 
 
+def test_runs_side_by_side_are_those_of_brute_force(tmp_path):
+  run_folders.write(tmp_path / "random-seed0", "random", 0)
+  (run,) = finished.find([str(tmp_path)])
+  drawn, some = np.random.default_rng(0), set()  # of numbers of runs
+  for _ in range(60):
+    begins = drawn.uniform(0, 30, 6)
+    spans = [*zip(begins, begins + drawn.choice([0.5, 3, 9], 6), strict=True)]
+    beside = sum(
+      any(min(end, others[1]) - max(begin, others[0]) > 1 for j, others in enumerate(spans) if i != j)
+      for i, (begin, end) in enumerate(spans)
+    )
+    made = [
+      run._replace(summary={**run.summary, "ended": end, "seconds": {"total": end - begin}}) for begin, end in spans
+    ]
+    said = f"Seconds do not compare: {beside} of the 6 runs were made side by side."
+    assert seconds.incomparable(made) == (said if beside else "")
+    some.add(beside)
+  assert len(some) > 3
+
+
 def test_a_deviation_without_that_of_the_factors_is_said(tmp_path):
   for seed in (0, 1):
     run_folders.write(tmp_path / "one" / f"rrd-seed{seed}", "rrd", seed, features={"name": "x"}, factors={"seed": 0})

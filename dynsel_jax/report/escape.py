@@ -1,16 +1,16 @@
 """Escapes names from outside, such as those of classes, data sets and folders, for each medium. Pure functions.
 
 Every one begins with `options.printable`, which is also what a terminal needs: line breaks, control characters and
-marks that reverse the direction of the text are shown as escapes.
+marks that reverse the direction of the text are shown as escapes. HTML is escaped by Jinja, see
+`render`.
 """
 
-import html as html_lib
 import re
 from typing import Any
 
 from dynsel_jax.options import printable
 
-__all__ = ["csv", "file_name", "html", "markdown", "markdown_code", "plot"]
+__all__ = ["csv", "file_name", "markdown", "markdown_code", "plot"]
 
 # Characters that Markdown, or GitHub's dialect with its formulas, reads as more than themselves; "_" only at the edge
 # of a word.
@@ -31,11 +31,6 @@ def markdown_code(text: str) -> str:
   ticks = "`" * (max(map(len, re.findall("`+", text)), default=0) + 1)
   space = " " if len(ticks) > 1 else ""
   return f"{ticks}{space}{text}{space}{ticks}"
-
-
-def html(text: str) -> str:
-  """Escapes text for HTML, also for the value of an attribute."""
-  return html_lib.escape(printable(text))
 
 
 def csv(value: Any) -> Any:

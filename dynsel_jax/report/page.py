@@ -103,13 +103,15 @@ class _Folder:
     stem = self.stem(heading)
     compare = not seconds.incomparable([run for group in members for run in group.runs])
     beside = filter(None, [frontier_table.table(members, seconds=compare)])
+    overview = self.plot(*_overview(members), f"{stem}_overview")
+    others = [(name, title, fig) for name, title, fig in plots.all_plots(members) if title != overview.title]
     return Section(
       heading,
       words.recipe(members),
       verdict.verdicts(members, seconds=compare),
-      self.plot(*_overview(members), f"{stem}_overview"),
+      overview,
       [self.table(table, f"{stem}_{table.name}") for table in (*beside, *tables.all_tables(members, target))],
-      [self.plot(figure, title, f"{stem}_{name}") for name, title, figure in plots.all_plots(members)],
+      [self.plot(figure, title, f"{stem}_{name}") for name, title, figure in others],
     )
 
   def feedback(self, members: Sequence[Group], samples: Samples, stem: str) -> tuple[Table, list[Picture]] | None:

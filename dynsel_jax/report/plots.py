@@ -134,7 +134,7 @@ def all_plots(groups: Sequence[Group]) -> Iterator[tuple[str, str, Figure | str]
 
   Yields:
     Name, heading, and the figure or the reason why it is not drawn. A plot of something that the runs do not record,
-    such as factors, is skipped.
+    such as factors, is skipped, and so is one that compares groups where there is a single one.
   """
 
   def visits(group: Group, run: Run) -> float:
@@ -144,8 +144,9 @@ def all_plots(groups: Sequence[Group]) -> Iterator[tuple[str, str, Figure | str]
   metric = groups[0].metric.words
   metric = metric[:1].upper() + metric[1:]
   followed = _followed(groups)
-  yield "visits", f"{metric} against backward visits", cost_plots.pareto(groups, visits, "backward visits, thousands")
-  yield "seconds", f"{metric} against seconds", cost_plots.pareto(groups, work_seconds, "seconds that the method cost")
+  if len(groups) > 1:
+    yield "visits", f"{metric} against backward visits", cost_plots.pareto(groups, visits, "backward visits, thousands")
+    yield "seconds", f"{metric} against seconds", cost_plots.pareto(groups, work_seconds, "seconds that the method cost")
   learning, title = curves(groups)
   yield "curves", title, learning
   kept = epoch_plots.coverage(followed) if followed else _UNFOLLOWED

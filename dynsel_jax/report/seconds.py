@@ -89,9 +89,12 @@ def _side_by_side(found: Sequence[Run]) -> int:
   spans = []
   for run in found:
     if run.summary is not None and "ended" in run.summary:
-      ended = run.summary["ended"]
-      spans.append((ended - summary(run)["seconds"]["total"], ended))
-  return sum(
-    any(min(end, other_end) - max(begin, other_begin) > 1 for j, (other_begin, other_end) in enumerate(spans) if i != j)
-    for i, (begin, end) in enumerate(spans)
-  )
+      ended, lasted = run.summary["ended"], summary(run)["seconds"]["total"]
+      if lasted > 1:  # a shorter one overlaps with none by more than a second
+        spans.append((ended - lasted, ended))
+  spans.sort()
+  beside, latest = 0, -math.inf  # the latest end of those that began earlier
+  for (begin, end), (following, _) in zip(spans, [*spans[1:], (math.inf, math.inf)], strict=True):
+    beside += latest - begin > 1 or end - following > 1
+    latest = max(latest, end)
+  return beside

@@ -7,6 +7,7 @@ domain, are alike in all classes: a threshold, a quantile or a weight treats eac
 `N` is the number of training samples, `B` the global batch size.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -34,7 +35,7 @@ def rank_within(loss: Array, group: Array, others: Array, other_group: Array) ->
   """Returns the rank of each loss among those of its group, as a fraction in (0, 1), `[B]` float32.
 
   It is the fraction of `others` of the same group that are smaller, equal ones counting half. A loss that is not finite
-  is returned as it is.
+  is returned as it is. Takes O((N + B) log B): each of the others is looked up in the sorted batch.
 
   Args:
     loss: `[B]` float32.
@@ -42,11 +43,27 @@ def rank_within(loss: Array, group: Array, others: Array, other_group: Array) ->
     others: `[N]` float32; those that are not finite do not count. Each group of `group` must have one that does.
     other_group: `[N]` int32.
   """
-  known = (group[:, None] == other_group[None, :]) & jnp.isfinite(others)[None, :]
-  below = jnp.sum(known & (others[None, :] < loss[:, None]), axis=1).astype(jnp.float32)
-  equal = jnp.sum(known & (others[None, :] == loss[:, None]), axis=1).astype(jnp.float32)
-  total = jnp.sum(known, axis=1).astype(jnp.float32)
-  return jnp.where(jnp.isfinite(loss), (below + 0.5 * equal) / jnp.maximum(total, 1.0), loss)
+  order, size = jnp.lexsort((loss, group)), loss.shape[0]
+  groups, losses = group[order], loss[order]  # by group, within it by loss, NaN last
+
+  def count(begins: Callable[[Array, Array], Array]) -> Array:
+    """Counts for each sorted loss the others for which `begins(group, loss)` is no longer true, `[B]` int32."""
+    known = jnp.isfinite(others)
+    length = jnp.zeros(others.shape, jnp.int32)  # of the beginning of the batch where it is true, by bisection
+    for bit in reversed(range(size.bit_length())):
+      longer = length + (1 << bit)
+      last = jnp.minimum(longer, size) - 1
+      length = jnp.where((longer <= size) & begins(groups[last], losses[last]), longer, length)
+    return jnp.cumsum(jnp.zeros(size + 1, jnp.int32).at[jnp.where(known, length, size)].add(1))[:size]
+
+  below = count(lambda group, loss: (group < other_group) | (group == other_group) & (loss <= others))
+  up_to = count(lambda group, loss: (group < other_group) | (group == other_group) & (loss < others))
+  in_earlier, in_own = count(lambda group, loss: group <= other_group), count(lambda group, loss: group < other_group)
+  smaller, equal, total = (
+    (a - b).astype(jnp.float32) for a, b in ((below, in_earlier), (up_to, below), (in_own, in_earlier))
+  )
+  rank = jnp.zeros(size, jnp.float32).at[order].set((smaller + 0.5 * equal) / jnp.maximum(total, 1.0))
+  return jnp.where(jnp.isfinite(loss), rank, loss)
 
 
 def ranked_by_class(selector: Selector, table: SampleTable, epochs: int) -> Selector:
