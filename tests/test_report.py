@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from dynsel_jax import options
-from dynsel_jax.report import cost_plots, groups, page, plots, tables, targets
+from dynsel_jax.report import cost_plots, groups, page, plots, tables, targets, theme
 from dynsel_jax.runs import finished
 from tests.support import run_folders
 
@@ -278,6 +278,30 @@ def test_the_front_is_what_no_other_beats_in_both():
     for cost, gain in zip(costs, gains, strict=True)
   ]
   assert sorted(cost_plots._front(costs, gains)) == [i for i, worse in enumerate(beaten) if not worse]
+
+
+def test_a_value_far_off_does_not_squeeze_the_others():
+  close = [97.0, 97.5, 96.2, 98.0, 95.1, 96.9]
+  for values, far in (([63.0, *close], [0]), ([*close, 63.0, 64.0], []), (close, []), ([63.0, *close[:3]], [])):
+    for sign in (1.0, -1.0):
+      found = theme.far_off([sign * value for value in values], larger_is_better=sign > 0)
+      assert np.flatnonzero(found).tolist() == far
+  assert not theme.far_off([-63.0, *(-value for value in close)], larger_is_better=True).any()  # far better
+
+
+def test_nothing_is_cut_off_in_a_picture_of_many_methods(tmp_path):
+  for number in range(13):
+    final = 0.6 if number == 5 else 0.95 + 0.001 * number
+    method = f"selective_backprop_{number}" if number else "full"
+    run_folders.write(tmp_path / f"{number}-seed0", method, 0, final=final)
+  members, _ = _groups(tmp_path)
+  for name, _, figure in plots.all_plots(members):
+    if name in ("phases", "visits", "classes"):
+      figure.draw_without_rendering()
+      inside = figure.get_tightbbox()
+      assert inside.x0 > -0.05 and inside.x1 < figure.get_figwidth() + 0.05, name
+  visits = next(figure for name, _, figure in plots.all_plots(members) if name == "visits").axes[0]
+  assert visits.get_ylim()[0] > 90 and "selective_bac…: 60" in {text.get_text() for text in visits.texts}
 
 
 def test_devices_that_differ_are_noted(folder, tmp_path):

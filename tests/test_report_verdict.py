@@ -8,7 +8,7 @@ import pytest
 
 from dynsel_jax import options
 from dynsel_jax.offline import score_file
-from dynsel_jax.report import columns, epoch_plots, feedback, groups, page, tables, verdict
+from dynsel_jax.report import columns, epoch_plots, feedback, groups, notes, page, tables, verdict
 from dynsel_jax.report.feedback import Samples
 from dynsel_jax.runs import finished
 from experiments import export_subset, report
@@ -61,6 +61,38 @@ def test_one_seed_gives_no_interval_and_no_full_training_no_difference(tmp_path)
   assert "no full training of this recipe to compare with" in alone
 
 
+def test_equal_differences_are_no_certainty_and_two_seeds_say_little(tmp_path):
+  for method, finals in (("full", (0.950, 0.956)), ("random", (0.947, 0.953)), ("twin", (0.950, 0.956))):
+    for seed, final in enumerate(finals):
+      run_folders.write(tmp_path / f"{method}{seed}", method, seed, final=final)
+  said = dict(verdict.verdicts(_groups(tmp_path)))
+  assert said["random"].startswith("-0.30 points against full training, the same with every seed and so without an")
+  assert said["twin"].startswith("+0.00 points [+0.00, +0.00], not distinguishable")
+  assert "12.7 standard errors" in " ".join(notes.all_notes([], _groups(tmp_path), [], []))
+
+
+@pytest.mark.parametrize(
+  ("seconds", "said"),
+  [
+    ((40.0, 41.0, 42.0), "4.1 times the time;"),
+    ((5.0, 5.1, 5.2), "49 % less time;"),
+    ((2.0, 30.0, 5.0), "23 % more time (perhaps by chance);"),
+  ],
+)
+def test_the_time_saved_is_a_number_for_people_and_chance_is_named(folder, seconds, said):
+  members = {group.method: group for group in _groups(folder)}
+
+  def spending(group, values):
+    runs = tuple(
+      run._replace(summary={**run.summary, "seconds": {"training": value, "total": value}})
+      for run, value in zip(group.runs, values, strict=True)
+    )
+    return group._replace(runs=runs, offline={run.seed: {} for run in runs})
+
+  made = [spending(members["full"], (9.9, 10.0, 10.1)), spending(members["worse"], seconds)]
+  assert said in dict(verdict.verdicts(made))["worse"]
+
+
 def test_where_smaller_is_better_a_larger_loss_is_worse(tmp_path):
   for method, finals in (("full", (0.050, 0.051)), ("random", (0.080, 0.0812))):
     for seed, final in enumerate(finals):
@@ -71,7 +103,8 @@ def test_where_smaller_is_better_a_larger_loss_is_worse(tmp_path):
 def test_the_frontier_of_shorter_plain_runs_is_part_of_the_verdict_and_the_table(tmp_path):
   for epochs, base in ((2, 0.90), (4, 0.95)):
     for seed in (0, 1, 2):
-      run_folders.write(tmp_path / f"full{epochs}-seed{seed}", "full", seed, epochs=epochs, final=base + 0.001 * seed)
+      final = base + 0.001 * (seed if epochs == 2 else 2 - seed)
+      run_folders.write(tmp_path / f"full{epochs}-seed{seed}", "full", seed, epochs=epochs, final=final)
   for seed in (0, 1, 2):
     run_folders.write(tmp_path / f"rs2-seed{seed}", "rs2", seed, keep=0.75, final=0.90 + 0.0011 * seed)
   members = _groups(tmp_path)

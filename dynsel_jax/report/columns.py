@@ -55,6 +55,11 @@ class Table(NamedTuple):
     """Returns the text of every cell, row by row; a very long one without its middle."""
     return [[printable(column.show(row), _LONGEST) for column in self.columns] for row in self.rows]
 
+  def telling(self) -> "Table":
+    """Returns the table without the columns whose every cell is "-", as those about factors where no run has any."""
+    told = (column for column in self.columns if not self.rows or any(column.show(row) != "-" for row in self.rows))
+    return self._replace(columns=tuple(told))
+
   def markdown(self) -> str:
     """Returns the table in Markdown; the first column is aligned left, the others right."""
     head = [column.title for column in self.columns]

@@ -72,10 +72,13 @@ def pareto(groups: Sequence[Group], cost: Cost, words: str) -> Figure | str:
     front += best
   for i, (gain, paid) in enumerate(zip(gains, costs, strict=True)):
     _point(axes, paid, gain, theme.BLUE if i in front else theme.GREY, "o")
-  axes.set_xlim(left=0)
-  axes.margins(y=0.08)
-  _label(axes, groups, [paid.mean for paid in costs], [gain.mean for gain in gains])
-  _name(axes, groups, words, f"{theme.seeds(groups)}; blue: Pareto front of each recipe")
+  if wide := max(paid.mean for paid in costs) > 10 * np.median([paid.mean for paid in costs]) > 0:
+    axes.set_xscale("log")
+  else:
+    axes.set_xlim(left=0)
+  _label(axes, groups, [paid.mean for paid in costs], gains)
+  scale = ", logarithmic" if wide else ""
+  _name(axes, groups, f"{words}{scale}", f"{theme.seeds(groups)}; blue: Pareto front of each recipe")
   return figure
 
 
@@ -102,8 +105,7 @@ def overview(groups: Sequence[Group]) -> Figure | str:
   for group, gain, paid in zip(groups, gains, costs, strict=True):
     _point(axes, paid, gain, *looks.get(group.method, (theme.BLUE, "o")))
   axes.set_xlim(left=0)
-  axes.margins(y=0.08)
-  _label(axes, groups, [paid.mean for paid in costs], [gain.mean for gain in gains])
+  _label(axes, groups, [paid.mean for paid in costs], gains)
   words = "compute, % of full training" if relative else "compute, thousands of samples"
   bar = "; bar: one standard deviation" if any(gain.n > 1 for gain in gains) else ""
   dashed = "; dashed: shorter plain runs" if curve is not None else ""
@@ -140,15 +142,23 @@ def _point(axes: Axes, paid: Spread, gain: Spread, colour: str, marker: str) -> 
   axes.errorbar(paid.mean, gain.mean, xerr=sd[0], yerr=sd[1], fmt=marker, ms=4, color=colour, elinewidth=1)
 
 
-def _label(axes: Axes, groups: Sequence[Group], costs: Sequence[float], gains: Sequence[float]) -> None:
-  """Writes the groups' labels in a column at the right, each with a line to its point."""
-  low, high = axes.get_ylim()
-  at = [(gain - low) / (high - low) for gain in gains]
+def _label(axes: Axes, groups: Sequence[Group], costs: Sequence[float], gains: Sequence[Spread]) -> None:
+  """Writes the groups' labels in a column at the right, each with a line to its point.
+
+  Groups that are far worse than all others lie outside the axes, beyond the end of their line; their label says where.
+  """
+  metric, means = groups[0].metric, [gain.mean for gain in gains]
+  far = theme.far_off(means, larger_is_better=metric.larger_is_better)
+  ends = [gain.mean + sign * (0.0 if math.isnan(gain.sd) else gain.sd) for gain in gains for sign in (-1, 1)]
+  inside = [end for end, off in zip(ends, np.repeat(far, 2), strict=True) if not off]
+  margin = 0.08 * (max(inside) - min(inside)) or 1.0
+  axes.set_ylim(low := min(inside) - margin, high := max(inside) + margin)
+  heights = np.clip([(mean - low) / (high - low) for mean in means], 0, 1)
   gap = 0.15 / axes.get_figure().get_figheight() / 0.8  # type: ignore[union-attr]
-  for group, cost, gain, height in zip(groups, costs, gains, _placed(at, gap), strict=True):
+  for group, cost, mean, off, height in zip(groups, costs, means, far, _placed(heights.tolist(), gap), strict=True):
     axes.annotate(
-      theme.label(group, 22),
-      (cost, gain),
+      f"{theme.label(group, 14)}: {mean:.3g}" if off else theme.label(group, 22),
+      (cost, np.clip(mean, low, high)),
       xytext=(1.04, height),
       textcoords="axes fraction",
       fontsize=theme.SMALL,

@@ -77,17 +77,27 @@ def curves(groups: Sequence[Group]) -> Figure:
     whole = reference(group, groups, "full")
     for other, colour in [*([(whole, theme.GREY)] if whole else []), (group, theme.BLUE)]:
       drawn.append(_draw(axes, other, value, colour))
-  later = np.concatenate([line[len(line) // 2 :] for line in drawn])  # of each line, however short
-  everything = np.concatenate(drawn)
-  if (later := later[np.isfinite(later)]).size:
-    figure.axes[0].set_ylim(*_limits(everything[np.isfinite(everything)], later, metric))
-  words = "blue: the method; grey: full training; band: one sd"
+  if (limits := _limits(drawn, metric)) is not None:
+    figure.axes[0].set_ylim(*limits)
+  several = any(len(group.runs) > 1 for group in groups)
+  parts = ["blue: the method; grey: full training"] * (len(drawn) > len(groups)) + ["band: one sd"] * several
+  words = "; ".join(parts)
   return _finish(figure, f"test {escape.plot(metric.title)}", words)
 
 
-def _limits(points: np.ndarray, later: np.ndarray, metric: Metric) -> tuple[float, float]:
-  """Returns limits of the y-axis that hold the `later` half of every line; the first epochs may begin outside."""
-  low, high = (later.min(), points.max()) if metric.larger_is_better else (points.min(), later.max())
+def _limits(drawn: Sequence[np.ndarray], metric: Metric) -> tuple[float, float] | None:
+  """Returns limits of the y-axis that hold the later half of every line; None if no value is finite.
+
+  The first epochs may begin outside, and a line far worse than all others may stay there, see `theme.far_off`.
+  """
+  worst = np.nanmin if metric.larger_is_better else np.nanmax
+  halves = [half for line in drawn if np.isfinite(half := line[len(line) // 2 :]).any()]  # of each, however short
+  if not halves:
+    return None
+  ends = np.array([worst(half) for half in halves])
+  inside = ends[~theme.far_off(ends.tolist(), larger_is_better=metric.larger_is_better)]
+  points = np.concatenate(drawn)
+  low, high = (inside.min(), np.nanmax(points)) if metric.larger_is_better else (np.nanmin(points), inside.max())
   margin = 0.06 * (high - low) or 1.0
   return low - margin, high + margin
 

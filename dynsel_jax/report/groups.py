@@ -67,7 +67,11 @@ class Spread(NamedTuple):
 
 
 class Difference(NamedTuple):
-  """Mean of `n` paired differences with its 95 % interval, which is nan for n = 1."""
+  """Mean of `n` paired differences with its 95 % interval.
+
+  The interval is nan for n = 1, and where all differences are the same but not 0: a metric that counts a few hundred
+  samples gives equal ones by chance, and an interval without width would be a certainty that nobody has.
+  """
 
   mean: float
   low: float
@@ -365,7 +369,8 @@ def difference(group: Group, other: Group, value: Callable[[Run], float]) -> Dif
 def paired(differences: Iterable[float]) -> Difference:
   """Returns the mean of paired differences with its interval."""
   mean, sd, n = spread(differences)
-  half = float(stats.t.ppf(0.975, n - 1)) * sd / math.sqrt(n) if n > 1 else math.nan
+  unknown = n < 2 or sd < 1e-9 * abs(mean)
+  half = math.nan if unknown else float(stats.t.ppf(0.975, n - 1)) * sd / math.sqrt(n)
   return Difference(mean, mean - half, mean + half, n)
 
 

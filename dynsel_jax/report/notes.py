@@ -22,7 +22,13 @@ def all_notes(
     lost: descriptions of what was left out, as `finished.lost` returns them.
     on_groups: notes of `groups.collect`.
   """
-  notes = [*(f"Left out: {line}." for line in lost), *on_groups, _versions(groups), _shared_factors(groups)]
+  notes = [
+    *(f"Left out: {line}." for line in lost),
+    *on_groups,
+    _versions(groups),
+    _shared_factors(groups),
+    _two_seeds(groups),
+  ]
   return [*filter(None, [*notes, seconds.incomparable(found)])]
 
 
@@ -44,6 +50,16 @@ def _versions(groups: Sequence[Group]) -> str:
 def _versions_of(run: Run) -> dict[str, str]:
   versions = run.made.get("versions")
   return {name: str(value) for name, value in options.flatten(versions).items()} if isinstance(versions, dict) else {}
+
+
+def _two_seeds(groups: Sequence[Group]) -> str:
+  """Says how little an interval of two seeds tells, where no group has more."""
+  if len(groups) < 2 or max(len(group.runs) for group in groups) != 2:
+    return ""
+  return (
+    "Of two seeds an interval reaches 12.7 standard errors to each side: that a method is not distinguishable then says"
+    " little, and more seeds say more."
+  )
 
 
 def _shared_factors(groups: Sequence[Group]) -> str:

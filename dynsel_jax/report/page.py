@@ -77,9 +77,9 @@ class _Folder:
     return self._stems.setdefault(name, f"{stem}-{len(taken) + 1}" if taken else stem)
 
   def table(self, table: Table, name: str) -> Table:
-    """Writes `tables/NAME.csv`, and returns the table."""
+    """Writes `tables/NAME.csv`, and returns the table without the columns that would show nothing."""
     (self.path / "tables" / f"{name}.csv").write_text(table.csv(), "utf-8")
-    return table
+    return table.telling()
 
   def plot(self, figure: Figure | str, title: str, name: str) -> Picture:
     """Writes `plots/NAME.png` and `.svg`; the figure may be the reason why it was not drawn."""

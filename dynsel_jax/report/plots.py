@@ -29,7 +29,7 @@ PHASE_COLOURS = {  # in the order of the table
   "evaluating": theme.GREEN,
   "loading": theme.GREY,
   "setting_up": theme.BLACK,
-  "compiling": theme.YELLOW,
+  "compiling": theme.ORANGE,
   "checkpointing": theme.SKY,
   "recording": theme.PINK,
   "unnamed": theme.GREY,
@@ -38,12 +38,12 @@ PHASE_COLOURS = {  # in the order of the table
 
 def _phases(groups: Sequence[Group]) -> Figure:
   """Draws the seconds of each group by phase, those of the table."""
-  figure, axes = theme.figure(0.24 * len(groups) + 1.3)
+  figure, axes = theme.figure(0.24 * len(groups) + 1.6)
   taken = list(map(seconds.means, groups))
-  left = np.zeros(len(groups))
+  left, longest = np.zeros(len(groups)), max(sum(of_group.values()) for of_group in taken)
   for name, colour in PHASE_COLOURS.items():
     width = np.array([of_group[name] for of_group in taken])
-    if width.sum() > 0:
+    if width.max() > 1e-3 * longest:  # others could not be seen
       bars = axes.barh(range(len(groups)), width, left=left, label=timing.word(name), height=0.7, color=colour)
       if name not in timing.COST:
         for bar in bars:
@@ -53,8 +53,9 @@ def _phases(groups: Sequence[Group]) -> Figure:
   axes.invert_yaxis()
   theme.tidy(axes)
   axes.grid(visible=False, axis="y")
-  axes.set_xlabel(f"seconds a run, {theme.seeds(groups)}; hatched: not the method's", fontsize=theme.LARGE)
-  figure.legend(loc="outside upper center", ncols=4, fontsize=theme.SMALL, frameon=False)
+  axes.set_xlabel(f"seconds a run, {theme.seeds(groups)}", fontsize=theme.LARGE)
+  axes.set_title("hatched: not the method's", fontsize=theme.SMALL, loc="left")
+  figure.legend(loc="outside upper left", ncols=3, fontsize=theme.SMALL, frameon=False)
   return figure
 
 
@@ -109,7 +110,7 @@ def _classes(groups: Sequence[Group]) -> Figure | str:
   axes.invert_yaxis()
   theme.tidy(axes)
   axes.grid(visible=False, axis="y")
-  axes.set_xlabel("a class's fraction of the visits / its fraction of the samples", fontsize=theme.LARGE)
+  axes.set_xlabel("a class's visits / expected", fontsize=theme.LARGE)
   axes.set_title(f"one mark per class, mean over seeds, {theme.seeds(groups)}", fontsize=theme.SMALL, loc="left")
   return figure
 
@@ -146,7 +147,11 @@ def all_plots(groups: Sequence[Group]) -> Iterator[tuple[str, str, Figure | str]
   followed = _followed(groups)
   if len(groups) > 1:
     yield "visits", f"{metric} against backward visits", cost_plots.pareto(groups, visits, "backward visits, thousands")
-    yield "seconds", f"{metric} against seconds", cost_plots.pareto(groups, work_seconds, "seconds that the method cost")
+    yield (
+      "seconds",
+      f"{metric} against seconds",
+      cost_plots.pareto(groups, work_seconds, "seconds that the method cost"),
+    )
   learning, title = curves(groups)
   yield "curves", title, learning
   kept = epoch_plots.coverage(followed) if followed else _UNFOLLOWED

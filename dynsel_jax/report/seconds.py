@@ -80,7 +80,8 @@ def incomparable(found: Sequence[Run]) -> str:
     return f"Seconds do not compare: {beside} of the {len(found)} runs were made side by side."
   silent = sum(run.summary is not None and "ended" not in run.summary for run in found)
   if silent and len(found) > 1:
-    return f"Seconds may not compare: {silent} of the {len(found)} runs do not say when they were made."
+    which = "the runs" if silent == len(found) else f"{silent} of the {len(found)} runs"
+    return f"Seconds may not compare: {which} do not say when they were made."
   return ""
 
 
@@ -94,7 +95,7 @@ def _side_by_side(found: Sequence[Run]) -> int:
         spans.append((ended - lasted, ended))
   spans.sort()
   beside, latest = 0, -math.inf  # the latest end of those that began earlier
-  for (begin, end), (following, _) in zip(spans, [*spans[1:], (math.inf, math.inf)], strict=True):
+  for (begin, end), (following, _) in zip(spans, [*spans, (math.inf, math.inf)][1:], strict=True):
     beside += latest - begin > 1 or end - following > 1
     latest = max(latest, end)
   return beside

@@ -8,13 +8,14 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dynsel_jax.report import escape
 from dynsel_jax.report.groups import Group
 
-__all__ = ["figure", "label", "panels", "save", "seeds", "tidy"]
+__all__ = ["far_off", "figure", "label", "panels", "save", "seeds", "tidy"]
 
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PINK = (
   "#000000",
@@ -43,6 +44,20 @@ def tidy(axes: Axes) -> None:
   axes.spines[["top", "right"]].set_visible(False)
   axes.tick_params(labelsize=SMALL)
   axes.grid(alpha=0.25, linewidth=0.6)
+
+
+def far_off(values: Sequence[float], *, larger_is_better: bool) -> np.ndarray:
+  """Returns which of the values are so much worse that an axis with them would squeeze all others together, `[n]` bool.
+
+  They are the fewest whose absence leaves under a third of the range, and at most a sixth of all.
+  """
+  worse = np.asarray(values, np.float64) * (-1.0 if larger_is_better else 1.0)
+  order, far = np.argsort(worse), np.zeros(len(worse), bool)
+  for count in range(1, len(worse) // 6 + 1):
+    if worse[order[-count - 1]] - worse[order[0]] < (worse[order[-1]] - worse[order[0]]) / 3:
+      far[order[-count:]] = True
+      break
+  return far
 
 
 def seeds(groups: Sequence[Group]) -> str:

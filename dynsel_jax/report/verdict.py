@@ -12,6 +12,7 @@ from dynsel_jax.report.groups import (
   Difference,
   Group,
   difference,
+  paired,
   recipe,
   reference,
   shared_without,
@@ -125,7 +126,8 @@ def _distance(group: Group, found: Difference) -> str:
     return "no seed in common with full training, or a metric that is not finite"
   far = f"{_points(group, found.mean)}{unit}"
   if math.isnan(found.low):
-    return f"{far} against full training, of one seed and so without an interval"
+    why = "of one seed" if found.n == 1 else "the same with every seed"
+    return f"{far} against full training, {why} and so without an interval"
   interval = f"{far} [{_points(group, found.low)}, {_points(group, found.high)}]"
   if found.low <= 0 <= found.high:
     return f"{interval}, not distinguishable from full training"
@@ -140,12 +142,23 @@ def _savings(group: Group, whole: Group, seconds: bool) -> str:
   if abs(forward - backward) > 0.01:  # it scores samples that it does not train on
     parts.append(_less(forward, "fewer", "as many", "forward passes"))
   if seconds:
-    parts.append(_less(1 - 1 / speed_up(group, whole), "less", "the same", "time"))
+    spent = _less(1 - 1 / speed_up(group, whole), "less", "the same", "time")
+    ratio = _log_ratio(group, whole)
+    parts.append(f"{spent} (perhaps by chance)" if ratio.low <= 0 <= ratio.high else spent)
   return ", ".join(parts[:-1]) + " and " + parts[-1] if len(parts) > 1 else parts[0]
+
+
+def _log_ratio(group: Group, whole: Group) -> Difference:
+  """Returns the logarithm of a group's seconds over full training's, paired by seed, see `groups.work_seconds`."""
+  ours, theirs = ({run.seed: work_seconds(g, run) for run in g.runs} for g in (group, whole))
+  common = [seed for seed in sorted(ours.keys() & theirs.keys()) if ours[seed] > 0 and theirs[seed] > 0]
+  return paired(math.log(ours[seed] / theirs[seed]) for seed in common)
 
 
 def _less(fraction: float, less: str, same: str, what: str) -> str:
   percent = round(100 * abs(fraction)) if math.isfinite(fraction) else 0
+  if fraction <= -1:
+    return f"{1 - fraction:.2g} times the {what}" if fraction > -99 else f"{1 - fraction:.0f} times the {what}"
   return f"{percent} % {less if fraction >= 0 else 'more'} {what}" if percent else f"{same} {what}"
 
 
