@@ -295,12 +295,12 @@ def test_nothing_is_cut_off_in_a_picture_of_many_methods(tmp_path):
     method = f"selective_backprop_{number}" if number else "full"
     run_folders.write(tmp_path / f"{number}-seed0", method, 0, final=final)
   members, _ = _groups(tmp_path)
-  for name, _, figure in plots.all_plots(members):
-    if name in ("phases", "visits", "classes"):
-      figure.draw_without_rendering()
-      inside = figure.get_tightbbox()
-      assert inside.x0 > -0.05 and inside.x1 < figure.get_figwidth() + 0.05, name
-  visits = next(figure for name, _, figure in plots.all_plots(members) if name == "visits").axes[0]
+  made = {name: figure for name, _, figure in plots.all_plots(members)}
+  for name in ("phases", "visits", "classes"):
+    made[name].draw_without_rendering()
+    inside = made[name].get_tightbbox()
+    assert inside.x0 > -0.05 and inside.x1 < made[name].get_figwidth() + 0.05, name
+  (visits,) = made["visits"].axes
   assert visits.get_ylim()[0] > 90 and "selective_bac…: 60" in {text.get_text() for text in visits.texts}
 
 

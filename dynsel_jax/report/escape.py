@@ -1,8 +1,7 @@
 """Escapes names from outside, such as those of classes, data sets and folders, for each medium. Pure functions.
 
 Every one begins with `options.printable`, which is also what a terminal needs: line breaks, control characters and
-marks that reverse the direction of the text are shown as escapes. HTML is escaped by Jinja, see
-`render`.
+marks that reverse the direction of the text are shown as escapes. HTML is escaped by Jinja, see `render`.
 """
 
 import re

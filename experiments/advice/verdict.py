@@ -95,7 +95,8 @@ def _distance(position: Position, metric: Metric) -> str:
   mean, low, high, n = position.difference
   form = "+.2f" if metric.unit == "%" else "+.4g"
   shown = [f"{value * metric.scale:{form}}" for value in (mean, low, high)]
-  return f"{shown[0]}{unit} [{shown[1]}, {shown[2]}], {n} seeds"
+  interval = "" if math.isnan(low) else f" [{shown[1]}, {shown[2]}]"
+  return f"{shown[0]}{unit}{interval}, {n} seeds"
 
 
 def _reason(advice: Advice, metric: Metric) -> str:
@@ -103,6 +104,8 @@ def _reason(advice: Advice, metric: Metric) -> str:
   if advice.position is None:
     return "No method could run on these data, so that nothing competes with plain training."
   distance, word = _distance(advice.position, metric), advice.position.word
+  if word == "unknown" and not math.isnan(advice.position.difference.mean):
+    return f"{advice.best} differs from it by {distance}, without an interval and so perhaps by chance."
   if word == "unknown":
     return (
       f"No method ran at a compute at which plain training ran too, so that none can be told from it ({advice.best})."
