@@ -64,8 +64,9 @@ def write(
 
 def _state(folders: Iterable[str]) -> dict[str, float]:
   """Returns the times of the files that a report reads."""
-  names = ("config.json", "metrics.jsonl", "summary.json", "error.txt")
-  paths = (path for folder in folders for name in names for path in pathlib.Path(folder).rglob(name))
+  read = {"config.json", "metrics.jsonl", "summary.json", "error.txt"}
+  places = (place for folder in folders for place in finished.walk(folder))
+  paths = (path / name for path, names in places for name in read.intersection(names))
   found = {}
   for path in paths:
     with contextlib.suppress(OSError):  # it is being replaced

@@ -90,8 +90,8 @@ def test_without_a_method_above_the_advice_is_fewer_epochs(offset, words):
   advice = verdict.advise(made, 8.0, ACCURACY)
   assert advice.method == "full" and advice.best == "rs2"
   text = _text(advice, [made])
-  assert "**Train with fewer epochs on everything: 12 epochs, 40% of the compute of full training.**" in text
-  assert words in text and "paid for itself after 4 of them" in text and "- rrd: no labels" in text
+  assert "**Train for fewer epochs on everything: 12 epochs, 40 % of the compute of full training.**" in text
+  assert words in text and "paid for itself after 4 runs" in text and "- rrd: no labels" in text
 
 
 def _text(advice, rounds):
@@ -112,7 +112,14 @@ def test_the_text_says_how_sure_a_recommended_method_is():
   made = _round({"es": 0.05})
   text = _text(verdict.advise(made, 8.0, ACCURACY), [made])
   assert "**Train with `es`: 12 epochs" in text
-  assert "es against plain training at the same compute: +5." in text and "95 %" in text
+  assert "everything: +5." in text and "against plain training at the same compute" in text and "95 %" in text
+
+
+def test_a_distance_that_is_the_same_with_every_seed_is_told_without_an_interval():
+  made = _round({"rs2": 0.0})
+  equal = [one._replace(metric=one.metric + 0.01) for one in made.plain[8]]
+  text = _text(verdict.advise(made._replace(methods={"rs2": equal}), 8.0, ACCURACY), [made])
+  assert "rs2 differs from it by +1.00 points" in text and "nan" not in text.partition("Expect")[0]
 
 
 def test_a_cost_outside_the_plain_runs_comes_last_and_is_not_judged():

@@ -170,7 +170,7 @@ def test_a_page_shows_tuned_runs_alone_and_compares_them_with_the_longest_plain_
   written = page.write(finished.find([str(tuned)]), str(tmp_path))
   assert any(note.startswith("Not shown: 3 learning rates") for note in written.notes)
   [longest, shorter, method] = (said for _, said in written.verdicts)
-  assert "the reference" in longest and "worse than full training" in shorter
+  assert "the reference" in longest and "-10.00 points against full training, the same with every seed" in shorter
   assert "against full training" in method or "than full training" in method
   assert "above the frontier of shorter plain runs" in method
   assert "Beside shorter plain runs" in (tmp_path / "report.md").read_text()

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 
 import numpy as np
 import pytest
@@ -213,6 +214,21 @@ def test_a_watched_folder_is_read_again_when_a_run_has_gone_on_and_not_otherwise
   with pytest.raises(KeyboardInterrupt):
     report.watch([str(tmp_path)], "out", None, wait)
   assert len(written) == 2
+
+
+def test_a_folder_that_vanishes_while_it_is_looked_for_is_skipped(tmp_path, monkeypatch):
+  for name in ("a", "b"):
+    run_folders.write(tmp_path / name, "random", 0)
+  scan = os.scandir
+
+  def gone(path):
+    if os.path.basename(path) == "a":
+      raise FileNotFoundError(path)
+    return scan(path)
+
+  monkeypatch.setattr(os, "scandir", gone)
+  assert [run.path.name for run in finished.find([str(tmp_path)])] == ["b"]
+  assert {path.rsplit("/", 2)[1] for path in report._state([str(tmp_path)])} == {"b"}
 
 
 def test_a_watched_page_reads_itself_anew_and_a_finished_one_does_not(tmp_path):

@@ -5,10 +5,12 @@ rest of the run is still read. Folders of earlier versions are read too: their f
 run without a task is a classifier measured by its accuracy.
 """
 
+import contextlib
 import json
 import math
+import os
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +28,7 @@ __all__ = [
   "num_samples",
   "read",
   "value",
+  "walk",
 ]
 
 
@@ -114,9 +117,10 @@ def lost(folders: Iterable[str]) -> list[str]:
   lines = []
   for folder in folders:
     for path in _holding("error.txt", folder):
-      if not (path / "summary.json").exists():
-        text = (path / "error.txt").read_text(errors="replace").strip().splitlines() or ["error.txt is empty"]
-        lines.append(f"{path.name}: failed ({text[-1].strip()})")
+      with contextlib.suppress(FileNotFoundError):  # the sweep is trying this cell again
+        if not (path / "summary.json").exists():
+          text = (path / "error.txt").read_text(errors="replace").strip().splitlines() or ["error.txt is empty"]
+          lines.append(f"{path.name}: failed ({text[-1].strip()})")
     unreadable = [path for path in _holding("config.json", folder) if _described(path) is None]
     lines += [f"{path.name}: config.json is damaged, or was not written by dynsel_jax" for path in unreadable]
   return lines
@@ -124,8 +128,18 @@ def lost(folders: Iterable[str]) -> list[str]:
 
 def _holding(name: str, folder: str) -> list[pathlib.Path]:
   """Returns the folders that contain a file called `name`, `folder` and all below it, sorted by path."""
-  found = [path.parent for path in sorted(pathlib.Path(folder).rglob(name))]
-  return [path.resolve() for path in found if "checkpoints" not in path.relative_to(folder).parts]
+  found = sorted(path / name for path, names in walk(folder) if name in names)
+  return [path.parent.resolve() for path in found]
+
+
+def walk(folder: str) -> Iterator[tuple[pathlib.Path, list[str]]]:
+  """Yields `folder` and all below it, each with the names of its files; checkpoints are not entered.
+
+  A folder that vanishes meanwhile, as those of a run that goes on do, is skipped.
+  """
+  for path, below, names in os.walk(folder):
+    below[:] = [name for name in below if name != "checkpoints"]
+    yield pathlib.Path(path), names
 
 
 def read(path: pathlib.Path) -> Run | None:

@@ -110,17 +110,18 @@ def _reason(advice: Advice, metric: Metric) -> str:
     return (
       f"No method ran at a compute at which plain training ran too, so that none can be told from it ({advice.best})."
     )
-  beside = f"{advice.best} against plain training at the same compute: {distance}"
+  beside = f"{distance}, against plain training at the same compute"
   if word == "above":
     return (
-      f"It is better than fewer epochs on everything: {beside}. The interval is a 95 % one of the pilot, which is"
-      f" shorter than the run; {advice.best} was the best of {advice.compared} in the last rung, which flatters it."
+      f"It is better than fewer epochs on everything: {beside}. The interval is a 95 % one of the pilot, whose runs are"
+      f" shorter; {advice.best} was the best of {advice.compared} methods in the last rung, which flatters it."
     )
   if word == "on":
     return (
-      f"No method is distinguishable from it; the best was {beside}. Where nothing tells them apart, take the simpler."
+      f"No method is distinguishable from it. The best was {advice.best}: {beside}. Where nothing tells them apart,"
+      " take the simpler."
     )
-  return f"Every method of the last rung is behind it; the best was {beside}."
+  return f"Every method of the last rung is behind it. The best was {advice.best}: {beside}."
 
 
 def text(
@@ -148,19 +149,19 @@ def text(
     left_out: the reason for each method that could not run.
     command: trains the recommended run.
   """
-  what = "fewer epochs on everything" if advice.method == PLAIN else f"`{advice.method}`"
+  what = "for fewer epochs on everything" if advice.method == PLAIN else f"with `{advice.method}`"
   value, half = metric.show(advice.expected), advice.half * metric.scale
   sure = "" if math.isnan(half) else f" ± {half:.2g}{' points' if metric.unit == '%' else ''} by the pilot's seeds"
-  saved = 1 - budget
+  saved, flattered = 1 - budget, ", which chose the method too and so flatters it" if judged == "test" else ""
   lines = [
     "# Advice",
-    f"**Train with {what}: {epochs} epochs, {budget:.0%} of the compute of full training.**",
+    f"**Train {what}: {epochs} epochs, {100 * budget:.0f} % of the compute of full training.**",
     _reason(advice, metric),
     f"Expect about {value}{sure}, by extending the line through the longest plain runs of the pilot in the logarithm of"
-    f" their compute; real curves flatten. Metrics are {metric.words} on the {judged} set; learning rates are the"
-    " config's own, in all runs.",
-    f"The pilot cost {pilot:.2f} full trainings, and each recommended run saves {saved:.2f}: it has paid for itself"
-    f" after {math.ceil(pilot / saved - 1e-9)} of them.",
+    f" their compute; real curves flatten. Metrics are {metric.words} on the {judged} set{flattered}; learning rates"
+    " are the config's own, in all runs.",
+    f"The pilot cost as much compute as {pilot:.2f} full trainings, and each recommended run saves {saved:.2f} of one:"
+    f" the pilot has paid for itself after {math.ceil(pilot / saved - 1e-9)} runs.",
     f"    {command}",
   ]
   for number, made in enumerate(rounds, 1):
