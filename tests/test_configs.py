@@ -123,11 +123,11 @@ def test_every_method_can_be_built(name, selector, built):
 
 def _few(source):
   """The first samples of a data set, and one of each class at least."""
-  rows = np.arange(min(600, source.num_samples))
+  rows = np.arange(min(200, source.num_samples))
   if source.labels is not None:
     rows = np.union1d(rows, np.unique(source.labels, return_index=True)[1])
   train = {name: array[rows] for name, array in source.train.items()}
-  test = {name: array[:600] for name, array in source.test.items()}
+  test = {name: array[:100] for name, array in source.test.items()}
   true_labels = None if source.true_labels is None else source.true_labels[rows]
   return source._replace(train=train, test=test, true_labels=true_labels)
 
