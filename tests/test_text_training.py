@@ -27,6 +27,7 @@ def config(tmp_path):
   small_runs.planted_texts(made, tmp_path)
   made.update(batch_size=16, eval_batch_size=24, epochs=2, checkpoint_every_steps=0)
   made.model.update(vocabulary=20, layers=1)
+  made.dataset.length_buckets = 2  # a branch of the step's program each
   return made
 
 
