@@ -121,7 +121,12 @@ def _single(one: Callable[..., Any], last: Callable[[Any], Any], *arguments: Any
 
 
 def create_programs(
-  recipe: Recipe, devices: Devices, *, looped: bool | None = None, streamed: bool = False
+  recipe: Recipe,
+  devices: Devices,
+  *,
+  looped: bool | None = None,
+  streamed: bool = False,
+  thinned: Callable[..., RunState] = steps.train_thinned,
 ) -> Programs:
   """Maps the steps of a run over the devices.
 
@@ -133,6 +138,7 @@ def create_programs(
       deadlock when calls are not awaited.
     streamed: whether the data sets in `Arrays` are the rows of one step, split over the devices (`Devices.share`), so
       that no loop can run on the device.
+    thinned: the step of `train_thinned`, which `steps.watch` may replace.
   """
   on_cpu = devices.local[0].platform == "cpu"
   looped = not (on_cpu or streamed) if looped is None else looped
@@ -172,7 +178,7 @@ def create_programs(
     steps_per_call=STEPS_PER_CALL if looped else 1,
     plan=lambda run, arrays, epoch: awaited(plan(run, arrays, np.int32(epoch), devices.replica)),
     train=stepping(steps.train, None, axes_of_arrays, None, None, last=steps.checked),
-    train_thinned=stepping(steps.train_thinned, None, axes_of_arrays, None, None, last=steps.checked),
+    train_thinned=stepping(thinned, None, axes_of_arrays, None, None, last=steps.checked),
     refresh=lambda run, arrays, epoch: awaited(refresh(run, arrays, np.int32(epoch), devices.replica)),
     score=stepping(steps.score, None, axes_of_arrays, None, None),
     evaluate=stepping(evaluation.evaluate, None, None, axes_of_arrays, None),
