@@ -65,7 +65,7 @@ def _check_contents(path: pathlib.Path) -> None:
   for names, right, kind in ((_FILES, os.path.isfile, "file"), (_FOLDERS, os.path.isdir, "folder")):
     for name in names:
       if os.path.lexists(path / name) and not right(path / name):
-        raise options.UserError(f"{path / name} is no {kind}, as a run keeps there: move it away")
+        raise options.UserError(f"{path / name} is not a {kind}, but a run writes a {kind} of that name: move it away")
 
 
 def provenance(config: dict[str, Any], data: str, columns: str, device: Any, num_devices: int) -> dict[str, Any]:

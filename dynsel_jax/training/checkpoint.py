@@ -73,10 +73,7 @@ class Checkpoints:
     if position.steps in self._manager.all_steps():
       return
     stood = dataclasses.asdict(position) | metrics_file.packed(position.lines)
-    held = parallel.fetch(state)
-    variables = {"params": held.train.params, "batch_stats": held.train.batch_stats}
-    seal = {"state": saved_model.digest(held), "position": hashing.digest(stood), "identity": self._identity}
-    seal["model"] = saved_model.digest(variables)  # what may be read without the rest
+    seal = _digests(parallel.fetch(state)) | {"position": hashing.digest(stood), "identity": self._identity}
     seal["seal"] = hashing.digest(seal)
     self._manager.save(
       position.steps,
@@ -121,9 +118,7 @@ class Checkpoints:
       ),
     )
     state, seal = parallel.to_local(restored["state"], devices), saved_model.checked(restored["seal"])
-    if seal["position"] != hashing.digest(restored["position"]) or seal["state"] != saved_model.digest(
-      parallel.fetch(state)
-    ):
+    if seal["position"] != hashing.digest(restored["position"]) or not _matches(seal, parallel.fetch(state)):
       raise ValueError("its content does not match its digest")
     held = restored["position"] | {"lines": metrics_file.unpacked(restored["position"])}
     known = {field.name for field in dataclasses.fields(Position)}  # a version before may have had others
@@ -151,6 +146,21 @@ class Checkpoints:
     """Waits until everything is on disk and releases the files."""
     self._manager.wait_until_finished()
     self._manager.close()
+
+
+def _digests(state: RunState) -> dict[str, Any]:
+  """Returns the digests of a state of NumPy arrays: of the model, which may be read alone, and of the rest."""
+  train = state.train
+  model = {"params": train.params, "batch_stats": train.batch_stats}
+  rest = state._replace(train=train.replace(params=None, batch_stats=None))
+  return {"model": saved_model.digest(model), "rest": saved_model.digest(rest)}
+
+
+def _matches(seal: Mapping[str, Any], state: RunState) -> bool:
+  """Whether a state of NumPy arrays is the one that was sealed."""
+  if "state" in seal:  # of an earlier version, which hashed the whole
+    return bool(seal["state"] == saved_model.digest(state))
+  return all(seal[name] == digest for name, digest in _digests(state).items())
 
 
 def saved_identity(directory: str) -> dict[str, Any] | None:

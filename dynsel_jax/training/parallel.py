@@ -7,6 +7,8 @@ call compiles again, and over several processes donation deletes arrays that are
 
 import contextlib
 import functools
+import sys
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -148,14 +150,17 @@ def create_programs(
     return jax.block_until_ready(result) if on_cpu else result
 
   def mapped(function: Callable[..., Any], axes: tuple[Any, ...]) -> Callable[..., Any]:
-    return jax.pmap(
-      functools.partial(function, recipe),
+    of_run = functools.partial(function, recipe)
+    program = jax.pmap(
+      of_run,
       axis_name=AXIS,
       in_axes=(*axes, 0),
       out_axes=None,
       donate_argnums=(0,),
       devices=devices.local if jax.process_count() == 1 else None,
     )
+    weakref.finalize(program, _forget, of_run).atexit = False
+    return program
 
   def stepping(one: Callable[..., Any], *axes: Any, last: Callable[[Any], Any] = lambda carry: carry) -> Any:
     """Maps a step `one(recipe, carry, *arguments, step, replica)`, and `last(carry)` at the end of each call.
@@ -183,6 +188,18 @@ def create_programs(
     score=stepping(steps.score, None, axes_of_arrays, None, None),
     evaluate=stepping(evaluation.evaluate, None, None, axes_of_arrays, None),
   )
+
+
+def _forget(function: Callable[..., Any]) -> None:
+  """Drops what `jax.pmap` has compiled of a function, once nobody can call the mapped function any more.
+
+  `jax.pmap` (0.10) keeps it under a weak reference to the function, but refers to the function from there, so that all
+  programs of a process and the constants in them would stay until its end. JAX has no public way to drop one function;
+  in a version without this one they stay.
+  """
+  evict = getattr(getattr(sys.modules.get("jax._src.pmap"), "_cached_shard_map", None), "evict_function", None)
+  if evict is not None:
+    evict(function)
 
 
 def _as_int32(arguments: Sequence[Any]) -> list[Any]:

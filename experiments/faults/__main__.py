@@ -3,6 +3,7 @@
     python -m experiments.faults campaign --faults=200 --workdir=runs/faults      a kill, a flipped byte, a full disk
     python -m experiments.faults soak --epochs=2000 --runs=20 --workdir=runs/soak
 
+A campaign that is stopped by a signal gives up its running fault and prints the table of those before.
 `docs/faults.md` says what a run promises after a fault, and what came of the campaign and the soak.
 """
 
@@ -11,6 +12,7 @@ import pathlib
 from absl import flags
 
 from dynsel_jax import options
+from dynsel_jax.runs import interruption
 from experiments import cli
 from experiments.faults import campaign, soak
 
@@ -18,9 +20,12 @@ from experiments.faults import campaign, soak
 def _campaign(folder: pathlib.Path) -> int:
   options.check_positive("faults", flags.FLAGS.faults)
   outcomes = []
-  for outcome in campaign.campaign(folder, flags.FLAGS.faults, flags.FLAGS.seed, flags.FLAGS.first):
-    outcomes.append(outcome)
-    print(f"{'WRONG ' if outcome.wrong else ''}{outcome.kind} {outcome.what}: {outcome.ended}", flush=True)
+  with interruption.stop_requests() as stop:
+    for outcome in campaign.campaign(folder, flags.FLAGS.faults, flags.FLAGS.seed, flags.FLAGS.first):
+      if stop():  # Ctrl-C reaches the run, too, so that its end says nothing about the fault
+        break
+      outcomes.append(outcome)
+      print(f"{'WRONG ' if outcome.wrong else ''}{outcome.kind} {outcome.what}: {outcome.ended}", flush=True)
   print(f"\n{campaign.table(outcomes)}")
   return int(any(outcome.wrong for outcome in outcomes))
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dynsel_jax import hashing
-from dynsel_jax.runs import files
+from dynsel_jax.runs import console, files
 
 __all__ = ["METHODS", "Attempt", "Place", "differences", "train"]
 
@@ -23,6 +23,7 @@ _FLAGS = ("--config.epochs=6", "--config.checkpoint_every_steps=10")
 _OWN_FLAGS = {"rrd": ("--config.factors.epochs=5",)}
 _SECONDS = 180  # after which an attempt counts as hanging
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
+_WAITING = frozenset(f"{words} ..." for words in console.WAITING.values())  # lines of a slow machine
 _UNCOMPARED = ("seconds", "ended", "resumed_from")  # depend on the machine, and on where the run was stopped
 
 
@@ -38,7 +39,7 @@ class Attempt(NamedTuple):
   """How a command ended."""
 
   status: int | None  # None if it hung
-  errors: list[str]  # the lines of its standard error
+  errors: list[str]  # the lines of its standard error, but for those that say what is being waited for
   seconds: float
   killed: bool = False  # by the campaign
 
@@ -95,7 +96,8 @@ def train(method: str, place: Place, meanwhile: Callable[[subprocess.Popen[str]]
     except subprocess.TimeoutExpired:
       process.kill()
       errors, status = process.communicate()[1], None
-  return Attempt(status, errors.splitlines(), time.perf_counter() - start, killed)
+  said = [line for line in errors.splitlines() if line not in _WAITING]
+  return Attempt(status, said, time.perf_counter() - start, killed)
 
 
 def differences(workdir: pathlib.Path, reference: pathlib.Path) -> list[str]:
