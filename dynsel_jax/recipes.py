@@ -58,6 +58,15 @@ def _model_options(name: str) -> dict[str, Any]:
   return {"dtype": "float32", **models.defaults(name)}
 
 
+def _proxy(name: str, selector: str) -> dict[str, Any]:
+  """Returns the section `proxy`, if the selector reads what its network finds."""
+  if proxy_method.COLUMN in selectors.columns(selector):
+    return {"proxy": proxy_ranks.defaults({"name": name, **(_model_options(name) if name else {})})}
+  if name:
+    raise options.UserError(f"proxy={name}: selector={selector} reads no ranks of a small network; leave it out")
+  return {}
+
+
 def _wrappers(names: tuple[str, ...]) -> ml_collections.ConfigDict:
   sections = [wrappers.section(name) for name in names]
   if len(set(sections)) < len(sections):
@@ -83,9 +92,8 @@ def get_config(
   """Returns RRD's CIFAR recipe (arXiv 2603.04981, App. C) on the data set `name`, as the base of a benchmark's config.
 
   The config has the sections `features` and `factors` if `features` is given or the selector reads factor scores, and a
-  section `wrappers` if `wrap` is given. It has a section `proxy` if the selector reads the ranks of a small network,
-  which is the run's own unless `proxy` names another. `dataset` replaces `name`; `of_texts` has the options of a set of
-  texts.
+  section `wrappers` if `wrap` is given; a section `proxy` if the selector reads the ranks of a small network. `dataset`
+  replaces `name`; `of_texts` has the options of a set of texts.
   """
   name = dataset or name
   config = ml_collections.ConfigDict(
@@ -123,10 +131,7 @@ def get_config(
   if features:
     config.features = _choice(features, feature_registry.defaults(features))
     config.factors = factor_stage.defaults()
-  if proxy_method.COLUMN in selectors.columns(selector):
-    config.proxy = proxy_ranks.defaults({"name": proxy, **(_model_options(proxy) if proxy else {})})
-  elif proxy:
-    raise options.UserError(f"proxy={proxy}: selector={selector} reads no ranks of a small network; leave it out")
+  config.update(_proxy(proxy, selector))
   if wrap:
     config.wrappers = _wrappers(tuple(wrap.split("+")))
   return config

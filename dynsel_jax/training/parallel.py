@@ -122,6 +122,21 @@ def _single(one: Callable[..., Any], last: Callable[[Any], Any], *arguments: Any
   return last(one(*arguments))
 
 
+def _mapped(recipe: Recipe, devices: Devices, function: Callable[..., Any], axes: tuple[Any, ...]) -> Any:
+  """Maps `function(recipe, carry, *arguments, replica)` over the devices; `axes` are those of carry and arguments."""
+  of_run = functools.partial(function, recipe)
+  program = jax.pmap(
+    of_run,
+    axis_name=AXIS,
+    in_axes=(*axes, 0),
+    out_axes=None,
+    donate_argnums=(0,),
+    devices=devices.local if jax.process_count() == 1 else None,
+  )
+  weakref.finalize(program, _forget, of_run).atexit = False
+  return program
+
+
 def create_programs(
   recipe: Recipe,
   devices: Devices,
@@ -149,18 +164,7 @@ def create_programs(
   def awaited(result: Any) -> Any:
     return jax.block_until_ready(result) if on_cpu else result
 
-  def mapped(function: Callable[..., Any], axes: tuple[Any, ...]) -> Callable[..., Any]:
-    of_run = functools.partial(function, recipe)
-    program = jax.pmap(
-      of_run,
-      axis_name=AXIS,
-      in_axes=(*axes, 0),
-      out_axes=None,
-      donate_argnums=(0,),
-      devices=devices.local if jax.process_count() == 1 else None,
-    )
-    weakref.finalize(program, _forget, of_run).atexit = False
-    return program
+  mapped = functools.partial(_mapped, recipe, devices)
 
   def stepping(one: Callable[..., Any], *axes: Any, last: Callable[[Any], Any] = lambda carry: carry) -> Any:
     """Maps a step `one(recipe, carry, *arguments, step, replica)`, and `last(carry)` at the end of each call.
