@@ -131,6 +131,8 @@ def _building(update_every: int) -> loop.Build:
     run = setup.build(parts, table)
     streamed = isinstance(run.feed, feed.Streamed)
     watching = parallel.create_programs(run.recipe, run.devices, streamed=streamed, thinned=steps.watch)
+    # Compiled by a call that does nothing, since the plan is empty, so that no second of training pays for it.
+    jax.block_until_ready(watching.train_thinned(run.devices.copy(run.initial), run.arrays, 0, 0, 1))
     train = now_and_then(update_every, run.programs.train_thinned, watching.train_thinned)
     return run._replace(programs=run.programs._replace(train_thinned=train))
 
