@@ -165,6 +165,14 @@ def test_classes_that_look_alike_are_said(root, capsys, caplog):
   assert "classes that look alike: Cat, cafe\u0301, caf\u00e9, cat" in line and warnings
 
 
+def test_testing_on_the_training_images_is_said(root, capsys, caplog):
+  shutil.rmtree(root / "test" / "cat")
+  (root / "test" / "cat").symlink_to(root / "train" / "cat")
+  data.load("folder", data_dir=str(root))
+  (line,), warnings = _said(capsys, caplog)
+  assert line.endswith("; also for training: the images of test/cat") and warnings
+
+
 def test_changes_to_images_are_counted_also_from_the_cache(root, capsys, caplog):
   exif = PIL.Image.Exif()
   exif[0x0112] = 3

@@ -171,3 +171,14 @@ def test_programs_that_nobody_can_call_any_more_are_freed(built):
   assert of_dropped() is None
   assert of_kept() is not None
   kept.plan(built.devices.copy(built.initial), built.arrays, 1)
+
+
+def test_a_copy_of_a_state_holds_nothing_of_its_run(built):
+  def own(number):
+    return number
+
+  copied, held = built.devices.copy(jax.tree_util.Partial(own, jnp.float32(2))), weakref.ref(own)
+  assert copied.args[0] == 2
+  del own, copied
+  gc.collect()
+  assert held() is None

@@ -79,7 +79,7 @@ def test_lists_of_one_label_are_taken_and_others_left_out(tmp_path, caplog):
   np.testing.assert_array_equal(source.train["labels"], [1, 0, 0])
   assert [r.getMessage() for r in caplog.records] == [
     "x: train: 3 texts of 2 classes (0 2, 2 1); test: 3 texts of 2 classes (0 2, 2 1);"
-    " left out: rows without a label or with several 4"  # of both files
+    " dataset.test is the file of dataset.train; left out: rows without a label or with several 4"  # of both files
   ]
 
 
@@ -91,6 +91,13 @@ def test_a_long_text_is_cut_and_counted_once(tmp_path, caplog):
   ]
   assert source.train["inputs"].shape == (4, 4)
   assert (source.train["inputs"][0] == 3).sum() == 1  # the closing token stays
+
+
+def test_labels_that_look_alike_are_said(tmp_path, caplog):
+  with caplog.at_level(logging.WARNING, logger="absl"):
+    source = _load(tmp_path, train=[("one", "Cat"), ("two", "cat\u200b"), ("three", "dog")], test=[("four", "dog")])
+  assert source.num_classes == 3
+  assert caplog.records[0].getMessage().endswith(r"; classes that look alike: Cat, cat\u200b")
 
 
 def test_words_beyond_the_vocabulary_and_new_ones_are_unknown(monkeypatch):

@@ -38,8 +38,10 @@ def _read(tmp_path, content, name="a.csv", text_column="text", label_column="lab
 
 
 def _load(tmp_path, content, name="a.csv", **options):
-  (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-  return text.load("tiny", train=str(tmp_path / name), test=str(tmp_path / name), **options)
+  paths = {"train": tmp_path / name, "test": tmp_path / f"test_{name}"}
+  for path in paths.values():
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+  return text.load("tiny", **{split: str(path) for split, path in paths.items()}, **options)
 
 
 def _pairs(rows):
@@ -249,6 +251,8 @@ def test_one_class_alone_is_refused(tmp_path):
       _load(tmp_path, content)
   with pytest.raises(UserError, match="dataset.text_column and dataset.label_column are both 'text'"):
     _load(tmp_path, PLAIN, label_column="text")
+  with pytest.raises(UserError, match="dataset.text_column=' ' must name a column"):
+    _load(tmp_path, PLAIN, text_column=" ")
 
 
 def test_one_line_says_what_was_read(tmp_path, said):

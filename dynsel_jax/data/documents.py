@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from dynsel_jax import options
-from dynsel_jax.data import codecs, json_rows, token_sets
+from dynsel_jax.data import codecs, json_rows, summary, token_sets
 from dynsel_jax.data.codecs import Codec
 from dynsel_jax.data.source import Source
 from dynsel_jax.data.token_sets import Sequences
@@ -55,7 +55,8 @@ def load(
   texts = [text for text, _ in documents["train"]]
   codec = loaded or (codecs.learnt(texts, vocabulary) if vocabulary else codecs.by_bytes())
   splits = {split: _pieces(codec, rows, max_length) for split, rows in documents.items()}
-  notes = token_sets.note_lost(codec, [text for rows in documents.values() for text, _ in rows])
+  lost = token_sets.note_lost(codec, [text for rows in documents.values() for text, _ in rows])
+  notes = summary.same_files(paths) + lost
   return token_sets.source(name, splits, codec, length_buckets, notes, "piece")
 
 

@@ -8,7 +8,6 @@ import collections
 import functools
 import os
 import pathlib
-import unicodedata
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -79,7 +78,7 @@ def listing(data_dir: str | None, test_folder: str = "") -> Listing:
     raise UserError(_one_class(found.paths[0]))
   class_names = tuple(os.fsencode(name).decode("utf-8", "backslashreplace") for name in folders)
   if len(set(class_names)) < len(folders):  # a name with a byte that is not UTF-8, and one with its escape
-    raise UserError(f"{shown(train)} holds folders of one name: {summary.named(_alike(class_names))}")
+    raise UserError(f"{shown(train)} holds folders of one name: {summary.named(summary.alike(class_names))}")
   others = image_files.subfolders(test)
   passed_over.update(others.passed_over)
   splits["test"] = _files(others.paths, folders, passed_over)
@@ -148,13 +147,23 @@ def describe(listed: Listing, changes: dict[str, int]) -> None:
   """Says what was read; `changes` are the numbers of images that `image_decoding.decode` had to change."""
   labels = {split: listed.labels(split) for split in listed.splits}
   parts = summary.splits("image", labels, listed.class_names)
-  if alike := _alike(listed.class_names):
+  if alike := summary.alike(listed.class_names):
     parts.append(f"classes that look alike: {summary.named(alike)}")
   parts += [f"{number:,} {image_decoding.CHANGES[name]}" for name, number in changes.items() if number]
   if listed.passed_over:
     parts.append(f"passed over: {summary.counted(listed.passed_over)}")
-  warn = bool(alike or changes.get("frames") or set(listed.passed_over) - set(image_files.HARMLESS))
+  if same := _same_folder(listed):
+    parts.append(same)
+  warn = bool(alike or same or changes.get("frames") or set(listed.passed_over) - set(image_files.HARMLESS))
   summary.say(f"{set_name(listed.root)}: {'; '.join(parts)}", warn=warn)
+
+
+def _same_folder(listed: Listing) -> str:
+  """Says which test images are training images, as a linked folder makes them; "" if none are."""
+  train, test = (sorted({os.path.dirname(path) for path, _ in listed.splits[split]}) for split in ("train", "test"))
+  known = set(map(image_files.identity, train))
+  again = [os.path.relpath(path, listed.root) for path in test if image_files.identity(path) in known]
+  return f"also for training: the images of {summary.named(again)}" if again else ""
 
 
 def set_name(root: pathlib.Path) -> str:
@@ -190,7 +199,7 @@ def _files(folders: Sequence[str], labels: dict[str, int], passed_over: collecti
   for path in folders:
     name = os.path.basename(path)
     if name not in labels:
-      near = [known for known in labels if _plain(known) == _plain(name)]
+      near = [known for known in labels if summary.plain(known) == summary.plain(name)]
       hint = f", only train/{shown(near[0])}" if near else ""
       raise UserError(f"{shown(path)} is a class without training images: there is no folder train/{shown(name)}{hint}")
     if (other := same.setdefault(identities[path], path)) != path:
@@ -214,17 +223,6 @@ def _one_class(folder: str) -> str:
   name = shown(os.path.basename(folder))
   hint = f"; {name}/ holds the folders {summary.named(inside)}: if these are the classes, they belong into train/"
   return f"{shown(os.path.dirname(folder))} holds one class, {name}; a classifier needs two{hint if inside else ''}"
-
-
-def _plain(name: str) -> str:
-  """Returns a name without what one easily overlooks in it."""
-  return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
-
-
-def _alike(names: Sequence[str]) -> list[str]:
-  """Returns the names that differ from another one only by case, spaces or the encoding of an accent."""
-  plain = collections.Counter(map(_plain, names))
-  return [name for name in names if plain[_plain(name)] > 1]
 
 
 def _digest(path: str) -> str:

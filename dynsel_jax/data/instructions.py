@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from dynsel_jax import options
-from dynsel_jax.data import chat, codecs, json_rows, token_sets
+from dynsel_jax.data import chat, codecs, json_rows, summary, token_sets
 from dynsel_jax.data.chat import Message, Segment
 from dynsel_jax.data.codecs import Codec
 from dynsel_jax.data.json_rows import Row
@@ -69,7 +69,8 @@ def load(
     splits[split] = _sequences(of_split, talks, domain_column, codec, parts, max_length, counts)
     if not splits[split].ids:
       raise UserError(f"dataset.max_length={max_length} leaves no response in dataset.{split}; raise it")
-  notes = [f"{number:,} {what}" for what, number in counts.items() if number] + token_sets.note_lost(codec, texts)
+  notes = summary.same_files(paths)
+  notes += [f"{number:,} {what}" for what, number in counts.items() if number] + token_sets.note_lost(codec, texts)
   return token_sets.source(name, splits, codec, length_buckets, notes, "conversation")
 
 

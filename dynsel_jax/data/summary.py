@@ -1,7 +1,9 @@
 """Says in one line for people what was read of a data set, and what was left out. Host-side."""
 
+import collections
 import os
 import sys
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
 import jax
@@ -10,7 +12,7 @@ from absl import logging
 
 from dynsel_jax import options
 
-__all__ = ["counted", "named", "say", "shown", "splits", "targets"]
+__all__ = ["alike", "counted", "named", "plain", "same_files", "say", "shown", "splits", "targets"]
 
 _NAMED = 10  # largest number of classes, or of reasons, of which each is named
 _LENGTH = 40  # characters of a class's name from which on its middle is cut out
@@ -44,6 +46,26 @@ def counted(numbers: Mapping[str, int]) -> str:
   if rest := ordered[_NAMED:]:
     words.append(f"others {-sum(number for number, _ in rest):,}")
   return ", ".join(words)
+
+
+def plain(name: str) -> str:
+  """Returns a name without what one easily overlooks in it."""
+  visible = "".join(c for c in unicodedata.normalize("NFKC", name) if unicodedata.category(c) != "Cf")
+  return " ".join(visible.casefold().split())
+
+
+def alike(names: Sequence[str]) -> list[str]:
+  """Returns the names that differ from another one only by case, spaces, the encoding of an accent or what has no
+  width."""
+  counts = collections.Counter(map(plain, names))
+  return [name for name in names if counts[plain(name)] > 1]
+
+
+def same_files(paths: Mapping[str, str]) -> list[str]:
+  """Names the splits that are read from the file of another one; `paths` are the files by split."""
+  found: dict[str, str] = {}
+  firsts = {split: found.setdefault(os.path.realpath(os.path.expanduser(path)), split) for split, path in paths.items()}
+  return [f"dataset.{split} is the file of dataset.{first}" for split, first in firsts.items() if split != first]
 
 
 def splits(what: str, labels: Mapping[str, np.ndarray], names: Sequence[str]) -> list[str]:

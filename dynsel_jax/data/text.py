@@ -72,7 +72,7 @@ def load(
   tokenize = tokens.words_of([*first.texts, *first.seconds]) if loaded is None else loaded
   classes, found = ((), _targets(rows)) if target_column else _labels(paths, rows, label_column)
   answers = {split: {"targets" if target_column else "labels": values} for split, values in found.items()}
-  _describe(name, rows, found, classes)
+  _describe(name, paths, rows, found, classes)
   ids = _encode(name, tokenize, rows, max_length)
   longest, pad = max(len(row) for split in ids for row in ids[split]), tokens.pad_id(tokenize)
   sets = {split: Dataset(inputs=tokens.padded(ids[split], longest, pad), **answers[split]) for split in rows}
@@ -108,6 +108,8 @@ def _rows_of(
   answers = {"target_column": target_column} if target_column else {"label_column": label_column}
   columns = {"text_column": text_column, "text_pair_column": pair_column, **answers}
   for field, column in columns.items():
+    if not column.strip() and field != "text_pair_column":
+      raise UserError(f"dataset.{field}={column!r} must name a column")
     others = [other for other in columns if other != field and columns[other].strip() == column.strip() != ""]
     if others:
       raise UserError(f"dataset.{field} and dataset.{others[0]} are both {column!r}")
@@ -160,20 +162,28 @@ def _encode(
 
 
 def _describe(
-  name: str, rows: Mapping[str, text_files.Rows], answers: Mapping[str, np.ndarray], classes: Sequence[str]
+  name: str,
+  paths: Mapping[str, str],
+  rows: Mapping[str, text_files.Rows],
+  answers: Mapping[str, np.ndarray],
+  classes: Sequence[str],
 ) -> None:
   """Says what was read, and what was left out."""
   what = "pair" if rows["train"].seconds else "text"
   parts = summary.splits(what, answers, classes) if classes else summary.targets(what, answers)
+  notes = summary.same_files(paths)
+  if alike := summary.alike(classes):
+    notes.append(f"classes that look alike: {summary.named(alike)}")
   left_out = sum((split.left_out for split in rows.values()), collections.Counter[str]())
   if words := summary.counted(left_out):
-    parts.append(f"left out: {words}")
+    notes.append(f"left out: {words}")
+  parts += notes
   parts += [
     f"the columns of dataset.{split} are separated by {split_rows.separator!r}"
     for split, split_rows in rows.items()
     if split_rows.separator != ","
   ]
-  summary.say(f"{summary.shown(name)}: {'; '.join(parts)}", warn=bool(left_out))
+  summary.say(f"{summary.shown(name)}: {'; '.join(parts)}", warn=bool(notes))
 
 
 def source_of(name: str, sets: Mapping[str, Dataset], classes: tuple[str, ...], text: Text) -> Source:

@@ -70,11 +70,13 @@ class Devices(NamedTuple):
 
   def copy(self, tree: Any) -> Any:
     """Copies a pytree to every local device, into buffers of its own."""
-    return self.build(_copy, tree)
+    # As a list: a train state's structure holds the run's own functions, and a program would be kept for each run.
+    leaves, structure = jax.tree.flatten(tree)
+    return jax.tree.unflatten(structure, self.build(_copy, leaves))
 
 
-def _copy(tree: Any) -> Any:
-  return jax.tree.map(jnp.copy, tree)
+def _copy(leaves: list[Array]) -> list[Array]:
+  return list(map(jnp.copy, leaves))
 
 
 def local_devices(devices: Sequence[Any] | None = None) -> Devices:

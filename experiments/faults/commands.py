@@ -20,7 +20,7 @@ __all__ = ["METHODS", "Attempt", "Place", "differences", "train"]
 METHODS = ("infobatch", "es", "rrd", "kakurenbo", "rs2")
 
 _FLAGS = ("--config.epochs=6", "--config.checkpoint_every_steps=10")
-_OWN_FLAGS = {"rrd": ("--config.factors.epochs=5",)}
+_OWN_FLAGS = {"rrd": ("--config.factors.epochs=5", "--config.selector.refinement=0.0")}  # nothing to warn of
 _SECONDS = 180  # after which an attempt counts as hanging
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
 _WAITING = frozenset(f"{words} ..." for words in console.WAITING.values())  # lines of a slow machine
