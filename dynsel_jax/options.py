@@ -1,16 +1,18 @@
 """Checks of the values that a user sets. Each failure is a `UserError` of one line. Host-side, no arrays."""
 
+import contextlib
 import importlib
 import inspect
 import math
 import os
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 __all__ = [
+  "MissingLibrary",
   "UserError",
   "called",
   "check_at_least",
@@ -26,6 +28,7 @@ __all__ = [
   "flatten",
   "keyword_defaults",
   "named_or_imported",
+  "needs",
   "optional_library",
   "printable",
 ]
@@ -40,6 +43,10 @@ class UserError(ValueError):
   def __init__(self, message: object = ""):
     """Makes the message one line that a terminal can show, whatever names and values it quotes."""
     super().__init__(printable(str(message), _LONGEST))
+
+
+class MissingLibrary(UserError, ImportError):
+  """A library that the package does not depend on is not installed; the message says how to install it."""
 
 
 def printable(text: str, longest: int = 0) -> str:
@@ -174,18 +181,39 @@ def called(field: str, name: str, factory: Callable[..., Any], *arguments: Any, 
   return factory(*arguments, **settings)
 
 
+@contextlib.contextmanager
+def needs(module: str, packages: str) -> Iterator[None]:
+  """Stands around the imports of a module that the package's own dependencies do not bring.
+
+  Args:
+    module: the dotted name of the module that imports.
+    packages: what brings the imports, as pip takes it: "torch", or an extra as "dynsel_jax[train]".
+
+  Raises:
+    MissingLibrary: one of them is not installed; the message says how to install it.
+  """
+  try:
+    yield
+  except ModuleNotFoundError as error:
+    missing = error.name or str(error)
+    if missing.startswith("dynsel_jax"):
+      raise  # a mistake of ours
+    quoted = f"'{packages}'" if "[" in packages else packages  # brackets are the shell's
+    raise MissingLibrary(f"{module} needs {missing}: pip install {quoted}") from error
+
+
 def optional_library(module: str, extra: str) -> Any:
   """Imports a library that only one of the package's extras brings.
 
   Raises:
-    UserError: it is not installed; the message says how to install it.
+    MissingLibrary: it is not installed; the message says how to install it.
   """
   try:
     return importlib.import_module(module)
   except ModuleNotFoundError as error:
     if error.name != module.partition(".")[0]:
       raise  # the library is there, but not what it imports
-    raise UserError(f"the library {error.name!r} is not installed: pip install 'dynsel_jax[{extra}]'") from None
+    raise MissingLibrary(f"the library {error.name!r} is not installed: pip install 'dynsel_jax[{extra}]'") from None
 
 
 def named_or_imported(field: str, name: str, known: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:

@@ -17,7 +17,10 @@ flag: `--config.epochs=10`, `--config.selector.keep_fraction=0.3`, `--config.wra
 from collections.abc import Mapping
 from typing import Any
 
-import ml_collections
+from dynsel_jax.options import needs
+
+with needs(__name__, "dynsel_jax[train]"):
+  import ml_collections
 
 from dynsel_jax import data, models, options, selectors, tasks
 from dynsel_jax.data import documents, instructions, noise, text

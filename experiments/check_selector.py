@@ -1,6 +1,6 @@
 """Tries a selector of your own on made-up signals, and says in words where it breaks the contract.
 
-    python -m experiments.check_selector my_lab.mistakes:mistakes
+    python -m experiments.check_selector examples.new_selector:forgotten
 
 Nothing is trained. The selector is built with its default options for 60 samples of three classes, with every column
 and signal that registered scores and tasks give, and the columns that it reads beside them.
@@ -47,7 +47,7 @@ def _built(name: str, known: set[str], signals: Signals) -> tuple[Selector, list
 def main(name: str = "") -> int:
   """Prints what was tried and what is wrong; returns the exit status."""
   if not name:
-    raise options.UserError("name a selector: experiments.check_selector my_lab.mistakes:mistakes")
+    raise options.UserError("name a selector by its path: experiments.check_selector examples.new_selector:forgotten")
   known, signals = {column for method in selectors.METHODS for column in selectors.columns(method)}, _signals()
   selector, unknown = _built(name, known, signals)
   checks.check_selector(name, selector, NUM_SAMPLES, signals, 1)

@@ -155,9 +155,9 @@ def run(main: Callable[..., Any], *, with_arguments: bool = False) -> None:
   if usage.asks_for_help(sys.argv[1:]):
     print(usage.help_text(_named_config(sys.argv)))
     sys.exit(0)
-  if len(sys.argv) == 1:  # every command needs at least a folder
-    print(usage.example(), file=sys.stderr)
-    sys.exit(_fail("no flag is given; --help lists them"))
+  if len(sys.argv) == 1:  # every command needs something, a folder in most cases
+    print(f"{usage.example()}\n", file=sys.stderr)
+    sys.exit(_fail("nothing is given; --help says more"))
   app.run(guarded, flags_parser=_parse)
 
 

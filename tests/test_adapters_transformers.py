@@ -211,9 +211,9 @@ def test_a_classifier_s_losses_are_those_of_its_samples(tmp_path, monkeypatch):
 
 
 WRONG = {
-  "another number of samples": ({"num_samples": 31}, {}, "of 31 samples, .* but train_dataset has 30 rows"),
-  "another batch": ({"batch_size": 8}, {}, "batches of 8, .* but a micro-batch has 4 rows"),
-  "other epochs": ({"epochs": 5}, {}, "5 epochs, but num_train_epochs=3"),
+  "another number of samples": ({"num_samples": 31}, {}, "has num_samples=31, but the trainer 30"),
+  "another batch": ({"batch_size": 8}, {}, "has batch_size=8, but the trainer 4"),
+  "other epochs": ({"epochs": 5}, {}, "has num_epochs=5, but the trainer 3"),
   "steps": ({}, {"max_steps": 5}, "does not work with max_steps"),
   "smoothing": ({}, {"label_smoothing_factor": 0.1}, "override token_losses"),
   "refresh": ({"method": "kakurenbo"}, {}, "scores samples again"),

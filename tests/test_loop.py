@@ -93,7 +93,8 @@ def test_config_json_holds_all_that_is_needed_to_use_the_model(finished):
     "metric": {"name": "accuracy", "unit": "%", "larger_is_better": True},
     "signals": ["confidence", "margin", "el2n", "correct", "nuclear_norm", "projection"],
   }
-  assert held["model"] == {"num_outputs": 10, "input_shape": [8, 8, 1], "input_dtype": "uint8"}
+  model = {"num_outputs": 10, "input_shape": [8, 8, 1], "input_dtype": "uint8", "input_scale": [223.0, 255.0]}
+  assert held["model"] == model
   assert held["normalisation"] == {"mean": list(digits.mean), "std": list(digits.std)}
   assert held["class_names"] == list("0123456789")
 

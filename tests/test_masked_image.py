@@ -121,7 +121,7 @@ def test_a_run_learns_and_says_its_task(run):
   assert len(lines[-1]["kept_by_class"]) == 10
   read = finished.read(workdir)
   assert (read.task, read.metric) == ("masked_image", tasks.Metric("reconstruction_loss", larger_is_better=False))
-  model = {"num_outputs": 4, "input_shape": [8, 8, 1], "input_dtype": "uint8"}
+  model = {"num_outputs": 4, "input_shape": [8, 8, 1], "input_dtype": "uint8", "input_scale": [223.0, 255.0]}
   assert json.loads((workdir / "config.json").read_text())["model"] == model
   tower = state.train.params["tower"]
   np.testing.assert_array_equal(tower["fixed_positions"], vit.sine_cosine(4, 4, 16))  # weight decay passed them over

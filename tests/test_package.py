@@ -6,11 +6,16 @@ import subprocess
 import sys
 import tomllib
 
+import pytest
+
 import dynsel_jax
 from tests.support import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 HEAVY = ("flax", "optax", "orbax", "absl", "ml_collections", "scipy", "sklearn", "matplotlib", "tqdm", "tokenizers")
+# Rooms with the extra that brings what they import.
+ROOMS = ("data", "factors", "features", "models", "offline", "recipes", "runs", "tasks", "training")
+EXTRAS = {f"dynsel_jax.{room}": "train" for room in ROOMS} | {"dynsel_jax.report": "report"}
 
 
 def test_requirements_are_the_dependencies_and_the_extras_of_the_experiments():
@@ -21,11 +26,33 @@ def test_requirements_are_the_dependencies_and_the_extras_of_the_experiments():
   assert sorted(required) == sorted(set(declared))
 
 
-def test_the_core_needs_jax_and_numpy_alone():
-  assert [re.split(r"[<>=]", line)[0] for line in PROJECT["dependencies"]] == ["jax", "numpy"]
-  program = f"import sys, dynsel_jax; print([name for name in {HEAVY!r} if name in sys.modules])"
+@pytest.fixture(scope="module")
+def lean():
+  """What an import of the package brings in, and what importing each room says if only jax and numpy are there."""
+  program = f"""
+import importlib, sys
+import dynsel_jax
+print(*(name for name in {HEAVY!r} if name in sys.modules))
+sys.modules |= dict.fromkeys({HEAVY!r})
+for room in {EXTRAS!r}:
+  try:
+    importlib.import_module(room)
+  except ImportError as error:
+    print(error)
+"""
   found = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
-  assert found.stdout.strip() == "[]"
+  return found.stdout.splitlines()
+
+
+def test_the_core_needs_jax_and_numpy_alone(lean):
+  assert [re.split(r"[<>=]", line)[0] for line in PROJECT["dependencies"]] == ["jax", "numpy"]
+  assert lean[0] == ""
+
+
+def test_a_room_whose_extra_is_missing_names_it_in_one_line(lean):
+  for line, (room, extra) in zip(lean[1:], EXTRAS.items(), strict=True):
+    assert re.fullmatch(rf"dynsel_jax\.\w+ needs \w+: pip install 'dynsel_jax\[{extra}\]'", line), (room, line)
+    assert extra in PROJECT["optional-dependencies"]
 
 
 def test_the_version_is_told_once():

@@ -121,7 +121,8 @@ def test_config_json_says_the_task_and_its_metric(run):
   held = json.loads((run[0] / "config.json").read_text())
   metric = {"name": "mean_squared_error", "unit": "", "larger_is_better": False}
   assert held["task"] == {"name": "regression", "metric": metric, "signals": []}
-  assert held["model"] == {"num_outputs": 1, "input_shape": [10], "input_dtype": "float32"}
+  least, most = held["model"].pop("input_scale")
+  assert held["model"] == {"num_outputs": 1, "input_shape": [10], "input_dtype": "float32"} and 0 < least < most < 5
   assert held["normalisation"] == {"mean": [], "std": []} and held["class_names"] == []
   read = finished.read(run[0])
   assert (read.task, read.metric) == ("regression", tasks.Metric("mean_squared_error", larger_is_better=False))

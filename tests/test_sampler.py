@@ -170,6 +170,10 @@ def test_what_it_reports():
   assert (
     made.backward_visits < made.num_samples * 6 and made.forward_visits > made.num_samples * 6
   )  # scored, then trained
+  made = make("selective_backprop")
+  index, _ = next(iter(made.current()))
+  made.thin(index, losses_of(index, 0), second_pass=False)
+  assert (made.forward_visits, made.backward_visits) == (B, B // 2)
   made = make("random", keep_fraction=0.5)
   for index, _ in next(made.epochs()):
     made.observe(index, losses_of(index, 0))

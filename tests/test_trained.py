@@ -80,11 +80,34 @@ def test_figures_by_class_count_rows_and_columns_of_the_confusion():
     (lambda x: x / 255, "type float64; the model was trained on uint8 from 0 to 255"),
     (lambda x: x[..., 0], r"shape \(355, 8, 8\); the model was trained on \[n, 8, 8, 1\]"),
     (lambda x: x.astype(np.int32) * 2, "hold 0 to 510; the model was trained on 0 to 255"),
+    (lambda x: x // 15, "another scale: .* magnitude of 15 to 17, of each training sample 223 to 255"),  # sklearn's own
   ],
 )
 def test_what_the_model_was_not_trained_on_is_refused(digits, test_set, change, words):
   with pytest.raises(UserError, match=words):
     digits.predict(change(test_set["inputs"]))
+
+
+@pytest.mark.parametrize("factor", [1 / 255, 1 / 16, 1 / 2.2, 2.2, 16, 255, -16])
+def test_inputs_of_another_scale_are_refused(factor):
+  trained = np.random.default_rng(0).random((50, 40))
+  trained[::5] = 0
+  with pytest.raises(UserError, match="inputs are of another scale"):
+    inputs.check_scale(trained[:2] * factor, inputs.scale_of(trained))
+
+
+def test_inputs_of_the_training_distribution_are_not_refused():
+  rng = np.random.default_rng(0)
+  for draw in (rng.standard_normal, rng.random, rng.standard_cauchy, lambda shape: rng.pareto(0.5, shape)):
+    scale, further = inputs.scale_of(draw((1000, 5))), draw((1000, 5))
+    further[::3] = np.nan
+    for number in range(0, 1000, 2):
+      inputs.check_scale(further[number : number + 2], scale)
+  images = data.load("digits")
+  for image in images.test["inputs"]:
+    inputs.check_scale(image[None], inputs.scale_of(images.train["inputs"][:100]))
+  inputs.check_scale(np.zeros((3, 8, 8, 1), np.uint8), (223, 255))  # black has no scale
+  assert inputs.scale_of(np.arange(6, dtype=np.int32)[None]) == ()  # nor have token ids
 
 
 @pytest.mark.parametrize(

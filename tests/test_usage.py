@@ -27,13 +27,13 @@ def test_the_commands_are_listed_with_what_they_do():
   ("name", "example"),
   [
     ("train", "python -m experiments.train --config=configs/digits.py"),
-    ("faults", "python -m experiments.faults campaign --faults=200"),
+    ("check_selector", "python -m experiments.check_selector examples.new_selector:forgotten"),
   ],
 )
-def test_without_a_flag_an_example_is_shown(name, example):
+def test_without_an_argument_an_example_is_shown(name, example):
   status, out, err = said(f"experiments.{name}")
   assert status == 2 and not out
-  assert f"\n    {example}" in err and err.endswith("--help lists them\n")
+  assert f"\n    {example}" in err and err.endswith("\n\nerror: nothing is given; --help says more\n")
 
 
 def test_ctrl_c_lets_a_benchmark_clean_up():

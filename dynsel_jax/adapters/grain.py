@@ -22,13 +22,11 @@ from typing import Any
 
 import numpy as np
 
-from dynsel_jax.options import UserError
+from dynsel_jax.options import needs
 from dynsel_jax.sampler import Epoch
 
-try:
+with needs(__name__, "grain"):
   import grain
-except ModuleNotFoundError as error:
-  raise UserError("dynsel_jax.adapters.grain needs Grain: pip install grain") from error
 
 __all__ = ["EpochSampler", "Weighted", "epoch_dataset"]
 

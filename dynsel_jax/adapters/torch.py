@@ -16,94 +16,34 @@ With several ranks each builds the `Sampler` with its `rank` and `world_size`. W
 threads, and a process with threads must not be forked.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from dynsel_jax.options import UserError
-from dynsel_jax.sampler import Batches, Sampler
+from dynsel_jax.options import UserError, needs
+from dynsel_jax.sampler import Sampler, Unread
 
-try:
+with needs(__name__, "torch"):
   import torch
-except ModuleNotFoundError as error:
-  raise UserError("dynsel_jax.adapters.torch needs PyTorch: pip install torch") from error
 
-__all__ = ["SelectionBatchSampler", "SelectionSampler", "WithIndex", "gather_observe", "weighted_mean"]
-
-
-class _Reader:
-  """Iterates over what is left of the running epoch; selects its samples when the first of them is asked for."""
-
-  def __init__(self, owner: "SelectionBatchSampler"):
-    self._owner, self._read = owner, 0
-    self._items: list[Any] | None = None
-    self._position = {"epoch": -1, "step": 0, "last": 0}
-
-  def __iter__(self) -> "_Reader":
-    return self
-
-  def __next__(self) -> Any:
-    if self._items is None:
-      self._items = self._owner.unread()
-      here = self._owner.selection
-      self._position = {"epoch": here.epoch, "step": here.step, "last": here.step + self._batches(len(self._items))}
-    if self._read == len(self._items):
-      self._owner.read_in_vain = (self._position["epoch"], self._position["step"])
-      raise StopIteration
-    self._read += 1
-    return self._items[self._read - 1]
-
-  def _batches(self, items: int) -> int:
-    return -(-items // self._owner.items_per_batch)
-
-  def state_dict(self) -> dict[str, int]:
-    """Returns the position. A `StatefulDataLoader` keeps that of each batch that it reads until the batch is used."""
-    return {**self._position, "step": self._position["step"] + self._batches(self._read)}
-
-  def load_state_dict(self, state: Mapping[str, int]) -> None:
-    """Checks that the loader stood where the selection stands."""
-    here = (self._owner.selection.epoch, self._owner.selection.step)
-    there = (state["epoch"], state["step"])
-    over = state["step"] == state["last"] and here == (there[0] + 1, 0)
-    if there[0] >= 0 and here != there and not over:
-      raise UserError(
-        f"the loader stands at (epoch, batch) {there}, the selection at {here}: save both when a batch has been"
-        " observed, and load the selection before the loader is used"
-      )
+__all__ = [
+  "IndexedCollator",
+  "SelectionBatchSampler",
+  "SelectionSampler",
+  "WithIndex",
+  "gather_observe",
+  "gather_thin",
+  "sequence_losses",
+  "weighted_mean",
+]
 
 
-class SelectionBatchSampler(torch.utils.data.Sampler):
+class SelectionBatchSampler(Unread, torch.utils.data.Sampler):
   """For `DataLoader(batch_sampler=...)`: yields this rank's part of each batch, a list of indices.
 
-  A loader yields what is left of the running epoch. Outside of a loop over `selection.epochs()`, the epoch ends when
-  the loader is iterated over anew after all of it was observed. `group` and `drop_last` are those of
-  `Epoch.read_ahead`.
+  A loader yields what is left of the running epoch, see `sampler.Unread`.
   """
-
-  items_per_batch = 1
-
-  def __init__(self, selection: Sampler, group: int = 1, *, drop_last: bool = False):
-    self.selection, self._group, self._drop_last = selection, group, drop_last
-    self.read_in_vain = (-1, -1)  # where a reader that came to its end had started
-
-  def __iter__(self) -> _Reader:
-    return _Reader(self)
-
-  def __len__(self) -> int:
-    """Returns how many items are left of the running epoch."""
-    epoch = self.selection.current()
-    return len(self._items(epoch.read_ahead(self._group, drop_last=self._drop_last))) if epoch is not None else 0
-
-  def _items(self, batches: Batches) -> list[Any]:
-    return [index.tolist() for index, _ in batches]
-
-  def unread(self) -> list[Any]:
-    """Returns the items for a new reader."""
-    items = self._items(self.selection.read_ahead(self._group, drop_last=self._drop_last))
-    if items and self.read_in_vain == (self.selection.epoch, self.selection.step):
-      raise UserError(f"no batch of epoch {self.selection.epoch + 1} was observed: call gather_observe for each")
-    return items
 
   def weights_of(self, index: torch.Tensor) -> torch.Tensor:
     """Returns the loss weights `[b]` float32 of samples of the running epoch, on the device of their indices."""
@@ -113,12 +53,7 @@ class SelectionBatchSampler(torch.utils.data.Sampler):
 class SelectionSampler(SelectionBatchSampler):
   """For `DataLoader(sampler=...)`, whose `batch_size` must be this rank's part of the `Sampler`'s: yields indices."""
 
-  def __init__(self, selection: Sampler, group: int = 1, *, drop_last: bool = False):
-    super().__init__(selection, group, drop_last=drop_last)
-    self.items_per_batch = selection.batch_size // selection.world_size
-
-  def _items(self, batches: Batches) -> list[Any]:
-    return [sample for index, _ in batches for sample in index.tolist()]
+  by_sample = True
 
 
 class WithIndex(torch.utils.data.Dataset):
@@ -137,10 +72,33 @@ class WithIndex(torch.utils.data.Dataset):
     return (*sample, index) if isinstance(sample, tuple | list) else (sample, index)
 
 
+class IndexedCollator:
+  """Takes the indices of `WithIndex` past a collator of dicts that may know no such column."""
+
+  def __init__(self, collator: Any):
+    self._collator = collator
+
+  def __call__(self, samples: Sequence[Mapping[str, Any]]) -> Any:
+    index = [sample["index"] for sample in samples if "index" in sample]  # evaluation has none
+    batch = self._collator([{name: value for name, value in s.items() if name != "index"} for s in samples])
+    return {**batch, "index": torch.tensor(index)} if index else batch
+
+
 def weighted_mean(selection: Sampler, index: torch.Tensor, losses: torch.Tensor) -> torch.Tensor:
   """Returns the loss of this rank's batch `[]` from the losses of its samples `[b]`, as the method wants it divided."""
-  weights = torch.from_numpy(selection.weight_of(index.cpu().numpy())).to(losses)
-  return (weights * losses).sum() / (weights.sum() if selection.loss_normalization == "weight_sum" else len(weights))
+  weights = selection.divided(selection.weight_of(index.cpu().numpy()))
+  return (torch.from_numpy(weights).to(losses) * losses).sum()
+
+
+def sequence_losses(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+  """Returns the sum of each sample's cross-entropies and their number, `[b]` float32 each; the label -100 has none.
+
+  Args:
+    logits: `[b, ..., classes]`; those of a causal language model have been shifted against the labels.
+    labels: `[b, ...]` int.
+  """
+  losses = torch.nn.functional.cross_entropy(logits.float().movedim(-1, 1), labels, reduction="none")
+  return losses.reshape(len(labels), -1).sum(-1), (labels != -100).reshape(len(labels), -1).sum(-1).float()
 
 
 def gather_observe(
@@ -155,36 +113,57 @@ def gather_observe(
     trained: as for `Sampler.observe`.
     **extras: as for `Sampler.observe`.
   """
-  trained = torch.as_tensor(trained, device=losses.device).expand(index.shape)
-  given = {"losses": losses.float(), "trained": trained, **extras}
-  everywhere, columns = gathered(index.to(losses.device), given, selection.batch_size)
+  everywhere, columns = gathered(index, losses=losses, trained=torch.as_tensor(trained).expand(index.shape), **extras)
   selection.observe(everywhere, **columns)
 
 
-def gathered(
-  index: torch.Tensor, columns: Mapping[str, torch.Tensor], batch_size: int
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def gather_thin(
+  selection: Sampler, index: torch.Tensor, losses: torch.Tensor, terms: torch.Tensor, **extras: torch.Tensor
+) -> tuple[torch.Tensor, float]:
+  """Shows the losses of a batch to the sampler as `gather_observe` does, and lets it thin the batch.
+
+  Args:
+    selection: the sampler, with the same state on every rank.
+    index: `[b]` int, this rank's part of a batch.
+    losses: `[b]` float, the mean of each sample's terms.
+    terms: `[b]`, their number, such as that of a sequence's tokens.
+    **extras: as for `Sampler.observe`.
+
+  Returns:
+    Factors `[b]` of the samples' sums of terms, 0 for a sample that is not trained on: added up over all ranks, the
+    products are the loss of the batch. And the number of terms on all ranks.
+  """
+  everywhere, columns = gathered(index, losses=losses, terms=terms, **extras)
+  counts = columns.pop("terms")
+  rows, weights = selection.thin(everywhere, second_pass=False, **columns)
+  mine = index.cpu().numpy()[:, None] == everywhere[rows]
+  factors = mine @ selection.divided(weights, counts[rows])
+  return torch.from_numpy(factors).to(losses), float(counts.sum())
+
+
+def gathered(index: torch.Tensor, **columns: torch.Tensor) -> tuple[np.ndarray, dict[str, np.ndarray]]:
   """Returns the rows of all ranks, each sample once: a loader may repeat some to give every rank as many.
 
   Args:
     index: `[b]` int, this rank's part of a batch.
-    columns: `[b]` each.
-    batch_size: of all ranks.
+    **columns: `[b]` or `[b, D]` each.
+
+  Raises:
+    UserError: a column has another number of rows.
   """
-  distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-  world_size = torch.distributed.get_world_size() if distributed else 1
+  for name, values in columns.items():
+    if values.shape[:1] != index.shape:
+      raise UserError(f"a batch of {len(index)} samples has {name} of shape {[*values.shape]}: one row for each sample")
+  rows = {name: _numpy(values) for name, values in {**columns, "index": index}.items()}
+  if torch.distributed.is_available() and torch.distributed.is_initialized():
+    parts: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(parts, rows)
+    rows = {name: np.concatenate([part[name] for part in parts]) for name in rows}
+  everywhere = rows.pop("index")
+  first = np.sort(np.unique(everywhere, return_index=True)[1])
+  return everywhere[first], {name: values[first] for name, values in rows.items()}
 
-  def of_all(values: torch.Tensor, fill: int) -> np.ndarray:
-    values = values.detach()
-    if world_size > 1:
-      rows = torch.full((batch_size // world_size,), fill, dtype=values.dtype, device=values.device)
-      rows[: len(values)] = values
-      parts = [torch.empty_like(rows) for _ in range(world_size)]
-      torch.distributed.all_gather(parts, rows)
-      values = torch.cat(parts)
-    return values.cpu().numpy()
 
-  everywhere = of_all(index, -1)
-  samples, first = np.unique(everywhere, return_index=True)
-  first = np.sort(first[samples >= 0])
-  return everywhere[first], {name: of_all(values, 0)[first] for name, values in columns.items()}
+def _numpy(values: torch.Tensor) -> np.ndarray:
+  values = values.detach()
+  return (values.float() if values.is_floating_point() else values).cpu().numpy()  # NumPy has no bfloat16

@@ -26,14 +26,12 @@ from typing import Any
 
 import numpy as np
 
-from dynsel_jax.adapters import state_files
-from dynsel_jax.options import UserError
+from dynsel_jax.adapters import trainers
+from dynsel_jax.options import UserError, needs
 from dynsel_jax.sampler import Sampler
 
-try:
+with needs(__name__, "google-tunix"):
   from tunix.sft import hooks
-except ModuleNotFoundError as error:
-  raise UserError("dynsel_jax.adapters.tunix needs Tunix: pip install google-tunix") from error
 
 __all__ = ["SelectionDataHooks", "SelectionMixin"]
 
@@ -57,12 +55,9 @@ class SelectionDataHooks(hooks.DataHooks):
       fetch: returns the batch of the samples with indices `[B]`, by the names of the loss function's arguments.
       eval_batches: returns the batches of an evaluation.
     """
-    for wrong, words in (
-      (selection.world_size > 1, "several processes"),
-      (selection.selector.thin or selection.selector.refresh, "a method that scores samples apart from training"),
-    ):
-      if wrong:
-        raise UserError(f"SelectionDataHooks does not work with {words}")
+    apart = selection.selector.thin or selection.selector.refresh
+    reasons = {"several processes": selection.world_size > 1, "a method that scores samples apart from training": apart}
+    trainers.check("SelectionDataHooks", selection, {}, reasons)
     self.selection, self._fetch, self._eval_batches = selection, fetch, eval_batches
     self._batches: deque[tuple[np.ndarray, np.ndarray]] = deque()  # the first of them may have been loaded
     self._evaluation: Iterator[Any] | None = None
@@ -77,9 +72,8 @@ class SelectionDataHooks(hooks.DataHooks):
       return None
     index, weight = self._batches[0]
     missing = self.selection.batch_size - len(index)
-    divisor = weight.sum() if self.selection.loss_normalization == "weight_sum" else len(weight)
     batch = self._fetch(np.pad(index, (0, missing), mode="edge"))
-    return {**batch, "weight": np.pad(weight / np.float32(divisor), (0, missing))}
+    return {**batch, "weight": np.pad(self.selection.divided(weight), (0, missing))}
 
   def load_next_eval_batch(self, train_ctx: Any) -> Any:
     """Returns the next batch of an evaluation, or None behind its last."""
@@ -115,14 +109,14 @@ class SelectionMixin(_Trainer):
   def with_data_hooks(self, data_hooks: SelectionDataHooks) -> Any:
     """Sets the hooks; after a restored checkpoint the sampler goes on where it stood."""
     if self.train_steps:
-      state_files.load(data_hooks.selection, self._state_of(self.train_steps))
+      trainers.load(data_hooks.selection, self._state_of(self.train_steps))
     saved = self.checkpoint_manager.save
 
     def save(step: int, *args: Any, **kwargs: Any) -> bool:
       done: bool = saved(step, *args, **kwargs)
       if done:
         self.data_hooks.observe_pending()
-        state_files.save(self.data_hooks.selection, self._state_of(step))
+        trainers.save(self.data_hooks.selection, self._state_of(step))
       return done
 
     self.checkpoint_manager.save = save

@@ -1,9 +1,10 @@
 """Reads what a trained model is to be given, from files or arrays, in the form of what it was trained on. Host-side.
 
 `n` is the number of samples. Nothing is normalised here: the model's own normalisation follows, so that inputs which
-look normalised already are refused.
+look normalised already, or are of another scale, are refused.
 """
 
+import math
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ from dynsel_jax.data import image_decoding, image_files, image_ops, text, text_f
 from dynsel_jax.data.summary import shown
 from dynsel_jax.options import UserError
 
-__all__ = ["Form", "Inputs", "as_trained", "encoded", "read"]
+__all__ = ["Form", "Inputs", "as_trained", "check_scale", "encoded", "read", "scale_of"]
 
 _ARRAYS = (".npy", ".npz")
 
@@ -32,6 +33,7 @@ class Form(NamedTuple):
   class_names: tuple[str, ...]
   is_image: bool
   tokenizer: str  # as JSON, "" if the inputs are not texts
+  scale: tuple[float, ...] = ()  # `scale_of` the training inputs; () if it is not known
 
 
 class Inputs(NamedTuple):
@@ -94,6 +96,44 @@ def as_trained(inputs: Any, form: Form) -> np.ndarray:
     if array.min() < low or array.max() > high:
       raise UserError(f"inputs hold {array.min()} to {array.max()}; the model was trained on {low} to {high}")
   return array.astype(wanted_type, copy=False)
+
+
+def scale_of(inputs: Any) -> tuple[float, ...]:
+  """Returns the least and the greatest of the samples' magnitudes; () for inputs whose numbers have no scale.
+
+  The magnitude of a sample is its largest finite absolute value; samples of nothing but zeros are left out.
+
+  Args:
+    inputs: `[n, ...]` array. Images and floating-point numbers have a scale; token ids, and images on disk, have none.
+  """
+  is_image = inputs.dtype == np.uint8 and len(inputs.shape) == 4
+  if not isinstance(inputs, np.ndarray) or not (is_image or inputs.dtype.kind == "f"):
+    return ()
+  rows = inputs.reshape(len(inputs), math.prod(inputs.shape[1:]))
+  finite = np.isfinite(rows) if inputs.dtype.kind == "f" else True
+  ends = [reduce(rows, axis=1, where=finite, initial=0) for reduce in (np.min, np.max)]
+  magnitudes = np.abs(np.stack(ends).astype(np.float64)).max(axis=0)
+  magnitudes = magnitudes[magnitudes > 0]
+  return (float(magnitudes.min()), float(magnitudes.max())) if magnitudes.size else ()
+
+
+def check_scale(inputs: np.ndarray, trained: tuple[float, ...]) -> None:
+  """Raises `UserError` if no sample's magnitude is within a factor of 2 of those of the training samples.
+
+  Of n further samples of the training data's distribution, all lie below its N with probability 1 / C(N + n, n), which
+  is below 1 / N, and as seldom above; the factor allows for a distribution that has moved.
+
+  Args:
+    inputs: `[n, ...]` of the type that the model was trained on.
+    trained: `scale_of` the training inputs.
+  """
+  here = scale_of(inputs)
+  if trained and here and (here[1] < trained[0] / 2 or here[0] > trained[1] * 2):
+    low, high, least, most = (f"{value:.4g}" for value in (*here, *trained))
+    raise UserError(
+      f"inputs are of another scale: the largest number of each sample has a magnitude of {low} to {high}, of each"
+      f" training sample {least} to {most}; give them as the data set holds them"
+    )
 
 
 def encoded(texts: Sequence[Any], form: Form) -> np.ndarray:

@@ -8,10 +8,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from dynsel_jax import cache
 from dynsel_jax import options as options_lib
-from dynsel_jax.data import Source
-from dynsel_jax.features import clip, efficientnet, file, pixels, sentence
+from dynsel_jax.options import needs
+
+with needs(__name__, "dynsel_jax[train]"):
+  from dynsel_jax import cache
+  from dynsel_jax.data import Source
+  from dynsel_jax.features import clip, efficientnet, file, pixels, sentence
 
 __all__ = ["SPACES", "FeatureSpace", "Spaces", "create", "defaults", "extract", "identity"]
 

@@ -26,25 +26,28 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
-from flax import traverse_util
 
 from dynsel_jax import options as options_lib
-from dynsel_jax.models import (
-  bert,
-  decoder,
-  decoder_files,
-  fast_net,
-  hugging_face,
-  mlp,
-  resnet,
-  vgg,
-  vit,
-  vit_mae,
-  vit_weights,
-)
-from dynsel_jax.models.weights import Weights, folder
-from dynsel_jax.options import UserError
+from dynsel_jax.options import UserError, needs
+
+with needs(__name__, "dynsel_jax[train]"):
+  from flax import linen as nn
+  from flax import traverse_util
+
+  from dynsel_jax.models import (
+    bert,
+    decoder,
+    decoder_files,
+    fast_net,
+    hugging_face,
+    mlp,
+    resnet,
+    vgg,
+    vit,
+    vit_mae,
+    vit_weights,
+  )
+  from dynsel_jax.models.weights import Weights, folder
 
 __all__ = ["MODELS", "create", "defaults", "from_run", "pretrained", "pretrained_frozen", "reads_text"]
 

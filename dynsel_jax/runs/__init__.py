@@ -6,6 +6,9 @@ run.usage["visits"]                    # how often each sample was trained on
 probabilities = run.predict(images)    # [n, H, W, C] uint8, as the data set holds them
 """
 
-from dynsel_jax.runs.trained import Trained, load
+from dynsel_jax.options import needs
+
+with needs(__name__, "dynsel_jax[train]"):
+  from dynsel_jax.runs.trained import Trained, load
 
 __all__ = ["Trained", "load"]

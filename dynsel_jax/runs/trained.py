@@ -111,10 +111,11 @@ class Trained:
       For classification the probability of each class, `[n, C]` float32; for regression `[n]` float32.
 
     Raises:
-      UserError: the inputs are not of the kind that the model was trained on; the run has no intact checkpoint, was
-        made by an earlier version, or has a task of a user's own.
+      UserError: the inputs are not of the kind or the scale that the model was trained on; the run has no intact
+        checkpoint, was made by an earlier version, or has a task of a user's own.
     """
     array = given.inputs if isinstance(given, inputs.Inputs) else inputs.as_trained(given, self._form)
+    inputs.check_scale(array, self._form.scale)
     predict = self._program
     size = min(int(self.config["eval_batch_size"]), max(len(array), 1))
     found = []
@@ -173,6 +174,7 @@ class Trained:
       class_names=self.class_names,
       is_image=is_image,
       tokenizer=self.tokenizer(),
+      scale=tuple(model.get("input_scale", ())),  # runs of earlier versions have none
     )
 
   def tokenizer(self) -> str:

@@ -2,5 +2,6 @@
 
 from dynsel_jax.sampler.epoch import Batches, Epoch
 from dynsel_jax.sampler.sampler import Sampler
+from dynsel_jax.sampler.unread import Unread
 
-__all__ = ["Batches", "Epoch", "Sampler"]
+__all__ = ["Batches", "Epoch", "Sampler", "Unread"]

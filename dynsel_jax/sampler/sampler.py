@@ -126,6 +126,11 @@ class Sampler:
     """The batches of the running epoch that are done."""
     return self._step
 
+  @property
+  def learning_rate_multiplier(self) -> float:
+    """That of the epoch whose samples were selected last."""
+    return self._plan.learning_rate_multiplier
+
   def epochs(self) -> Iterator[Epoch]:
     """Yields the epochs that are left, the first of them from the batch at which a loaded state stands."""
     self._in_epochs = True
@@ -144,7 +149,7 @@ class Sampler:
     self._make_plan()
     left = self._num_batches - self._step
     rows = self.batch_size // self.world_size
-    return Epoch(self._epoch, left, self._plan.learning_rate_multiplier, self._batches, self._read_ahead, rows)
+    return Epoch(self._epoch, left, self.learning_rate_multiplier, self._batches, self._read_ahead, rows)
 
   def read_ahead(self, group: int = 1, *, drop_last: bool = False) -> Batches:
     """Returns what `Epoch.read_ahead` does of the running epoch, for a loop that is not over `epochs`.
@@ -167,6 +172,20 @@ class Sampler:
       UserError: the epoch does not train on one of the samples.
     """
     return self._plan.weights[self._plan.places_of(np.asarray(index))]
+
+  def divided(self, weight: Any, terms: Any = 1) -> np.ndarray:
+    """Divides a batch's loss weights as `loss_normalization` says, so that its loss is `sum(divided * losses)`.
+
+    Args:
+      weight: `[b]` float, of the samples of the batch.
+      terms: `[b]`, of how many terms each sample's loss is the sum, such as tokens.
+
+    Returns:
+      `[b]` float32.
+    """
+    weight = np.asarray(weight, np.float32)
+    divisor = np.sum(np.broadcast_to(terms, weight.shape) * (weight if self.loss_normalization == "weight_sum" else 1))
+    return weight / np.float32(max(divisor, 1e-9))
 
   def _make_plan(self) -> None:
     if self._planned == self._epoch:
@@ -232,7 +251,7 @@ class Sampler:
   def _step_of(self, batch: Batch) -> int:
     return self._plan.last_place(batch.index) // self.batch_size
 
-  def thin(self, index: Any, losses: Any, **extras: Any) -> tuple[np.ndarray, np.ndarray]:
+  def thin(self, index: Any, losses: Any, *, second_pass: bool = True, **extras: Any) -> tuple[np.ndarray, np.ndarray]:
     """Picks the rows of a scored batch to train on, for the methods of level "batch", and observes it.
 
     For other methods, and in epochs that are not thinned, it picks every row. Not for several ranks.
@@ -240,6 +259,7 @@ class Sampler:
     Args:
       index: `[b]` int, as the epoch yielded it.
       losses: `[b]` float, of a forward pass; they need not be observed again.
+      second_pass: whether the picked rows take another forward pass to be trained, which `forward_visits` counts.
       **extras: as for `observe`.
 
     Returns:
@@ -261,7 +281,7 @@ class Sampler:
     positions, thin_weights = positions[kept], thin_weights[kept]
     trained = np.zeros(len(batch.index), bool)
     trained[positions] = True
-    self._enqueue(batch._replace(trained=trained), scored_first=True)
+    self._enqueue(batch._replace(trained=trained), scored_first=second_pass)
     return positions, thin_weights * weights[positions]
 
   def to_refresh(self) -> Iterator[np.ndarray]:

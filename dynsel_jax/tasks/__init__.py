@@ -7,10 +7,13 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from dynsel_jax import options
-from dynsel_jax.data.gather import View
-from dynsel_jax.data.source import Source
-from dynsel_jax.tasks import classification, language_model, masked_image, regression
-from dynsel_jax.tasks.task import Metric, Task
+from dynsel_jax.options import needs
+
+with needs(__name__, "dynsel_jax[train]"):
+  from dynsel_jax.data.gather import View
+  from dynsel_jax.data.source import Source
+  from dynsel_jax.tasks import classification, language_model, masked_image, regression
+  from dynsel_jax.tasks.task import Metric, Task
 
 __all__ = ["TASKS", "Metric", "Task", "check_headline", "create", "defaults", "giving"]
 

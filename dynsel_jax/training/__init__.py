@@ -4,6 +4,9 @@
 that reads columns, such as rrd, is trained by the function of the same name in `dynsel_jax.offline`, which makes them.
 """
 
-from dynsel_jax.training.loop import Result, train_and_evaluate
+from dynsel_jax.options import needs
+
+with needs(__name__, "dynsel_jax[train]"):
+  from dynsel_jax.training.loop import Result, train_and_evaluate
 
 __all__ = ["Result", "train_and_evaluate"]

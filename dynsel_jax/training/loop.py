@@ -13,6 +13,7 @@ import numpy as np
 from absl import logging
 
 from dynsel_jax import cache, data, hashing, options
+from dynsel_jax.data.inputs import scale_of
 from dynsel_jax.runs import loggers, saved_model
 from dynsel_jax.runs.console import Console, waiting
 from dynsel_jax.runs.interruption import Interrupted, NonFiniteError, RunFailedError, ends_at_once, stop_requests
@@ -197,6 +198,7 @@ def _use(run: setup.Run) -> dict[str, Any]:
       "num_outputs": task.num_outputs,
       "input_shape": list(inputs.shape[1:]),
       "input_dtype": str(inputs.dtype),
+      "input_scale": list(scale_of(inputs)),
       **tokenizer,
     },
     "normalisation": {"mean": list(source.mean), "std": list(source.std)},

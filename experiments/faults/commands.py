@@ -21,7 +21,7 @@ METHODS = ("infobatch", "es", "rrd", "kakurenbo", "rs2")
 
 _FLAGS = ("--config.epochs=6", "--config.checkpoint_every_steps=10")
 _OWN_FLAGS = {"rrd": ("--config.factors.epochs=5", "--config.selector.refinement=0.0")}  # nothing to warn of
-_SECONDS = 180  # after which an attempt counts as hanging
+_SECONDS = 600  # after which an attempt counts as hanging
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
 # What a command says because the machine is slow: what it is doing, and a warning of Orbax.
 _SLOW = (*(f"{words} ..." for words in console.WAITING.values()), "warning: Waiting for previous save to complete")

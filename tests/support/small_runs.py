@@ -50,9 +50,9 @@ def build(made, num_devices=1, source=None):
   return setup.build(setup.parts(made, source, devices(num_devices)), setup.table_of(source))
 
 
-def train(made, workdir, num_devices=1):
+def train(made, workdir, num_devices=1, **hooks):
   """Runs to the end, with the offline stage; returns (summary, final state as numpy)."""
-  result = offline.train_and_evaluate(made, workdir, devices(num_devices))
+  result = offline.train_and_evaluate(made, workdir, devices(num_devices), **hooks)
   return result.summary, jax.tree.map(np.asarray, result.state)
 
 
