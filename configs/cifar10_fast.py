@@ -7,6 +7,12 @@ and lookahead, a schedule that rises and falls along lines, and label smoothing 
 
     python -m experiments.train --config=configs/cifar10_fast.py --workdir=runs/cifar10_94
     python -m experiments.train --config=configs/cifar10_fast.py:preset=96,selector=infobatch --workdir=runs/cifar10_96
+    python -m experiments.train --config=configs/cifar10_fast.py:preset=96,selector=proxy --workdir=runs/cifar10_proxy
+
+With `selector=proxy` the recipe is that of airbench96_faster (KellerJordan/cifar10-airbench f1c599c): a narrow network
+trains first and picks half of each batch of 1,024, and the steps take these 512, for 45 epochs at preset=96. Learning
+rate and decay there are those of 1,024 samples and the loss is a sum; as it is a mean here, half the rate and twice the
+decay are the same step.
 
 `size=cpu` is a narrow network in float32 for 5 epochs, `size=smoke` one epoch of it.
 """
@@ -44,10 +50,27 @@ def get_config(variants: str = "") -> ml_collections.ConfigDict:
   config.batch_size = 1024
   config.eval_batch_size = 2000
   config.epochs = 12 if preset == "94" else 40
+  if "proxy" in config:
+    _halve(config, preset)
   config.checkpoint_every_steps = 0
   if size != "full":
     config.epochs = 5 if size == "cpu" else 1
     config.model.dtype = "float32"
-    if config.model.name == "fast_net":
-      config.model.update(widths=(8, 16, 16), views=2)
+    small = [(config.model, (8, 16, 16))] + ([(config.proxy.model, (4, 8, 8))] if "proxy" in config else [])
+    for section, widths in small:
+      if section.name == "fast_net":
+        section.update(widths=widths, views=2, dtype="float32")
   return config
+
+
+def _halve(config: ml_collections.ConfigDict, preset: str) -> None:
+  """Makes the steps those on the half of a batch that a narrow network picks."""
+  recipes.name_proxy(config, "fast_net", dtype="bfloat16", widths=(32, 64, 64), momentum=0.6 if preset == "94" else 0.9)
+  config.batch_size //= 2
+  config.learning_rate /= 2
+  if config.optimizer.name == "lookahead_sgd":
+    config.optimizer.weight_decay *= 2
+  if config.schedule.name == "linear":
+    config.schedule.update(start=0.2 * config.learning_rate, end=0.0, warmup=0.1)
+  if preset == "96":
+    config.epochs = 45

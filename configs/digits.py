@@ -24,6 +24,7 @@ def get_config(variants: str = "") -> ml_collections.ConfigDict:
   config.checkpoint_every_steps = 100
   if "factors" in config:  # a small set has few factors, and needs small batches for enough steps
     config.factors.update(expansion_factor=4, k=8, batch_size=64, learning_rate=4e-3)
+  recipes.name_proxy(config, "mlp", hidden=(16,))
   if size == "smoke":
     config.epochs = 2
   return config

@@ -40,6 +40,7 @@ def get_config(variants: str = "") -> ml_collections.ConfigDict:
     config.schedule.end = 1e-6
   config.batch_size = 256
   config.epochs = 90
+  recipes.name_proxy(config, "resnet_patch", **({} if size == "full" else {"width": 16}))
   if size != "full":
     config.dataset.update(image_size=64, resize=72)
     config.epochs = 15 if size == "cpu" else 1

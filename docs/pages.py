@@ -28,6 +28,7 @@ READS = {
   "confidence": "a signal of the task classification, `[B]` float32; in your own loop `observe(..., confidence=...)`",
   "nuclear_norm": "a signal of the task classification, `[B]` float32; see `tasks/logit_geometry.py`",
   "projection": "a signal of the task classification, `[B, 1024]` float32; see `tasks/logit_geometry.py`",
+  "proxy_rank": "a column that a [small network](../gpu.md#a-small-network-that-chooses) makes, `[N, epochs]` float32",
   "representativeness": "a column that [`features=`](../factors.md) makes",
   "rarity": "a column that [`features=`](../factors.md) makes",
 }
@@ -172,7 +173,7 @@ def _use(name: str, reads: tuple[str, ...]) -> str:
     *(f"    {line}" for line in body),
   ]
   command = f"python -m experiments.train --config=configs/digits.py:selector={name} --workdir=runs/{name}"
-  if columns and "representativeness" not in columns:
+  if set(columns) - {"representativeness", "rarity", "proxy_rank"}:
     command += " \\\n    --config.scores.path=runs/digits_scores/scores.npz   # made by experiments.score_dataset"
   return "\n".join(["```python", *lines, "```", "", "```", command, "```"])
 

@@ -11,6 +11,10 @@
 `METHODS` lists the methods. Inside `jax.jit` the same is done by pure functions: `create` builds a selector for a
 `SampleTable`, `order` makes a `Plan` of its `Selection`, `batch_of` slices a batch out of it, `weighted_mean` is the
 loss of the batch, and `signals` is what the selector observes.
+
+On a GPU jax 0.11 may crash in a residual network unless `XLA_FLAGS` has `--xla_gpu_enable_triton_gemm=false` before JAX
+is first asked for its devices. The commands of `experiments` set it; a program of your own does so itself, see
+docs/gpu.md.
 """
 
 from dynsel_jax.batching import batch_of, epoch_keys, order, signals, weighted_mean

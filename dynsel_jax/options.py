@@ -5,6 +5,7 @@ import importlib
 import inspect
 import math
 import os
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
@@ -32,6 +33,7 @@ __all__ = [
   "printable",
 ]
 
+_URL = re.compile("[A-Za-z][A-Za-z0-9+.-]+://")
 _LONGEST = 2000  # characters of a message
 
 
@@ -118,13 +120,15 @@ def expand_home(field: str, path: str) -> str:
   """Replaces a leading `~` or `~user`, which a shell leaves as it is behind `=`, by the home folder.
 
   Raises:
-    UserError: there is no such user, so that a folder of that name would be made; or the path is not UTF-8, which
-      checkpoints cannot be written below.
+    UserError: there is no such user, so that a folder of that name would be made; the path is a URL, of which a folder
+      would be made, too; or it is not UTF-8, which checkpoints cannot be written below.
   """
   try:
     path.encode()
   except UnicodeEncodeError:
     raise UserError(f"{field}={printable(path)} has bytes that are not UTF-8; give another name") from None
+  if _URL.match(path):
+    raise UserError(f"{field}={path} is a URL; only paths of this machine are read and written")
   expanded = os.path.expanduser(path)
   if path.startswith("~") and expanded == path:
     raise UserError(f"{field}={path}: there is no home folder of {path.partition('/')[0]}; write ./{path} for the name")

@@ -9,6 +9,7 @@
     optimizer=NAME, schedule=NAME
     features=NAME        the feature space of the factor scores that a method such as rrd reads:
                          backbone, clip, efficientnet, file, pixels, sentence
+    proxy=NAME           the small network that selector=proxy trains first, a registered model
 
 A variant replaces a section of the config, whose options depend on the name. Every other field, and every option, is a
 flag: `--config.epochs=10`, `--config.selector.keep_fraction=0.3`, `--config.wrappers.annealed.last=0.1`.
@@ -25,13 +26,14 @@ with needs(__name__, "dynsel_jax[train]"):
 from dynsel_jax import data, models, options, selectors, tasks
 from dynsel_jax.data import documents, instructions, noise, text
 from dynsel_jax.models.weights import MINILM
-from dynsel_jax.offline import factor_stage, feature_registry, score_file
+from dynsel_jax.offline import factor_stage, feature_registry, proxy_ranks, score_file
+from dynsel_jax.selectors import proxy as proxy_method
 from dynsel_jax.selectors import wrappers
 from dynsel_jax.training import optimizers, schedules
 
-__all__ = ["fine_tuning", "get_config", "parse", "pretraining", "small_images", "texts"]
+__all__ = ["fine_tuning", "get_config", "name_proxy", "parse", "pretraining", "small_images", "texts"]
 
-CHOICES = ("dataset", "features", "model", "optimizer", "schedule", "selector", "task", "wrap")
+CHOICES = ("dataset", "features", "model", "optimizer", "proxy", "schedule", "selector", "task", "wrap")
 
 
 def parse(variants: str, sizes: tuple[str, ...]) -> dict[str, str]:
@@ -55,6 +57,19 @@ def _choice(name: str, defaults: Mapping[str, Any]) -> ml_collections.ConfigDict
   return ml_collections.ConfigDict({"name": name, **defaults})
 
 
+def _model_options(name: str) -> dict[str, Any]:
+  return {"dtype": "float32", **models.defaults(name)}
+
+
+def _proxy(name: str, selector: str) -> dict[str, Any]:
+  """Returns the section `proxy`, if the selector reads what its network finds."""
+  if proxy_method.COLUMN in selectors.columns(selector):
+    return {"proxy": proxy_ranks.defaults({"name": name, **(_model_options(name) if name else {})})}
+  if name:
+    raise options.UserError(f"proxy={name}: selector={selector} reads no ranks of a small network; leave it out")
+  return {}
+
+
 def _wrappers(names: tuple[str, ...]) -> ml_collections.ConfigDict:
   sections = [wrappers.section(name) for name in names]
   if len(set(sections)) < len(sections):
@@ -71,6 +86,7 @@ def get_config(
   optimizer: str = "sgd",
   schedule: str = "cosine",
   features: str = "",
+  proxy: str = "",
   wrap: str = "",
   dataset: str = "",
   task: str = "classification",
@@ -79,7 +95,8 @@ def get_config(
   """Returns RRD's CIFAR recipe (arXiv 2603.04981, App. C) on the data set `name`, as the base of a benchmark's config.
 
   The config has the sections `features` and `factors` if `features` is given or the selector reads factor scores, and a
-  section `wrappers` if `wrap` is given. `dataset` replaces `name`; `of_texts` has the options of a set of texts.
+  section `wrappers` if `wrap` is given; a section `proxy` if the selector reads the ranks of a small network. `dataset`
+  replaces `name`; `of_texts` has the options of a set of texts.
   """
   name = dataset or name
   config = ml_collections.ConfigDict(
@@ -91,7 +108,7 @@ def get_config(
         "label_noise": noise.defaults(),
         **({"data_dir": "", **data.defaults(name)} if of_texts is None else of_texts),
       },
-      "model": {"name": model, "dtype": "float32", **models.defaults(model)},
+      "model": {"name": model, **_model_options(model)},
       "task": _choice(task, tasks.defaults(task)),
       "selector": _choice(selector, selectors.defaults(selector)),
       "optimizer": _choice(optimizer, optimizers.defaults(optimizer)),
@@ -117,9 +134,16 @@ def get_config(
   if features:
     config.features = _choice(features, feature_registry.defaults(features))
     config.factors = factor_stage.defaults()
+  config.update(_proxy(proxy, selector))
   if wrap:
     config.wrappers = _wrappers(tuple(wrap.split("+")))
   return config
+
+
+def name_proxy(config: ml_collections.ConfigDict, name: str, **settings: Any) -> None:
+  """Names the small network, with some of its options, in a config that has one and whose variants name none."""
+  if "proxy" in config and not config.proxy.model.name:
+    config.proxy.model = _choice(name, _model_options(name) | settings)
 
 
 def small_images(name: str, variants: str, *, model: str = "resnet18") -> ml_collections.ConfigDict:
@@ -136,6 +160,7 @@ def small_images(name: str, variants: str, *, model: str = "resnet18") -> ml_col
   if config.optimizer.name == "sgd":
     config.optimizer.nesterov = size != "full"  # the paper has plain momentum
     config.optimizer.decay_all = size == "full"  # with PyTorch's first weights as in DeepCore's and InfoBatch's code
+  name_proxy(config, "resnet_patch", **({} if size == "full" else {"width": 16}))
   if size == "full":
     if "init" in config.model:
       config.model.init = "torch"

@@ -38,7 +38,7 @@ class SampleTable(NamedTuple):
   num_samples: int  # N
   labels: Array | None = None  # [N] int32 in [0, num_classes): a class, or a domain to balance over
   num_classes: int = 0  # 0 without labels
-  columns: Mapping[str, Array] = {}  # name -> [N] float32, for example "representativeness"
+  columns: Mapping[str, Array] = {}  # name -> [N] float32, such as "rarity"; "proxy_rank" may be [N, epochs]
 
 
 class Signals(NamedTuple):

@@ -98,6 +98,12 @@ def _is_ours(record: std_logging.LogRecord) -> bool:
   return not (record.exc_info or ("orbax" in record.pathname and record.levelno >= std_logging.ERROR))
 
 
+def _workdirs() -> list[str]:
+  """Returns the values of the flag `--workdir`; [] if the command has none."""
+  given = flags.FLAGS["workdir"].value if "workdir" in flags.FLAGS else []
+  return given if isinstance(given, list) else [given]
+
+
 def set_xla_defaults() -> None:
   """Adds the defaults that `XLA_FLAGS` does not set; JAX reads the variable when it first looks for devices."""
   given = os.environ.get("XLA_FLAGS", "")
@@ -117,6 +123,8 @@ def run(main: Callable[..., Any], *, with_arguments: bool = False) -> None:
     _, *others = arguments
     if others and not with_arguments:
       return _fail(f"unexpected argument {others[0]!r}")
+    if "" in _workdirs():  # a shell's variable that is not set; "" would be the current folder
+      return _fail("workdir='' must name a folder")
     logging.set_verbosity(logging.WARNING)
     if not os.environ.get("DEBUG"):
       _quiet_libraries()

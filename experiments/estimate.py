@@ -113,7 +113,7 @@ def short_run(config: ml_collections.ConfigDict) -> Short:
   short = config.copy_and_resolve_references().unlock()
   short.epochs, short.checkpoint_every_steps = min(config.epochs, SHORT_EPOCHS), 0
   with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-    if "features" in config:
+    if "features" in config or "proxy" in config:
       short.cache_dir = str(pathlib.Path(folder, "cache"))
     summary = offline.train_and_evaluate(short, pathlib.Path(folder, "run")).summary
   spent = summary["seconds"]
@@ -150,7 +150,7 @@ def measure(config: ml_collections.ConfigDict, num_steps: int) -> Timed:
     step=statistics.mean(taken[1:]),  # the first call compiles; a mean, since texts differ in length
     selecting=statistics.median(planning[1:]),
     evaluating=_evaluating(run, config.eval_batch_size, state),
-    offline=spent["features"] + spent["factors"],
+    offline=sum(spent[name] for name in timing.OFFLINE),
     num_samples=run.source.num_samples,
     batch_size=config.batch_size,
     epochs=config.epochs,

@@ -15,7 +15,7 @@ from tests.support import simulation
 
 quick = functools.partial(jax.jit, compiler_options=simulation.QUICK)
 READS_COLUMNS = [name for name in selectors.METHODS if selectors.columns(name)]
-REFUSE_A_COLUMN_OF_NOTHING = ("central", "dual", "rho_loss", "strata", "top")
+REFUSE_A_COLUMN_OF_NOTHING = ("central", "dual", "proxy", "rho_loss", "strata", "top")
 FAULTS = {
   "equal": lambda column: jnp.full_like(column, 0.5),
   "nan": lambda column: column.at[7].set(jnp.nan),

@@ -111,6 +111,16 @@ def test_a_workdir_that_cannot_be_made(tmp_path):
     small_runs.train(small_runs.config(), tmp_path / "link")
   with pytest.raises(options.UserError, match="is longer than the 255 bytes that a name may have"):
     small_runs.train(small_runs.config(), tmp_path / ("x" * 300))
+  with pytest.raises(options.UserError, match=r"has 4,\d\d\d bytes; a run's path may have 3,696"):
+    small_runs.train(small_runs.config(), tmp_path.joinpath(*["x" * 99] * 41))
+
+
+@pytest.mark.parametrize(("workdir", "line"), [("", "must name a folder"), ("gs://bucket/run", "is a URL; only paths")])
+def test_a_workdir_that_is_no_path(workdir, line, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  with pytest.raises(options.UserError, match=line):
+    small_runs.train(small_runs.config(), workdir)
+  assert not os.listdir(tmp_path)
 
 
 SELECTORS = """

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from absl import flags
 
 from dynsel_jax import options
 from dynsel_jax.runs import interruption
@@ -13,6 +14,17 @@ from tests.support import ROOT, run_folders
 
 ANEW = interruption.Interrupted("stopped while a model was trained")
 ANEW.add_note("the same command trains it anew")
+
+
+def _status(main, monkeypatch):
+  """The status with which a command ends in which `main` is called."""
+  ended = []
+  monkeypatch.setattr(sys, "argv", ["program", "--workdir=folder"])
+  monkeypatch.setattr(cli.app, "run", lambda guarded, **_: ended.append(guarded(["program"])))
+  monkeypatch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))  # so that the changed one is put back
+  monkeypatch.setattr(cli, "_end_now", lambda status: status)  # it ends this process
+  cli.run(main)
+  return ended[0]
 
 
 @pytest.mark.parametrize(
@@ -25,18 +37,20 @@ ANEW.add_note("the same command trains it anew")
   ],
 )
 def test_what_ends_a_program_early_is_one_line_and_a_status(raised, status, line, monkeypatch, capsys):
-  ended = []
-  monkeypatch.setattr(sys, "argv", ["program", "--workdir=folder"])
-  monkeypatch.setattr(cli.app, "run", lambda guarded, **_: ended.append(guarded(["program"])))
-  monkeypatch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))  # so that the changed one is put back
-  monkeypatch.setattr(cli, "_end_now", lambda status: status)  # it ends this process
-
   def main():
     raise raised
 
-  cli.run(main)
-  assert ended == [status]
+  assert _status(main, monkeypatch) == status
   assert capsys.readouterr() == ("", line + "\n")
+
+
+@pytest.mark.parametrize("define", [flags.DEFINE_string, flags.DEFINE_multi_string])
+def test_a_workdir_without_a_name_is_not_the_current_folder(define, monkeypatch, capsys):
+  given = flags.FlagValues()
+  define("workdir", "", "", flag_values=given)
+  monkeypatch.setattr(cli.flags, "FLAGS", given)
+  assert _status(lambda: None, monkeypatch) == 2
+  assert capsys.readouterr() == ("", "error: workdir='' must name a folder\n")
 
 
 @pytest.mark.parametrize(

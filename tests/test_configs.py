@@ -14,7 +14,7 @@ import pytest
 
 from dynsel_jax import data, models, offline, options, recipes, selectors, tasks
 from dynsel_jax.data import gather, image_ops, source, stream
-from dynsel_jax.offline import factor_stage, score_file
+from dynsel_jax.offline import factor_stage, proxy_ranks, score_file
 from dynsel_jax.runs import timing
 from dynsel_jax.selectors import wrappers
 from dynsel_jax.training import optimizers, parallel, schedules, setup, steps
@@ -85,6 +85,7 @@ def built(monkeypatch):
   monkeypatch.setattr(factor_stage, "Stage", lambda *_: stage)
   read = {column: jnp.linspace(0.0, 1.0, 600) for name in selectors.METHODS for column in selectors.columns(name)}
   monkeypatch.setattr(score_file, "read_columns", lambda *_: read)
+  monkeypatch.setattr(proxy_ranks, "columns", lambda *_: {})  # as if the file had them
 
   def build(name, variants):
     made = importlib.import_module(f"configs.{name}").get_config(variants).lock()

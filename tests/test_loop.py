@@ -25,6 +25,7 @@ PHASES = {
   "setting_up",
   "features",
   "factors",
+  "proxy",
   "selecting",
   "training",
   "scoring",

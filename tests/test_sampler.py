@@ -17,6 +17,7 @@ RNG = np.random.default_rng(0)
 LABELS = np.append(RNG.integers(0, CLASSES - 1, N - 1), CLASSES - 1)
 COLUMNS = ["representativeness", "rarity", "irreducible_loss", "aum", "dual", "el2n", "label_probability", "moderate"]
 COLUMNS = {name: RNG.random(N).astype(np.float32) for name in COLUMNS}
+COLUMNS["proxy_rank"] = RNG.random((N, EPOCHS)).astype(np.float32)
 
 
 def make(method, **changes):

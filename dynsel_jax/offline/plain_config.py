@@ -6,7 +6,7 @@ import ml_collections
 
 __all__ = ["plain_config"]
 
-_LEFT_OUT = ("features", "factors", "loggers", "scores", "wrappers")  # of the run itself, or of its selector
+_LEFT_OUT = ("features", "factors", "loggers", "proxy", "scores", "wrappers")  # of the run itself, or of its selector
 
 
 def plain_config(

@@ -375,7 +375,7 @@ def paired(differences: Iterable[float]) -> Difference:
 
 
 def phase_seconds(group: Group, run: Run) -> dict[str, float]:
-  """Returns a run's seconds by phase, features and factors as if nothing had been cached.
+  """Returns a run's seconds by phase, the offline ones as if nothing had been cached.
 
   What runs of earlier versions spent in no phase is "unnamed".
   """
@@ -385,6 +385,6 @@ def phase_seconds(group: Group, run: Run) -> dict[str, float]:
 
 
 def work_seconds(group: Group, run: Run) -> float:
-  """Returns the seconds that the method cost: features, factors, selecting, training and scoring."""
+  """Returns the seconds that the method cost: those of the phases `timing.COST`."""
   seconds = phase_seconds(group, run)
   return sum(seconds[name] for name in timing.COST)

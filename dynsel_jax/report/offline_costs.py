@@ -1,4 +1,4 @@
-"""What features and factors cost each run, whoever found them in the cache. Pure functions."""
+"""What features, factors and proxies cost each run, whoever found them in the cache. Pure functions."""
 
 import collections
 import json
@@ -10,6 +10,8 @@ from dynsel_jax.runs.finished import Run
 
 __all__ = ["offline_costs"]
 
+_OF_PROXY = ("model", "batch_size", "epochs", "learning_rate", "match_steps", "optimizer", "schedule")
+
 
 def offline_costs(members: Sequence[Run], method_of: Callable[[Run], str]) -> Callable[[Run], dict[str, float]]:
   """Returns a function that gives the seconds of a run's offline stage by phase, as if none of it had been cached.
@@ -19,7 +21,7 @@ def offline_costs(members: Sequence[Run], method_of: Callable[[Run], str]) -> Ca
   """
 
   def keys(run: Run) -> dict[str, tuple[tuple[Any, ...], ...]]:
-    """Returns the settings of each phase, with and without the factors' seed."""
+    """Returns the settings of each phase, with and without the seed of the factors or of the proxy."""
     settings = {name: json.dumps(run.config.get(name), sort_keys=True) for name in (*timing.OFFLINE, "model")}
     factors = dict(run.config.get("factors") or {})
     seed, seedless = factors.pop("seed", None), json.dumps(factors, sort_keys=True)
@@ -29,9 +31,12 @@ def offline_costs(members: Sequence[Run], method_of: Callable[[Run], str]) -> Ca
     trained = run.task + settings["model"] if of_model else ""
     method = method_of(run) if space == "null" else ""
     shared = (space, trained, method)
+    recipe = json.dumps([run.config.get(name) for name in _OF_PROXY], sort_keys=True)
+    proxy = (settings["proxy"], run.task, recipe, (run.config.get("selector") or {}).get("keep_fraction"), method)
     return {
       "features": ((*shared, seed if of_model else None), shared),
       "factors": ((*shared, seedless, seed), (*shared, seedless)),
+      "proxy": ((*proxy, run.seed), proxy),
     }
 
   longest: dict[tuple[Any, ...], float] = collections.defaultdict(float)

@@ -23,6 +23,7 @@ _UNFOLLOWED = "no run has a readable metrics.jsonl"
 PHASE_COLOURS = {  # in the order of the table
   "features": theme.PINK,
   "factors": theme.RED,
+  "proxy": theme.YELLOW,
   "selecting": theme.ORANGE,
   "training": theme.BLUE,
   "scoring": theme.SKY,

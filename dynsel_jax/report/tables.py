@@ -107,6 +107,8 @@ def _results_note(groups: Sequence[Group], metric: Metric, rows: Sequence[Row]) 
   if len(rows) > 1 and not math.isnan(best):
     note += f" The best mean is that of {next(row['label'] for row in rows if row['metric_mean'] == best)}."
   note += f" Differences are paired by seed{unit}."
+  if any("proxy" in run.config for group in groups for run in group.runs):
+    note += " Passes and compute leave out those of a proxy network; its seconds are counted in full."
   if made_before := _made_before(groups):
     note += f" Not counted, because it was made beforehand: {made_before}."
   return note
@@ -117,7 +119,9 @@ def _made_before(groups: Sequence[Group]) -> str:
   configs = [run.config for group in groups for run in group.runs]
   files = any(config.get("features", {}).get("name") == "file" for config in configs)
   scores = any(config.get("scores", {}).get("path") for config in configs)
-  cached = [group.label for group in groups if "features" in group.runs[0].config and not group.offline_seconds]
+  cached = [
+    group.label for group in groups if {"features", "proxy"} & set(group.runs[0].config) and not group.offline_seconds
+  ]
   return "; ".join(
     ["features read from a file"] * files
     + ["scores, and the proxy run that gave them"] * scores

@@ -21,6 +21,7 @@ WAITING = {
   "loading": "loading",
   "features": "extracting features",
   "factors": "fitting factors",
+  "proxy": "training the proxy",
   "compiling": "compiling",
 }
 

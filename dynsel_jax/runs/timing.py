@@ -17,6 +17,7 @@ PHASES = (
   "setting_up",
   "features",
   "factors",
+  "proxy",  # the run of the small network whose choice another network trains on
   "compiling",
   "selecting",
   "training",
@@ -25,7 +26,7 @@ PHASES = (
   "checkpointing",
   "recording",  # of metrics, events and the console
 )
-OFFLINE = ("features", "factors")  # whose results runs share through the cache
+OFFLINE = ("features", "factors", "proxy")  # whose results runs share through the cache
 # What a method costs. The others depend on how often one evaluates and saves, and on what the machine had cached.
 COST = (*OFFLINE, "selecting", "training", "scoring")
 

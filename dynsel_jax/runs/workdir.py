@@ -35,12 +35,15 @@ _FILES = (
   ".lock",
   *(f"{n}.npz" for n in ("usage", "columns", "firings", "noise")),
 )
+_BELOW = 400  # bytes that the paths of files below a run's folder are longer than its own, at most
 _FOLDERS = ("checkpoints", "damaged_checkpoints")
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy", "ml_collections")
 
 
 def check_writable(workdir: str) -> None:
   """Raises `UserError`, and makes nothing, if `workdir` cannot be made or written."""
+  if not workdir.strip():  # a shell's variable that is not set; "" would be the current folder
+    raise options.UserError(f"workdir={workdir!r} must name a folder")
   path = pathlib.Path(options.expand_home("workdir", workdir)).absolute()
   try:
     existing = next(p for p in (path, *path.parents) if os.path.lexists(p))
@@ -52,6 +55,9 @@ def check_writable(workdir: str) -> None:
   if not os.access(existing, os.W_OK | os.X_OK):
     raise options.UserError(f"workdir={workdir} cannot be written: no permission for {existing}")
   _check_contents(path)
+  most = os.pathconf(existing, "PC_PATH_MAX") - _BELOW
+  if (length := len(os.fsencode(path))) > most:
+    raise options.UserError(f"workdir={workdir[:20]!r}... has {length:,} bytes; a run's path may have {most:,}")
   longest = os.pathconf(existing, "PC_NAME_MAX")
   for part in path.relative_to(existing).parts:
     if len(os.fsencode(part)) > longest:

@@ -66,7 +66,7 @@ class Sampler:
       batch_size: B, over all ranks.
       labels: `[N]` int, a class or a domain, for the methods that read them.
       num_classes: of the labels; by default one more than the largest.
-      columns: `{name: [N] float}`, static scores, for the methods that read them.
+      columns: `{name: [N] float}`, static scores, for the methods that read them; `proxy_rank` may be `[N, epochs]`.
       wrap: wrappers around the method, the first innermost: names, or their options by name.
       seed: of every draw, in [0, 2**32).
       rank: of this process, in [0, world_size).

@@ -18,6 +18,7 @@ from dynsel_jax.selectors import (
   loss_sampling,
   moderate,
   order_dp,
+  proxy,
   random_rotation,
   random_static,
   rcap,
@@ -63,6 +64,9 @@ METHODS: dict[str, Method] = {
   "kakurenbo": Method(kakurenbo.kakurenbo, "KAKURENBO", "2310.10102", "loss, correct, confidence", "epoch"),
   "loss": Method(loss_sampling.loss_sampling, "Sampling by loss", "2509.23461", "loss", "batch"),
   "order_dp": Method(order_dp.order_dp, "OrderDP", "2606.08574", "loss", "epoch"),
+  "proxy": Method(
+    proxy.proxy, "What a small network found hard", "-", "a small network's ranks", "epoch", (proxy.COLUMN,)
+  ),
   "random": Method(random_rotation.random_rotation, "Random rotation", "-", "none", "epoch"),
   "random_static": Method(random_static.random_static, "Random subset", "-", "none", "epoch"),
   "rcap": Method(rcap.rcap, "RCAP", "2606.11761", "loss", "epoch"),
@@ -113,7 +117,7 @@ def create(
   factory = _factory(name)
   options.check_settings("selector", name, settings, options.keyword_defaults(factory))
   options.check_positive("epochs", epochs)
-  _check_table(table)
+  _check_table(table, epochs)
   try:
     selector = options.called("selector.name", name, factory, table, epochs, **settings)
     _check_selector(name, selector)
@@ -167,15 +171,18 @@ def _check_selector(name: str, selector: Any) -> None:
   options.check_choice(f"selector.name={name!r}: loss_normalization", selector.loss_normalization, LOSS_NORMALIZATIONS)
 
 
-def _check_table(table: SampleTable) -> None:
+def _check_table(table: SampleTable, epochs: int) -> None:
   options.check_positive("table.num_samples", table.num_samples)
   if table.labels is not None:
     _check_labels(np.asarray(table.labels), table)
   for name, column in table.columns.items():
-    if np.shape(column) != (table.num_samples,):
+    by_epoch = name == proxy.COLUMN and np.ndim(column) == 2
+    wanted = (table.num_samples, epochs) if by_epoch else (table.num_samples,)
+    if np.shape(column) != wanted:
+      of_epochs = f" in each of epochs={epochs}" if by_epoch else ""
       raise UserError(
         f"table.columns[{name!r}] has shape {np.shape(column)}; it must have one value for each of the"
-        f" {table.num_samples} samples"
+        f" {table.num_samples} samples{of_epochs}"
       )
 
 

@@ -36,6 +36,8 @@ def column_of(table: SampleTable, name: str, field: str) -> Array:
       f"{field}={name!r} is not a column of the table; it has: {known} (experiments.score_dataset makes columns)"
     )
   column = jnp.asarray(table.columns[name], jnp.float32)
+  if column.ndim > 1:
+    raise UserError(f"{field}={name!r} has a value for each epoch; only selector=proxy reads such a column")
   finite = jnp.isfinite(column)
   if not finite.any():
     raise UserError(f"{field}={name!r} contains no finite value")

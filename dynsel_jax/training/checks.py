@@ -49,7 +49,7 @@ FIELDS = (
   "selector",
   "task",
 )
-OPTIONAL_FIELDS = ("factors", "features", "loggers", "scores", "wrappers")
+OPTIONAL_FIELDS = ("factors", "features", "loggers", "proxy", "scores", "wrappers")
 
 
 def check_fields(config: ml_collections.ConfigDict) -> None:

@@ -124,8 +124,28 @@ def _single(one: Callable[..., Any], last: Callable[[Any], Any], *arguments: Any
   return last(one(*arguments))
 
 
+def _mapped(recipe: Recipe, devices: Devices, function: Callable[..., Any], axes: tuple[Any, ...]) -> Any:
+  """Maps `function(recipe, carry, *arguments, replica)` over the devices; `axes` are those of carry and arguments."""
+  of_run = functools.partial(function, recipe)
+  program = jax.pmap(
+    of_run,
+    axis_name=AXIS,
+    in_axes=(*axes, 0),
+    out_axes=None,
+    donate_argnums=(0,),
+    devices=devices.local if jax.process_count() == 1 else None,
+  )
+  weakref.finalize(program, _forget, of_run).atexit = False
+  return program
+
+
 def create_programs(
-  recipe: Recipe, devices: Devices, *, looped: bool | None = None, streamed: bool = False
+  recipe: Recipe,
+  devices: Devices,
+  *,
+  looped: bool | None = None,
+  streamed: bool = False,
+  thinned: Callable[..., RunState] = steps.train_thinned,
 ) -> Programs:
   """Maps the steps of a run over the devices.
 
@@ -137,6 +157,7 @@ def create_programs(
       deadlock when calls are not awaited.
     streamed: whether the data sets in `Arrays` are the rows of one step, split over the devices (`Devices.share`), so
       that no loop can run on the device.
+    thinned: the step of `train_thinned`, which `steps.watch` may replace.
   """
   on_cpu = devices.local[0].platform == "cpu"
   looped = not (on_cpu or streamed) if looped is None else looped
@@ -145,18 +166,7 @@ def create_programs(
   def awaited(result: Any) -> Any:
     return jax.block_until_ready(result) if on_cpu else result
 
-  def mapped(function: Callable[..., Any], axes: tuple[Any, ...]) -> Callable[..., Any]:
-    of_run = functools.partial(function, recipe)
-    program = jax.pmap(
-      of_run,
-      axis_name=AXIS,
-      in_axes=(*axes, 0),
-      out_axes=None,
-      donate_argnums=(0,),
-      devices=devices.local if jax.process_count() == 1 else None,
-    )
-    weakref.finalize(program, _forget, of_run).atexit = False
-    return program
+  mapped = functools.partial(_mapped, recipe, devices)
 
   def stepping(one: Callable[..., Any], *axes: Any, last: Callable[[Any], Any] = lambda carry: carry) -> Any:
     """Maps a step `one(recipe, carry, *arguments, step, replica)`, and `last(carry)` at the end of each call.
@@ -179,7 +189,7 @@ def create_programs(
     steps_per_call=STEPS_PER_CALL if looped else 1,
     plan=lambda run, arrays, epoch: awaited(plan(run, arrays, np.int32(epoch), devices.replica)),
     train=stepping(steps.train, None, axes_of_arrays, None, None, last=steps.checked),
-    train_thinned=stepping(steps.train_thinned, None, axes_of_arrays, None, None, last=steps.checked),
+    train_thinned=stepping(thinned, None, axes_of_arrays, None, None, last=steps.checked),
     refresh=lambda run, arrays, epoch: awaited(refresh(run, arrays, np.int32(epoch), devices.replica)),
     score=stepping(steps.score, None, axes_of_arrays, None, None),
     evaluate=stepping(evaluation.evaluate, None, None, axes_of_arrays, None),

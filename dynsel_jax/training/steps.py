@@ -43,6 +43,7 @@ __all__ = [
   "train",
   "train_thinned",
   "variables_of",
+  "watch",
 ]
 
 AXIS = "batch"
@@ -258,15 +259,29 @@ def train(recipe: Recipe, run: RunState, arrays: Arrays, epoch: Array, step: Arr
   return _record(recipe, run, new, seen, meters, jnp.sum(seen.index >= 0, dtype=jnp.int32))
 
 
-def train_thinned(recipe: Recipe, run: RunState, arrays: Arrays, epoch: Array, step: Array, replica: Array) -> RunState:
-  """Scores one meta-batch of the plan and takes one optimizer step on the rows that `thin` picks."""
-  selector, replicas, size = recipe.selector, recipe.num_replicas, recipe.meta_batch_size
-  assert selector.thin is not None
-  index, plan_weights = batching.batch_of(run.plan, step, size, shard=replica, num_shards=replicas)
+def _scored_meta_batch(
+  recipe: Recipe, run: RunState, arrays: Arrays, epoch: Array, step: Array, replica: Array
+) -> tuple[Signals, Array]:
+  """Returns the signals of one meta-batch of the plan, and the plan's weights of this device's rows."""
+  size = recipe.meta_batch_size
+  index, weights = batching.batch_of(run.plan, step, size, shard=replica, num_shards=recipe.num_replicas)
   batch = _model_inputs(recipe, arrays, epoch, index)
   # With batch statistics of the meta-batch, the losses are those of training on all of it.
   cut = _cut_of_plan(recipe, run.plan, arrays, step, size)
-  scored = _score(recipe, run, arrays, epoch, batch, index, cut, running=False)
+  return _score(recipe, run, arrays, epoch, batch, index, cut, running=False), weights
+
+
+def watch(recipe: Recipe, run: RunState, arrays: Arrays, epoch: Array, step: Array, replica: Array) -> RunState:
+  """Scores one meta-batch of the plan as `train_thinned` does, and trains on none of it."""
+  seen, _ = _scored_meta_batch(recipe, run, arrays, epoch, step, replica)
+  return _record(recipe, run, run.train, seen, run.meters, jnp.sum(seen.index >= 0, dtype=jnp.int32))
+
+
+def train_thinned(recipe: Recipe, run: RunState, arrays: Arrays, epoch: Array, step: Array, replica: Array) -> RunState:
+  """Scores one meta-batch of the plan and takes one optimizer step on the rows that `thin` picks."""
+  selector, replicas = recipe.selector, recipe.num_replicas
+  assert selector.thin is not None
+  scored, plan_weights = _scored_meta_batch(recipe, run, arrays, epoch, step, replica)
   key = jax.random.fold_in(batching.key_of(arrays.key, epoch, Purpose.THIN), step)
   positions, thin_weights = selector.thin(key, run.selector, scored)
   weights = thin_weights * gathered(recipe, plan_weights)[positions]

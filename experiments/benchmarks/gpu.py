@@ -32,7 +32,7 @@ LAST = 0.2  # fraction of the seconds that is kept for the turns and the profile
 PROFILED = ("full", "es_meta", "full_512")
 TURNS = 5
 # Relative to a step of `full`, these take so many times the samples.
-SAMPLES = {"full_512": 4, "es_meta": 4}
+SAMPLES = {"full_512": 4, "es_meta": 4, "seeds_4": 4}
 
 
 def benchmark_gpu(seconds: str = "200", folder: str = ".", size: str = "full", names: str = "") -> None:

@@ -23,6 +23,7 @@ import numpy as np
 from dynsel_jax import selectors
 from dynsel_jax.factors import fit, sae
 from dynsel_jax.training import parallel
+from dynsel_jax.training import steps as train_steps
 from dynsel_jax.types import SampleTable
 from experiments import programs
 from experiments.benchmarks import gpu_kernels, gpu_torch, gpu_variants, selecting, steps_of
@@ -59,6 +60,31 @@ def steps(size: str, *, selector: str = "full", batch: int = 128, meta: int = 0,
     return state.usage
 
   return {"step": (call, count)}
+
+
+def seeds(size: str, *, count: int) -> Timed:
+  """Steps of several seeds of one config in one program, by `vmap`; a unit is one step of all of them."""
+  run, _ = steps_of.built(size, "full", 128, 0)
+  keys = jax.random.split(jax.random.key(0), count)
+  epoch, number = jnp.int32(0), 2 if size == "tiny" else parallel.STEPS_PER_CALL
+
+  def take(state: Any, key: jax.Array) -> Any:
+    arrays = run.arrays._replace(key=key)
+    body = lambda step, held: train_steps.train(run.recipe, held, arrays, epoch, step, jnp.int32(0))  # noqa: E731
+    return train_steps.checked(parallel.repeated(jnp.int32(0), jnp.int32(number), body, state))
+
+  def begin(state: Any, key: jax.Array) -> Any:
+    return train_steps.plan(run.recipe, state, run.arrays._replace(key=key), epoch, jnp.int32(0))[0]
+
+  states = jax.jit(jax.vmap(begin, in_axes=(None, 0)))(run.initial, keys)
+  program = jax.jit(jax.vmap(take), donate_argnums=0)
+
+  def call() -> Any:
+    nonlocal states
+    states = program(states, keys)
+    return states.usage
+
+  return {"step": (call, number)}
 
 
 def flax(size: str) -> Timed:
@@ -134,6 +160,7 @@ WORKERS: dict[str, Worker] = {  # the most wanted first
   "torch": Worker(gpu_torch.timed),
   "flax": Worker(flax),
   **{f"full+{name}": Worker(steps, variant=name) for name in gpu_variants.VARIANTS},
+  "seeds_4": Worker(seeds, {"count": 4}),
   "full_one_by_one": Worker(steps, {"looped": False}),
   "selecting": Worker(selections),
   "autoencoder": Worker(autoencoder),

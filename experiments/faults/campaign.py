@@ -20,6 +20,7 @@ from experiments.faults.commands import METHODS, Attempt, Place, differences, tr
 __all__ = ["FAULTS", "Outcome", "campaign", "table"]
 
 _MEGABYTES = 24  # of the small disk
+_NOTHING = "nothing to damage"  # a run that had not begun
 _MOST_LEFT = 1 << 20  # bytes of it; a run writes about two such checkpoints, and its last files
 
 
@@ -171,14 +172,14 @@ def _kill(trial: _Trial) -> str:
 def _damage(trial: _Trial) -> str:
   trial.start()
   trial.damage()
-  return trial.end()
+  return trial.end() if trial.damaged else _NOTHING
 
 
 def _damage_twice(trial: _Trial) -> str:
   trial.start()
   for _ in range(2):
     trial.damage()
-  return trial.end()
+  return trial.end() if trial.damaged else _NOTHING
 
 
 def _damage_then_kill(trial: _Trial) -> str:
@@ -197,7 +198,7 @@ def _damage_cache(trial: _Trial) -> str:
     if trial.rng.random() < 0.5:
       (trial.place.workdir / name).unlink(missing_ok=True)
   trial.damage("cache")
-  return trial.end()
+  return trial.end() if trial.damaged else _NOTHING
 
 
 def _damage_all(trial: _Trial) -> str:
@@ -206,7 +207,7 @@ def _damage_all(trial: _Trial) -> str:
     path = trial.rng.choice(sorted(path for path in step.rglob("*") if path.is_file() and path.stat().st_size))
     trial.done.append(f"{damage.damage(path, trial.rng.choice(damage.KINDS), trial.rng)} (step {step.name})")
     trial.damaged.append(path)
-  return trial.end()
+  return trial.end() if trial.damaged else _NOTHING
 
 
 def _stray(trial: _Trial) -> str:
