@@ -53,8 +53,9 @@ def _versions_of(run: Run) -> dict[str, str]:
 
 
 def _two_seeds(groups: Sequence[Group]) -> str:
-  """Says how little an interval of two seeds tells, where no group has more."""
-  if len(groups) < 2 or max(len(group.runs) for group in groups) != 2:
+  """Says how little an interval of two seeds tells, where two groups have them and none has more."""
+  counts = [len(group.runs) for group in groups]
+  if counts.count(2) < 2 or max(counts) > 2:
     return ""
   return (
     "Of two seeds an interval reaches 12.7 standard errors to each side: that a method is not distinguishable then says"
