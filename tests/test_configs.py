@@ -76,9 +76,17 @@ def _standard_promotion():
     yield
 
 
+def _shallow(name, *arguments, create=models.create, **settings):
+  """A model with two of its equal layers, if it is made of such, since each takes its time to trace."""
+  module = create(name, *arguments, **settings)
+  sizes = {name: getattr(module, name, None) for name in ("sizes", "encoder", "decoder")}
+  return module.clone(**{name: held._replace(layers=min(held.layers, 2)) for name, held in sizes.items() if held})
+
+
 @pytest.fixture
 def built(monkeypatch):
   """Returns a function that builds a config's run on the data set's stand-in, with shapes for the initial state."""
+  monkeypatch.setattr(models, "create", _shallow)
   monkeypatch.setattr(parallel.Devices, "build", lambda self, function, *rest: jax.eval_shape(function, *rest))
   scores = {name: jnp.linspace(0.0, 1.0, 600) for name in factor_stage.COLUMNS}
   stage = types.SimpleNamespace(columns=scores, firings=types.SimpleNamespace(_asdict=dict))
@@ -139,6 +147,7 @@ def test_every_smoke_variant_trains(name, tmp_path):
   if made.dataset.name in TEXTS:
     small_runs.planted_texts(made, tmp_path)
     made.dataset.length_buckets = 2  # a branch of the step's program each
+    made.model.layers = 1
   if made.dataset.name in OF_TOKENS:
     for split, count in (("train", 80), ("test", 20)):
       write = language.documents if made.dataset.name == "documents" else language.conversations

@@ -302,7 +302,7 @@ def test_no_rank_reads_a_batch_without_a_sample(size, batches):
 
 
 def test_a_trainer_with_a_loop_of_its_own_is_given_each_epoch_once():
-  made, given = make("full", epochs=2), []
+  made, given = make("full", epochs=2, columns={}), []
   while batches := made.read_ahead():
     given.append(made.epoch)
     for index, _ in batches:
@@ -311,7 +311,7 @@ def test_a_trainer_with_a_loop_of_its_own_is_given_each_epoch_once():
 
 
 def test_a_loop_over_epochs_is_not_overtaken():
-  made = make("full", epochs=2)
+  made = make("full", epochs=2, columns={})
   for epoch in made.epochs():
     for index, _ in epoch.read_ahead():
       made.observe(index, losses_of(index, 0))

@@ -38,7 +38,7 @@ def _read(config):
   return data.prepare(config.dataset.to_dict())
 
 
-def test_a_pair_is_one_sequence_of_two_segments(made, capsys):
+def test_a_pair_is_one_sequence_of_two_segments(made, caplog):
   source = _read(made())
   tokenizer = tokens.from_json(source.text.tokenizer)
   first = source.train["inputs"][0]
@@ -50,14 +50,14 @@ def test_a_pair_is_one_sequence_of_two_segments(made, capsys):
   assert segments[:length].tolist() == [0] * 5 + [1] * 4 and not first[length:].any()
   assert source.train["labels"].tolist() == [1, 0, 0] and source.class_names == ("0", "1")
   assert source.text.train[0] == "a cat sat an animal sat"
-  assert "train: 3 pairs of 2 classes (0 2, 1 1)" in capsys.readouterr().err
+  assert "train: 3 pairs of 2 classes (0 2, 1 1)" in caplog.text
 
 
-def test_numbers_become_targets(made, capsys):
+def test_numbers_become_targets(made, caplog):
   source = _read(made(variants=",task=regression"))
   np.testing.assert_array_equal(source.train["targets"], np.array([4.2, 0.5, 2], np.float32))
   assert source.labels is None and source.num_classes == 0
-  assert "train: 3 pairs with targets from 0.5 to 4.2, mean 2.233" in capsys.readouterr().err
+  assert "train: 3 pairs with targets from 0.5 to 4.2, mean 2.233" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["train.tsv", "train.csv", "train.jsonl"])
