@@ -32,7 +32,7 @@ import experiments
 from configs import cifar10, digits
 from dynsel_jax import offline, options
 from dynsel_jax.training import setup
-from experiments import cli, programs, usage
+from experiments import cli, command_help, programs
 from experiments.benchmarks import (
   alternate,
   clock,
@@ -112,7 +112,7 @@ BENCHMARKS: dict[str, Callable[..., None]] = {
 
 def main(arguments: Sequence[str]) -> int:
   """Runs the benchmark named by the first argument, with the other arguments; returns the exit status."""
-  if usage.asks_for_help(arguments):
+  if command_help.asks_for_help(arguments):
     print(__doc__.strip())
     return 0
   experiments.listen()

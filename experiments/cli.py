@@ -21,7 +21,7 @@ from ml_collections import config_flags
 import experiments
 from dynsel_jax import options
 from dynsel_jax.runs import interruption
-from experiments import programs, usage
+from experiments import command_help, programs
 
 __all__ = ["run", "run_on_config", "set_xla_defaults"]
 
@@ -152,11 +152,11 @@ def run(main: Callable[..., Any], *, with_arguments: bool = False) -> None:
 
   set_xla_defaults()
   programs.keep()
-  if usage.asks_for_help(sys.argv[1:]):
-    print(usage.help_text(_named_config(sys.argv)))
+  if command_help.asks_for_help(sys.argv[1:]):
+    print(command_help.help_text(_named_config(sys.argv)))
     sys.exit(0)
   if len(sys.argv) == 1:  # every command needs something, a folder in most cases
-    print(f"{usage.example()}\n", file=sys.stderr)
+    print(f"{command_help.example()}\n", file=sys.stderr)
     sys.exit(_fail("nothing is given; --help says more"))
   app.run(guarded, flags_parser=_parse)
 
@@ -192,7 +192,7 @@ def run_on_config(main: Callable[..., Any], *, with_workdir: bool = True) -> Non
     if not os.path.isfile(filename):  # the error of ml_collections has many lines
       raise options.UserError(f"config={filename} is not a file")
     if flags.FLAGS.print_config:
-      print(usage.fields_text(config.value))
+      print(command_help.fields_text(config.value))
       return 0
     expanded = ml_collections.ConfigDict(options.expand_homes(config.value.to_dict())).lock()
     if not with_workdir:

@@ -10,7 +10,7 @@ import pathlib
 from absl import flags
 
 from dynsel_jax import options
-from dynsel_jax.report import archive
+from dynsel_jax.runs import archive
 from experiments import cli
 
 

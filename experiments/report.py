@@ -22,9 +22,9 @@ import numpy as np
 from absl import flags
 
 from dynsel_jax import data, options
-from dynsel_jax.report import archive, page, targets
+from dynsel_jax.report import page, targets
 from dynsel_jax.report.feedback import Samples
-from dynsel_jax.runs import finished
+from dynsel_jax.runs import archive, finished
 from experiments import cli
 
 _SECONDS = 5  # between two looks at the folders

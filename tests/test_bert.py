@@ -9,7 +9,7 @@ import pytest
 import safetensors.numpy
 
 from dynsel_jax import models
-from dynsel_jax.models import bert, hugging_face
+from dynsel_jax.models import bert, bert_weights
 from dynsel_jax.models.dropout import Dropout
 from dynsel_jax.models.weights import Weights, folder
 from dynsel_jax.options import UserError
@@ -37,7 +37,7 @@ def stored(request):
 def test_hidden_states_and_logits_are_those_of_hugging_face(stored):
   name, path, arrays = stored
   module = bert.Bert(3, SIZES[name])
-  params = hugging_face.bert_params(_params(module), Weights("model.weights", path))
+  params = bert_weights.bert_params(_params(module), Weights("model.weights", path))
   # The head is new by intent, and with it RoBERTa's pooler.
   dense, head = (
     ("classifier.dense", "classifier.out_proj") if name == "roberta" else ("bert.pooler.dense", "classifier")
@@ -58,7 +58,7 @@ def test_hidden_states_and_logits_are_those_of_hugging_face(stored):
 def test_padding_changes_no_text(stored):
   name, path, arrays = stored
   module = bert.Bert(3, SIZES[name])
-  params = hugging_face.bert_params(_params(module), Weights("model.weights", path))
+  params = bert_weights.bert_params(_params(module), Weights("model.weights", path))
   ids, pad = arrays["expected.input_ids"][1:2], SIZES[name].pad_id
   run = jax.jit(lambda ids: module.apply({"params": params}, ids, jnp.ones(1, bool), train=False)[0])
   np.testing.assert_allclose(run(ids[:, :7]), run(ids), rtol=1e-5, atol=1e-6)
@@ -125,8 +125,8 @@ def test_names_of_older_files_and_of_bare_encoders(tmp_path):
     for name, array in arrays.items()
   }
   params = _params(bert.Bert(3, SIZES["bert"]))
-  usual = hugging_face.bert_params(params, Weights("", ROOT / "tests" / "data" / "tiny_bert.safetensors"))
-  jax.tree.map(np.testing.assert_array_equal, hugging_face.bert_params(params, _saved(tmp_path, bare)), usual)
+  usual = bert_weights.bert_params(params, Weights("", ROOT / "tests" / "data" / "tiny_bert.safetensors"))
+  jax.tree.map(np.testing.assert_array_equal, bert_weights.bert_params(params, _saved(tmp_path, bare)), usual)
 
 
 def test_a_missing_or_misshapen_array_is_named(tmp_path):
@@ -138,7 +138,7 @@ def test_a_missing_or_misshapen_array_is_named(tmp_path):
     ({**arrays, name: arrays[name][:, :3].copy()}, rf"'{name}' has shape \(16, 3\), the model needs \(16, 24\)"),
   ):
     with pytest.raises(UserError, match=line):
-      hugging_face.bert_params(params, _saved(tmp_path, changed))
+      bert_weights.bert_params(params, _saved(tmp_path, changed))
 
 
 def test_wrong_weights_and_values_are_named_before_anything_slow(tmp_path):
@@ -173,4 +173,4 @@ def test_a_folder_that_is_not_of_a_bert(tmp_path, content, line):
   shutil.rmtree(tmp_path / "x", ignore_errors=True)
   (tmp_path / "config.json").write_text(content)
   with pytest.raises(UserError, match=line):
-    hugging_face.sizes("features.path", tmp_path)
+    bert_weights.sizes("features.path", tmp_path)

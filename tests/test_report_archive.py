@@ -10,8 +10,8 @@ import tarfile
 import pytest
 
 from dynsel_jax import options
-from dynsel_jax.report import archive, page
-from dynsel_jax.runs import finished
+from dynsel_jax.report import page
+from dynsel_jax.runs import archive, finished
 from tests.support import ROOT, run_folders
 
 pytest.importorskip("jinja2", reason="the extra `report` is not installed")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from dynsel_jax.models import hugging_face
+from dynsel_jax.models import bert_weights
 from dynsel_jax.models.weights import Weights
 from dynsel_jax.options import UserError
 
@@ -190,7 +190,7 @@ def test_sizes_of_a_model_that_cannot_be_are_named(field, value, tmp_path):
   held = {"vocab_size": 10, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "model_type": "bert"}
   held |= {"intermediate_size": 16, "max_position_embeddings": 8, "type_vocab_size": 2}
   (tmp_path / "config.json").write_text(json.dumps(held))
-  assert hugging_face.sizes("features.path", tmp_path).heads == 2
+  assert bert_weights.sizes("features.path", tmp_path).heads == 2
   (tmp_path / "config.json").write_text(json.dumps(held | {field: value}))
   with pytest.raises(UserError, match="features.path=.*config.json: .*" + ("multiple" if value == 5 else field)):
-    hugging_face.sizes("features.path", tmp_path)
+    bert_weights.sizes("features.path", tmp_path)

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from dynsel_jax import hashing, options
 from dynsel_jax.data import Source, tokens
-from dynsel_jax.models import bert, hugging_face
+from dynsel_jax.models import bert, bert_weights
 from dynsel_jax.models.weights import MINILM, Weights, folder
 
 __all__ = ["Sentence", "buckets", "sentence"]
@@ -43,7 +43,7 @@ class Sentence:
   def __init__(self, path: pathlib.Path, max_length: int, batch_size: int):
     """Reads the tokenizer and the sizes; `embed` reads the weights."""
     self._path, self._batch_size = path, batch_size
-    self._sizes = hugging_face.sizes("features.path", path)
+    self._sizes = bert_weights.sizes("features.path", path)
     self._tokenizer = tokens.load("features.path", str(path))
     self._max_length = min(max_length, self._sizes.max_length)
 
@@ -70,7 +70,7 @@ class Sentence:
     shapes = jax.eval_shape(
       lambda: encoder.init(jax.random.key(0), jnp.zeros((1, 1), jnp.int32), train=False)["params"]
     )
-    params = jax.device_put(hugging_face.encoder_params(shapes, Weights("features.path", self._path)))
+    params = jax.device_put(bert_weights.encoder_params(shapes, Weights("features.path", self._path)))
 
     @jax.jit
     def pooled(params: Any, ids: Array) -> Array:

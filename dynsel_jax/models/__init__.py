@@ -36,10 +36,10 @@ with needs(__name__, "dynsel_jax[train]"):
 
   from dynsel_jax.models import (
     bert,
+    bert_weights,
     decoder,
     decoder_files,
     fast_net,
-    hugging_face,
     mlp,
     resnet,
     vgg,
@@ -114,7 +114,7 @@ def pretrained(module: nn.Module, params: Any) -> Any:
   """
   field = "model.weights"
   if isinstance(module, bert.Bert) and module.weights:
-    return hugging_face.bert_params(params, Weights(field, folder(field, module.weights)))
+    return bert_weights.bert_params(params, Weights(field, folder(field, module.weights)))
   if isinstance(module, decoder.Decoder) and module.weights and module.lora is None:
     return decoder_files.decoder_params(params, Weights(field, folder(field, module.weights)))
   if isinstance(module, vit.ViT) and module.weights:

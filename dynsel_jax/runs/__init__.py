@@ -1,4 +1,4 @@
-"""The folder of a run: its files, lock, console and clock, and what can be read of it. Host-side.
+"""The folder of a run: its files, lock, console and clock, what can be read of it, and archives of many. Host-side.
 
 run = dynsel_jax.runs.load("runs/digits")
 run.metrics[-1]["test_accuracy"]

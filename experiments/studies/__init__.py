@@ -1,1 +1,1 @@
-"""Studies that do not train: `python -m experiments.studies.NAME`."""
+"""What is measured, compared or drawn beside the sweeps: `python -m experiments.studies.NAME`."""

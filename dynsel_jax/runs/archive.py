@@ -1,7 +1,7 @@
 """Archives of run folders: many runs as one file, read wherever a folder of runs is. Host-side.
 
-An archive is a tar file compressed with xz, which stores only once what the runs have in common: the 268 runs of
-`experiments/results` take 2.3 MB, compared to 3.3 MB as zip files and 7.3 MB as loose files. The same files always give
+An archive is a tar file compressed with xz, which stores only once what the runs have in common: 268 runs of
+`experiments/results` took 2.3 MB, compared to 3.3 MB as zip files and 7.3 MB as loose files. The same files always give
 the same bytes, since members are sorted and have neither owner nor time; only another version of liblzma may compress
 them differently.
 """
