@@ -141,6 +141,26 @@ def test_runs_side_by_side_are_those_of_brute_force(tmp_path):
   assert len(some) > 3
 
 
+def test_every_run_on_the_ranks_of_one_proxy_counts_its_seconds(tmp_path):
+  small = {"update_every": 4, "model": {"name": "mlp"}}
+  cells = {  # the seconds that a run measured, its wrappers and the models of both networks
+    "found": (7.0, (), "resnet", small),
+    "wrapped": (0.0, ("annealed",), "resnet", small),
+    "another": (0.0, (), "vit", small),
+    "other_proxy": (0.0, (), "resnet", small | {"update_every": 2}),
+    "itself": (5.0, (), "resnet", small | {"model": {"name": ""}}),
+    "another_itself": (0.0, (), "vit", small | {"model": {"name": ""}}),
+  }
+  for cell, (spent, names, model, proxy) in cells.items():
+    changes = {"wrappers": {"names": names}, "model": {"name": model}, "proxy": proxy}
+    made = run_folders.write(tmp_path / f"{cell}-seed0", "proxy", 0, **changes)
+    made["seconds"] = made["seconds"] | {"factors": 0.0, "proxy": spent}
+    (tmp_path / f"{cell}-seed0" / "summary.json").write_text(json.dumps(made))
+  paid = {group.runs[0].path.name.removesuffix("-seed0"): group.offline_seconds for group in _groups(tmp_path)}
+  expected = {"found": 7, "wrapped": 7, "another": 7, "other_proxy": 0, "itself": 5, "another_itself": 0}
+  assert paid == expected
+
+
 def test_a_deviation_without_that_of_the_factors_is_said(tmp_path):
   for seed in (0, 1):
     run_folders.write(tmp_path / "one" / f"rrd-seed{seed}", "rrd", seed, features={"name": "x"}, factors={"seed": 0})

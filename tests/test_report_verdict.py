@@ -76,6 +76,7 @@ def test_equal_differences_are_no_certainty_and_two_seeds_say_little(tmp_path):
   ("seconds", "said"),
   [
     ((40.0, 41.0, 42.0), "4.1 times the time;"),
+    ((996.0, 997.0, 998.0), "100 times the time;"),
     ((5.0, 5.1, 5.2), "49 % less time;"),
     ((2.0, 30.0, 5.0), "23 % more time (perhaps by chance);"),
   ],

@@ -10,7 +10,7 @@ from dynsel_jax.runs.finished import Run
 
 __all__ = ["offline_costs"]
 
-_OF_PROXY = ("model", "batch_size", "epochs", "learning_rate", "match_steps", "optimizer", "schedule")
+_OF_PROXY = ("batch_size", "epochs", "learning_rate", "match_steps", "optimizer", "schedule")
 
 
 def offline_costs(members: Sequence[Run], method_of: Callable[[Run], str]) -> Callable[[Run], dict[str, float]]:
@@ -32,7 +32,8 @@ def offline_costs(members: Sequence[Run], method_of: Callable[[Run], str]) -> Ca
     method = method_of(run) if space == "null" else ""
     shared = (space, trained, method)
     recipe = json.dumps([run.config.get(name) for name in _OF_PROXY], sort_keys=True)
-    proxy = (settings["proxy"], run.task, recipe, (run.config.get("selector") or {}).get("keep_fraction"), method)
+    small = ((run.config.get("proxy") or {}).get("model") or {}).get("name") or settings["model"]  # or the run's own
+    proxy = (settings["proxy"], small, run.task, recipe, (run.config.get("selector") or {}).get("keep_fraction"))
     return {
       "features": ((*shared, seed if of_model else None), shared),
       "factors": ((*shared, seedless, seed), (*shared, seedless)),

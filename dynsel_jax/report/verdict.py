@@ -158,7 +158,7 @@ def _log_ratio(group: Group, whole: Group) -> Difference:
 def _less(fraction: float, less: str, same: str, what: str) -> str:
   percent = round(100 * abs(fraction)) if math.isfinite(fraction) else 0
   if fraction <= -1:
-    return f"{1 - fraction:.2g} times the {what}" if fraction > -99 else f"{1 - fraction:.0f} times the {what}"
+    return f"{1 - fraction:.2g} times the {what}" if fraction > -98.5 else f"{1 - fraction:.0f} times the {what}"
   return f"{percent} % {less if fraction >= 0 else 'more'} {what}" if percent else f"{same} {what}"
 
 
