@@ -8,8 +8,8 @@ from dynsel_jax.options import needs
 
 with needs(__name__, "dynsel_jax[train]"):
   from dynsel_jax.data import documents, instructions, noise, stream_sets, text
-  from dynsel_jax.data.registry import defaults, is_path, load
   from dynsel_jax.data.source import Dataset, Source, from_arrays, num_samples
+  from dynsel_jax.data.sources import defaults, is_path, load
 
 __all__ = ["Dataset", "Source", "defaults", "from_arrays", "load", "num_samples", "prepare"]
 

@@ -73,7 +73,7 @@ def load(
     not, since a copy has others.
 
   Raises:
-    UserError: as in `registry.load`, or an option is wrong.
+    UserError: as in `sources.load`, or an option is wrong.
   """
   data_dir = options.expand_home("dataset.data_dir", os.fspath(data_dir)) if data_dir else None
   options.check_positive("dataset.image_size", image_size, zero=True)
