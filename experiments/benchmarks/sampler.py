@@ -1,5 +1,6 @@
-"""Benchmark of the `Sampler`: what a batch costs a loop on the host, against a numpy permutation's."""
+"""Benchmark of the `Sampler`: what a batch costs a loop on the host, beside a numpy permutation and InfoBatch's own."""
 
+import importlib
 import time
 from collections.abc import Mapping
 
@@ -16,7 +17,7 @@ BATCH_SIZE, CLASSES, EPOCHS = 128, 100, 5  # of which the first compiles
 
 
 def benchmark_sampler(num_samples: str = "50000") -> None:
-  """Prints the microseconds of a batch through a `Sampler`, of every method, and through a numpy permutation.
+  """Prints the microseconds of a batch through a `Sampler`, of every method, a permutation and InfoBatch's.
 
   A loop takes a batch's indices and weights, and observes its losses; `observed` is that, without what is done once an
   epoch, `applied` is the state's update at the end of the epoch divided by the batches, awaited. Selecting is left out:
@@ -35,6 +36,7 @@ def benchmark_sampler(num_samples: str = "50000") -> None:
   labels = rng.permutation(np.arange(size) % CLASSES)
   plain = min(_permuted(size, rng) for _ in range(EPOCHS))
   print(f"N = {size:,}, batch {BATCH_SIZE}: microseconds of a batch; a numpy permutation {plain:.2f}")
+  print(f"  {_of_infobatch(losses)}")
   for method in selectors.METHODS:
     made = dynsel_jax.Sampler(
       method, num_samples=size, epochs=200, batch_size=BATCH_SIZE, labels=labels, columns=columns
@@ -54,6 +56,33 @@ def _permuted(size: int, rng: np.random.Generator) -> float:
   order = rng.permutation(size)
   batches = [order[first : first + BATCH_SIZE] for first in range(0, size, BATCH_SIZE)]
   return (time.perf_counter() - start) / len(batches) * 1e6
+
+
+def _of_infobatch(losses: np.ndarray) -> str:
+  """Times the code of InfoBatch's authors (arXiv 2303.04947) in the same way, if it is installed; returns a line."""
+  name = "InfoBatch's own"
+  try:
+    infobatch, torch = map(importlib.import_module, ("infobatch", "torch"))
+  except ImportError:
+    return f"{name}: not installed; pip install torch git+https://github.com/NUS-HPC-AI-Lab/InfoBatch"
+  made, values, taken = infobatch.InfoBatch(range(len(losses)), num_epochs=200), torch.from_numpy(losses), []
+  sampler = made.sampler
+  for _ in range(EPOCHS):
+    sampler.reset()  # selects, which is left out
+    start = time.perf_counter()
+    batches = [
+      torch.tensor(batch) for batch in torch.utils.data.BatchSampler(sampler.sample_indices, BATCH_SIZE, False)
+    ]
+    iterated = time.perf_counter() - start
+    shown = [(index, values[index]) for index in batches]
+    start = time.perf_counter()
+    for index, given in shown:
+      made.set_active_indices(index)
+      made.update(given)  # a copy, which it scales in place
+    taken.append([seconds / len(batches) * 1e6 for seconds in (iterated, time.perf_counter() - start)])
+  iterated, observed = np.min(taken, axis=0)
+  of_a_sample = observed / BATCH_SIZE
+  return f"{name:18} iterated {iterated:6.2f}, observed {observed:6.2f}; observing takes {of_a_sample:.3f} a sample"
 
 
 def _epochs(
