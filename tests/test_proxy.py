@@ -194,3 +194,13 @@ def test_the_fast_recipe_trains_on_half_batches_at_the_same_step():
   assert half.proxy.model.widths == (32, 64, 64) and half.proxy.model.convolutions == 2
   with pytest.raises(UserError, match="proxy=mlp: selector=full reads no ranks"):
     cifar10_fast.get_config("selector=full,proxy=mlp")
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 7, 128, 1000])
+@pytest.mark.parametrize("keep_fraction", [0.1, 0.3, 0.3333333, 0.5, 0.7, 1.0])
+def test_the_kept_fraction_of_the_small_networks_batch_is_the_large_networks_batch(tmp_path, batch_size, keep_fraction):
+  made = config(tmp_path, selector__keep_fraction=keep_fraction)
+  made.batch_size = batch_size
+  small, _ = proxy_ranks._config(made)
+  ranks = np.arange(1, small.batch_size + 1, dtype=np.float32) / np.float32(small.batch_size)
+  assert np.sum(ranks <= np.float32(keep_fraction)) == batch_size

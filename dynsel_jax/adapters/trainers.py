@@ -46,9 +46,15 @@ def load(selection: Sampler, path: str) -> None:
   """Lets the sampler go on from a state.
 
   Raises:
-    UserError: there is no such file, or it is not of this sampler.
+    UserError: there is no such file, it is damaged, or it is not of this sampler.
   """
   if not os.path.exists(path):
     raise UserError(f"there is no {path}: the checkpoint was not saved by a trainer with a selection")
-  with open(path) as file:
-    selection.load_state_dict(json.load(file))
+  try:
+    with open(path) as file:
+      state = json.load(file)
+  except (ValueError, RecursionError):  # also of bytes that are no UTF-8
+    raise UserError(f"{path} is damaged: continue from another checkpoint") from None
+  if not isinstance(state, dict):
+    raise UserError(f"{path} is damaged: continue from another checkpoint")
+  selection.load_state_dict(state)

@@ -93,7 +93,7 @@ def _config(config: ml_collections.ConfigDict) -> tuple[ml_collections.ConfigDic
   options.check_fraction("selector.keep_fraction", fraction)
   proxy = plain_config(config, _RECORDER, batch_size=config.batch_size)
   # The smallest batch of which the fraction is batch_size samples; the quotient may be off in its last digit.
-  proxy.batch_size = min(math.ceil(config.batch_size / fraction - 1e-6), 2**31 - 1)
+  proxy.batch_size = min(math.ceil(config.batch_size / fraction * (1 - 1e-12)), 2**31 - 1)
   proxy.checkpoint_every_steps = 0
   if section["model"]["name"]:
     proxy.model = section["model"]
