@@ -9,14 +9,19 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["checksum", "content_digest", "digest", "sampled_digest"]
+__all__ = ["checksum", "content_digest", "digest", "sampled_digest", "text_digest"]
 
 _BLOCK = 2**16  # bytes of a block that is hashed; `sampled_digest` depends on it
 
 
 def digest(key: Mapping[str, Any]) -> str:
   """Returns a SHA-256 hash of `key`, a mapping that JSON can represent, in 64 hexadecimal digits."""
-  return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+  return text_digest(json.dumps(key, sort_keys=True))
+
+
+def text_digest(text: str) -> str:
+  """Returns a SHA-256 hash of a text as UTF-8, in 64 hexadecimal digits."""
+  return hashlib.sha256(text.encode()).hexdigest()
 
 
 def content_digest(*paths: pathlib.Path) -> str:

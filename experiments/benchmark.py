@@ -5,7 +5,7 @@
     python -m experiments.benchmark decoder       a decoder's steps, plain and thinned, and the memory of its loss
     python -m experiments.benchmark sae           a step of the sparse autoencoder against a matrix product and PyTorch
     python -m experiments.benchmark scoring       both factor scores of 1.28 million samples from stored codes
-    python -m experiments.benchmark sampler       a batch through a Sampler, every method, against a numpy permutation
+    python -m experiments.benchmark sampler       a batch through a Sampler, beside a permutation and InfoBatch
     python -m experiments.benchmark selecting     one epoch's selection and order, every method, against numpy
     python -m experiments.benchmark stream        images/s of a streamed set's loader against the cores' decoding limit
     python -m experiments.benchmark gpu [SECONDS [FOLDER]]    all that has to be fast on a GPU, with profiles

@@ -14,7 +14,7 @@ os.environ.setdefault("JAX_NUM_CPU_DEVICES", "4")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".jax_cache"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 if os.environ["JAX_PLATFORMS"] == "cpu":
-  # The tests' arrays are small: nearly all of their time is compilation, of which this leaves a third. A process ends
+  # The tests' arrays are small: nearly all of their time is compilation, which these flags shorten. A process ends
   # at a flag that its XLA does not know, and jaxlib 0.12 does not know the second.
   emitters = " --xla_cpu_use_fusion_emitters=false" if importlib.metadata.version("jaxlib") < "0.11" else ""
   os.environ.setdefault("XLA_FLAGS", f"--xla_backend_optimization_level=0{emitters}")

@@ -47,3 +47,8 @@ def test_the_checksum_covers_names_types_shapes_and_values():
   ]
   assert len({hashing.checksum(one) for one in arrays}) == len(arrays)
   assert hashing.checksum({"a": np.arange(8)[::2]}) == hashing.checksum({"a": np.array([0, 2, 4, 6])})
+
+
+def test_the_digest_of_a_text_is_that_of_its_utf_8():
+  assert hashing.text_digest("é") == hashlib.sha256("é".encode()).hexdigest()
+  assert hashing.digest({"b": 1, "a": "é"}) == hashing.text_digest('{"a": "\\u00e9", "b": 1}')

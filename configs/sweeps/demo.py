@@ -1,4 +1,4 @@
-"""What selection saves and loses on digits: full training, random, InfoBatch and RRD, three seeds each, in a minute.
+"""What selection saves and loses on digits: full training, random, InfoBatch and RRD, three seeds each.
 
     python -m experiments.sweep --sweep=configs/sweeps/demo.py --workdir=runs/demo
     python -m experiments.report --workdir=runs/demo

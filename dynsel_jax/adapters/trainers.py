@@ -53,8 +53,8 @@ def load(selection: Sampler, path: str) -> None:
   try:
     with open(path) as file:
       state = json.load(file)
-  except (ValueError, RecursionError):  # also of bytes that are no UTF-8
+    if not isinstance(state, dict):
+      raise ValueError("not a JSON object")
+  except (ValueError, RecursionError):  # also of bytes that are not UTF-8
     raise UserError(f"{path} is damaged: continue from another checkpoint") from None
-  if not isinstance(state, dict):
-    raise UserError(f"{path} is damaged: continue from another checkpoint")
   selection.load_state_dict(state)

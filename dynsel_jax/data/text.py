@@ -4,7 +4,6 @@
 """
 
 import collections
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from dynsel_jax import options
+from dynsel_jax import hashing, options
 from dynsel_jax.data import hugging_face, summary, text_files, tokens
 from dynsel_jax.data.source import Dataset, Source, Text, fingerprint
 from dynsel_jax.options import UserError
@@ -195,10 +194,10 @@ def source_of(name: str, sets: Mapping[str, Dataset], classes: tuple[str, ...], 
     classes: names of the labels; empty without labels.
     text: the texts, which the fingerprints cover too, and the lengths.
   """
-  texts_digest = hashlib.sha256("\0".join(text.train).encode()).hexdigest()
+  texts_digest = hashing.text_digest("\0".join(text.train))
 
   def with_texts(*arrays: np.ndarray) -> str:
-    return hashlib.sha256((fingerprint(*arrays) + texts_digest).encode()).hexdigest()
+    return hashing.text_digest(fingerprint(*arrays) + texts_digest)
 
   whole = with_texts(*(array for split in sets.values() for array in split.values()))
   inputs = with_texts(sets["train"]["inputs"])

@@ -4,7 +4,6 @@
 """
 
 import functools
-import hashlib
 import os
 import pathlib
 from collections.abc import Callable
@@ -15,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from dynsel_jax import cache, models
+from dynsel_jax import cache, hashing, models
 from dynsel_jax.data import gather, inputs
 from dynsel_jax.metric import Metric
 from dynsel_jax.options import UserError, expand_home
@@ -188,6 +187,6 @@ class Trained:
       text = (self.path / "tokenizer.json").read_text()
     except (OSError, ValueError):
       text = ""
-    if not text or hashlib.sha256(text.encode()).hexdigest() != model.get("tokenizer"):
+    if not text or hashing.text_digest(text) != model.get("tokenizer"):
       raise UserError(f"workdir={self.path}: tokenizer.json is lost or damaged; the run's command writes it again")
     return text

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -191,7 +190,7 @@ def _use(run: setup.Run) -> dict[str, Any]:
   task, source = run.recipe.task, run.source
   inputs = source.train["inputs"]
   text = source.text.tokenizer if source.text is not None else ""
-  tokenizer = {"tokenizer": hashlib.sha256(text.encode()).hexdigest()} if text else {}
+  tokenizer = {"tokenizer": hashing.text_digest(text)} if text else {}
   return {
     "task": {"name": task.name, "metric": task.metric._asdict(), "signals": list(task.signals)},
     "model": {
