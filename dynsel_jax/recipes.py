@@ -64,6 +64,8 @@ def _model_options(name: str) -> dict[str, Any]:
 def _proxy(name: str, selector: str) -> dict[str, Any]:
   """Returns the section `proxy`, if the selector reads what its network finds."""
   if proxy_method.COLUMN in selectors.columns(selector):
+    if name and ":" not in name:  # a dotted path is imported
+      options.check_choice("proxy", name, models.MODELS)
     return {"proxy": proxy_ranks.defaults({"name": name, **(_model_options(name) if name else {})})}
   if name:
     raise options.UserError(f"proxy={name}: selector={selector} reads no ranks of a small network; leave it out")

@@ -37,7 +37,7 @@ def _parse(arguments: Sequence[str]) -> list[str]:
   except (flags.Error, KeyError, AttributeError, TypeError, ValueError, OSError, SyntaxError) as error:
     text = error.args[0] if isinstance(error, KeyError) and error.args else str(error)
     # If a config file raises, ml_collections puts the whole traceback into the text.
-    plain = " ".join(str(text).rpartition("UserError: ")[2].split())
+    plain = " ".join(str(text).rpartition("UserError: ")[2].split()).removesuffix("\\n")  # as repr spells its end
     unknown = _unknown_field(arguments) if isinstance(error, KeyError | AttributeError) else ""
     raise SystemExit(_fail(unknown or plain)) from None
 

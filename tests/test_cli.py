@@ -81,6 +81,7 @@ def test_what_xla_cannot_do_is_turned_off_unless_its_flags_say_otherwise(given, 
     ),
     (["--config=configs/digits.py", "--config.seed.x=1"], "config.seed.x is not a field; config.seed has no fields"),
     (["--config=configs/digits.py", "--config.epochs=many"], "flag --config.epochs=many: "),
+    (["--config=configs/digits.py:size=huge"], "size='huge' is not known; known: cpu, full, smoke"),
   ],
 )
 def test_a_wrong_field_is_named_with_what_its_section_has(arguments, line, tmp_path):
@@ -88,6 +89,7 @@ def test_a_wrong_field_is_named_with_what_its_section_has(arguments, line, tmp_p
   ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
   assert ended.returncode == 2
   assert ended.stderr.startswith(f"error: {line}") and ended.stderr.count("\n") == 1
+  assert "\\n" not in ended.stderr
   assert not (tmp_path / "run").exists()
 
 
