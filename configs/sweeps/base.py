@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from dynsel_jax import options, selectors
 from dynsel_jax.offline import factor_stage
+from dynsel_jax.selectors import proxy
 
 __all__ = [
   "Axis",
@@ -130,8 +131,9 @@ def seeds(count: int) -> list[Point]:
 
 
 def needs_no_file() -> list[str]:
-  """Returns the registered methods that need no score file: the factor stage makes all columns that they read."""
-  return [name for name in selectors.METHODS if set(selectors.columns(name)) <= set(factor_stage.COLUMNS)]
+  """Returns the registered methods that need no score file: a run makes all columns that they read."""
+  made = {*factor_stage.COLUMNS, proxy.COLUMN}
+  return [name for name in selectors.METHODS if set(selectors.columns(name)) <= made]
 
 
 def budgets(names: Iterable[str], keep: Iterable[float], lengths: Sequence[int], features: str = "") -> list[Point]:

@@ -22,7 +22,7 @@ from typing import Any
 from configs.sweeps import base
 from dynsel_jax import options
 
-METHODS = ("random", "rs2", "infobatch", "es", "stale_es", "eswp", "kakurenbo", "ucb", "rcap", "rrd")
+METHODS = ("random", "rs2", "infobatch", "es", "stale_es", "eswp", "kakurenbo", "ucb", "rcap", "rrd", "proxy")
 SETS = ("cifar10", "cifar100", "digits", "fashion_mnist")
 
 
