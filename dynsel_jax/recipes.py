@@ -185,7 +185,8 @@ def texts(name: str, variants: str) -> ml_collections.ConfigDict:
   model = {"full": "roberta_base", "cpu": "minilm_l6", "smoke": "bert_tiny"}[size]
   named: dict[str, Any] = {"model": model, "optimizer": "adamw", "schedule": "linear", **chosen}
   config = get_config(name, **named, of_texts=text.defaults())
-  folders = {"roberta_base": "roberta-base", "bert_base": "bert-base-uncased", "minilm_l6": MINILM}
+  folders = {"albert_base": "albert-base-v2", "bert_base": "bert-base-uncased", "roberta_base": "roberta-base"}
+  folders["minilm_l6"] = MINILM
   pretrained = folders.get(config.model.name, "")
   config.dataset.tokenizer = pretrained
   if "weights" in config.model:

@@ -1,5 +1,6 @@
-"""BERT and RoBERTa against Hugging Face's, on stored random weights and outputs; dropout; wrong weights."""
+"""BERT, RoBERTa and ALBERT against Hugging Face's, on stored random weights and outputs; dropout; wrong weights."""
 
+import json
 import shutil
 
 import jax
@@ -19,6 +20,12 @@ KEY = jax.random.key(0)
 SIZES = {
   "bert": bert.Sizes(24, 16, 2, 4, 24, 10),
   "roberta": bert.Sizes(24, 16, 2, 4, 24, 12, 1, True),
+  "albert": bert.Sizes(24, 16, 3, 4, 24, 10, embedding=6),
+}
+POOLER_AND_HEAD = {
+  "bert": ("bert.pooler.dense", "classifier"),
+  "roberta": ("classifier.dense", "classifier.out_proj"),
+  "albert": ("albert.pooler", "classifier"),
 }
 
 
@@ -27,7 +34,7 @@ def _params(module, length=10):
   return jax.jit(lambda: module.init(KEY, ids, jnp.ones(1, bool), train=False)["params"])()
 
 
-@pytest.fixture(params=["bert", "roberta"])
+@pytest.fixture(params=SIZES)
 def stored(request):
   """The model's name, and its weights, inputs and outputs as Hugging Face's implementation gave them."""
   path = ROOT / "tests" / "data" / f"tiny_{request.param}.safetensors"
@@ -39,10 +46,8 @@ def test_hidden_states_and_logits_are_those_of_hugging_face(stored):
   module = bert.Bert(3, SIZES[name])
   params = bert_weights.bert_params(_params(module), Weights("model.weights", path))
   # The head is new by intent, and with it RoBERTa's pooler.
-  dense, head = (
-    ("classifier.dense", "classifier.out_proj") if name == "roberta" else ("bert.pooler.dense", "classifier")
-  )
-  if name == "bert":
+  dense, head = POOLER_AND_HEAD[name]
+  if name != "roberta":
     np.testing.assert_array_equal(params["pooler"]["kernel"], arrays[f"{dense}.weight"].T)
   for layer, stem in (("pooler", dense), ("head", head)):
     params[layer] = {"kernel": arrays[f"{stem}.weight"].T, "bias": arrays[f"{stem}.bias"]}
@@ -50,7 +55,8 @@ def test_hidden_states_and_logits_are_those_of_hugging_face(stored):
   logits, stages = jax.jit(lambda p, ids: module.apply({"params": p}, ids, jnp.ones(4, bool), train=True))(params, ids)
   real = ids != SIZES[name].pad_id
   assert real.sum(axis=1).tolist() == [10, 7, 3, 1]
-  np.testing.assert_allclose(stages["layer_2"][real], arrays["expected.hidden"][real], rtol=1e-4, atol=2e-5)
+  last = stages[f"layer_{SIZES[name].layers}"]
+  np.testing.assert_allclose(last[real], arrays["expected.hidden"][real], rtol=1e-4, atol=2e-5)
   np.testing.assert_allclose(logits, arrays["expected.logits"], rtol=1e-4, atol=1e-5)
   assert stages["features"].shape == (4, 16) and stages["features"].dtype == jnp.float32
 
@@ -67,7 +73,8 @@ def test_padding_changes_no_text(stored):
 
 
 @pytest.mark.parametrize(
-  ("name", "count"), [("bert_base", 109_482_240), ("roberta_base", 124_645_632), ("minilm_l6", 22_713_216)]
+  ("name", "count"),
+  [("bert_base", 109_482_240), ("roberta_base", 124_645_632), ("albert_base", 11_683_584), ("minilm_l6", 22_713_216)],
 )
 def test_sizes_are_the_published_ones(name, count):
   module = models.create(name, 2)
@@ -174,3 +181,22 @@ def test_a_folder_that_is_not_of_a_bert(tmp_path, content, line):
   (tmp_path / "config.json").write_text(content)
   with pytest.raises(UserError, match=line):
     bert_weights.sizes("features.path", tmp_path)
+
+
+def test_an_albert_of_other_sizes_or_activation_is_refused_though_every_shape_fits(tmp_path):
+  shutil.copy(ROOT / "tests" / "data" / "tiny_albert.safetensors", tmp_path / "model.safetensors")
+  names = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+  sizes = dict(zip((*names, "max_position_embeddings"), SIZES["albert"], strict=False))
+  right = {"model_type": "albert", "embedding_size": 6, "type_vocab_size": 2, "hidden_act": "gelu_new", **sizes}
+  module = bert.Bert(3, SIZES["albert"], weights=str(tmp_path))
+  for changes, line in (
+    ({"hidden_act": "gelu"}, "is a albert with the activation gelu; supported are .* albert with gelu_new"),
+    ({"num_hidden_groups": 3}, "has num_hidden_groups=3 and inner_group_num=1; supported is one layer"),
+    ({"num_attention_heads": 2}, "is not of this model's sizes: heads are others"),
+    ({"embedding_size": 0}, "embedding_size=0 must be an integer from 1"),
+  ):
+    (tmp_path / "config.json").write_text(json.dumps(right | changes))
+    with pytest.raises(UserError, match=line):
+      models.pretrained(module, {})
+  (tmp_path / "config.json").write_text(json.dumps(right))
+  assert bert_weights.sizes("features.path", tmp_path) == SIZES["albert"]

@@ -231,7 +231,7 @@ def test_a_config_says_its_command(name):
     ("model=vgg1", "mlp, resnet18"),
     ("schedule=straight", "known: constant, cosine"),
     ("optimizer=lion", "known: adam"),
-    ("selector=proxy,proxy=nope", "proxy='nope' is not known; known: bert_base"),
+    ("selector=proxy,proxy=nope", "proxy='nope' is not known; known: albert_base"),
     ("wrap=anealed", "wrap='anealed' is not known; known: annealed, class_balanced"),
     ("wrap=rescaled+rescaled", "wrap='rescaled+rescaled' names a wrapper twice"),
   ],

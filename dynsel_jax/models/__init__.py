@@ -52,6 +52,7 @@ with needs(__name__, "dynsel_jax[train]"):
 __all__ = ["MODELS", "create", "defaults", "from_run", "pretrained", "pretrained_frozen", "reads_text"]
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
+  "albert_base": bert.albert_base,
   "bert_base": bert.bert_base,
   "bert_tiny": bert.bert_tiny,
   "decoder": decoder.decoder,
@@ -114,7 +115,10 @@ def pretrained(module: nn.Module, params: Any) -> Any:
   """
   field = "model.weights"
   if isinstance(module, bert.Bert) and module.weights:
-    return bert_weights.bert_params(params, Weights(field, folder(field, module.weights)))
+    path = folder(field, module.weights)
+    if module.sizes.albert:
+      bert_weights.check_albert(field, path, module.sizes)
+    return bert_weights.bert_params(params, Weights(field, path))
   if isinstance(module, decoder.Decoder) and module.weights and module.lora is None:
     return decoder_files.decoder_params(params, Weights(field, folder(field, module.weights)))
   if isinstance(module, vit.ViT) and module.weights:

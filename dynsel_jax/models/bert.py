@@ -1,4 +1,5 @@
-"""BERT (Devlin et al., arXiv 1810.04805) and RoBERTa (Liu et al., arXiv 1907.11692): encoders with a linear head.
+"""BERT (Devlin et al., arXiv 1810.04805), RoBERTa (Liu et al., arXiv 1907.11692) and ALBERT (Lan et al., arXiv
+1909.11942): encoders with a linear head.
 
 Pure, except that the factories open the file of the weights. Inputs are token ids `[B, L]` int32, padded on the right
 with the model's pad id. The attention mask is derived from that id, so that no text may contain it. The tokens of a
@@ -15,10 +16,11 @@ from flax import linen as nn
 from jax import Array
 
 from dynsel_jax.models.dropout import Dropout
+from dynsel_jax.models.normalization import layer_normalized
 from dynsel_jax.models.weights import Weights, folder, is_run
 from dynsel_jax.options import UserError, check_fraction, check_positive
 
-__all__ = ["SEGMENT", "Bert", "Encoder", "Sizes", "bert_base", "bert_tiny", "minilm_l6", "roberta_base"]
+__all__ = ["SEGMENT", "Bert", "Encoder", "Sizes", "albert_base", "bert_base", "bert_tiny", "minilm_l6", "roberta_base"]
 
 SEGMENT = 1 << 20  # added to the id of a token in the second segment of a pair; larger than every vocabulary
 _NORMAL = nn.initializers.normal(0.02)
@@ -35,6 +37,12 @@ class Sizes(NamedTuple):
   positions: int = 512  # rows of the position table; RoBERTa does not use the first two
   types: int = 2
   roberta: bool = False
+  embedding: int = 0  # ALBERT: width of the embeddings, which a matrix maps to D; 0 for the others
+
+  @property
+  def albert(self) -> bool:
+    """Whether all layers share their parameters and have the approximate GELU."""
+    return self.embedding > 0
 
   @property
   def pad_id(self) -> int:
@@ -57,11 +65,6 @@ class Sizes(NamedTuple):
     return 1e-5 if self.roberta else 1e-12
 
 
-def _normalized(sizes: Sizes, name: str, x: Array, dtype: Any) -> Array:
-  """Applies layer normalisation to each token, computed in float32 and cast to `dtype`."""
-  return nn.LayerNorm(epsilon=sizes.epsilon, name=name)(x.astype(jnp.float32)).astype(dtype)
-
-
 class Layer(nn.Module):
   """A post-norm transformer layer: self-attention and a feed-forward block, each added to its input and normalised."""
 
@@ -81,7 +84,7 @@ class Layer(nn.Module):
       return Dropout(self.dropout, self.axis_name)(x, train=train)
 
     def added(name: str, x: Array, change: Array) -> Array:
-      return _normalized(self.sizes, name, x + drop(change), self.dtype)
+      return layer_normalized(self.sizes.epsilon, name, x + drop(change), self.dtype)
 
     batch, length, width = x.shape
     heads = (batch, length, self.sizes.heads, width // self.sizes.heads)
@@ -91,7 +94,7 @@ class Layer(nn.Module):
     attention = drop(jax.nn.softmax(scores)).astype(self.dtype)
     mixed = jnp.einsum("bhqk,bkhd->bqhd", attention, value).reshape(batch, length, width)
     x = added("attention_norm", x, dense(width, "attention_output", mixed))
-    hidden = nn.gelu(dense(self.sizes.hidden, "intermediate", x), approximate=False)
+    hidden = nn.gelu(dense(self.sizes.hidden, "intermediate", x), approximate=self.sizes.albert)
     return added("output_norm", x, dense(width, "output", hidden))
 
 
@@ -111,17 +114,22 @@ class Encoder(nn.Module):
       raise UserError(f"texts of {length} tokens exceed the model's {sizes.max_length}; reduce dataset.max_length")
 
     def embedding(rows: int, name: str) -> nn.Embed:
-      return nn.Embed(rows, sizes.width, dtype=self.dtype, embedding_init=_NORMAL, name=name)
+      return nn.Embed(rows, sizes.embedding or sizes.width, dtype=self.dtype, embedding_init=_NORMAL, name=name)
 
     positions = jnp.arange(length) + sizes.first_position
     x = embedding(sizes.vocabulary, "word_embeddings")(inputs % SEGMENT)
     x += embedding(sizes.positions, "position_embeddings")(positions)[None]
     # RoBERTa has one type: its tokenizer does not tell segments apart.
     x += embedding(sizes.types, "token_type_embeddings")(jnp.minimum(inputs // SEGMENT, sizes.types - 1))
-    x = Dropout(self.dropout, self.axis_name)(_normalized(sizes, "embedding_norm", x, self.dtype), train=train)
+    x = layer_normalized(sizes.epsilon, "embedding_norm", x, self.dtype)
+    x = Dropout(self.dropout, self.axis_name)(x, train=train)
+    if sizes.albert:
+      x = nn.Dense(sizes.width, dtype=self.dtype, kernel_init=_NORMAL, name="embedding_mapping")(x)
     stages = {"embeddings": x}
+    names = ["layer"] if sizes.albert else [f"layer_{number}" for number in range(1, sizes.layers + 1)]
+    layers = [Layer(sizes, self.dropout, self.dtype, self.axis_name, name=name) for name in names]
     for number in range(1, sizes.layers + 1):
-      layer = Layer(sizes, self.dropout, self.dtype, self.axis_name, name=f"layer_{number}")
+      layer = layers[0 if sizes.albert else number - 1]
       stages[f"layer_{number}"] = x = layer(x, inputs != sizes.pad_id, train=train)
     return stages
 
@@ -144,7 +152,8 @@ class Bert(nn.Module):
     """Maps token ids `[B, L]` int32 to outputs `[B, num_outputs]` and the stages of `Encoder`, then "features"."""
     del valid  # no operation mixes samples
     drop = Dropout(self.dropout, self.axis_name, name="drop")
-    encoder = Encoder(self.sizes, self.dropout, self.dtype, self.axis_name, name="encoder")
+    inner = 0.0 if self.sizes.albert else self.dropout  # ALBERT has dropout before the head alone
+    encoder = Encoder(self.sizes, inner, self.dtype, self.axis_name, name="encoder")
     intermediates = encoder(inputs, train=train)
     first = intermediates[f"layer_{self.sizes.layers}"][:, 0]
     if self.sizes.roberta:  # RoBERTa's head applies dropout before the pooler too
@@ -182,6 +191,16 @@ def roberta_base(
   """Returns RoBERTa-base: 124,645,632 parameters below the head; arguments as for `bert_base`."""
   sizes = Sizes(50_265, positions=514, types=1, roberta=True)
   return _bert(sizes, num_outputs, dtype, axis_name, dropout, weights)
+
+
+def albert_base(
+  num_outputs: int, dtype: Any, axis_name: str | None, *, dropout: float = 0.1, weights: str = ""
+) -> Bert:
+  """Returns ALBERT-base, version 2: 11,683,584 parameters below the head; arguments as for `bert_base`.
+
+  Its 12 layers are one, and its embeddings have width 128. Dropout acts before the head alone, as in that version.
+  """
+  return _bert(Sizes(30_000, embedding=128), num_outputs, dtype, axis_name, dropout, weights)
 
 
 def minilm_l6(num_outputs: int, dtype: Any, axis_name: str | None, *, dropout: float = 0.1, weights: str = "") -> Bert:

@@ -1,4 +1,4 @@
-"""Batch normalisation over the valid samples of the global batch (Ioffe & Szegedy, arXiv 1502.03167).
+"""Batch normalisation over the valid samples of the global batch (Ioffe & Szegedy, arXiv 1502.03167), and of layers.
 
 Flax averages the means of the devices. That is wrong when devices hold different numbers of valid samples, as in the
 last batch of most selections. Here sums and counts are reduced over the devices before the division.
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-__all__ = ["BatchNorm", "normalized", "valid_moments"]
+__all__ = ["BatchNorm", "layer_normalized", "normalized", "valid_moments"]
 
 WRITTEN_OUT = (jnp.bfloat16,)  # types whose gradient is written out; in float32 runs keep the bits that they had
 
@@ -144,3 +144,11 @@ class BatchNorm(nn.Module):
       moments = (jax.lax.stop_gradient(mean), jax.lax.stop_gradient(var))
       return normalized(self.epsilon, self.dtype, axis_name, x, valid, *moments, scale, bias)
     return _normalized(self.epsilon, self.dtype, x, mean, var, scale, bias)
+
+
+def layer_normalized(epsilon: float, name: str, x: Array, dtype: Any) -> Array:
+  """Applies layer normalisation (arXiv 1607.06450) to each token, computed in float32 and cast to `dtype`.
+
+  Scale and bias become parameters `name` of the module that calls it.
+  """
+  return nn.LayerNorm(epsilon=epsilon, name=name)(x.astype(jnp.float32)).astype(dtype)

