@@ -36,6 +36,14 @@ jax.config.update("jax_debug_key_reuse", True)  # a key drawn from twice is an e
 if os.environ["JAX_PLATFORMS"] != "cpu":
   parallel.STEPS_PER_CALL = 1  # a run can be stopped between any two steps, as the tests do
 
+# The files that take longest. They come first, or the last of them would run alone, beside an idle worker.
+LONG = ("make", "processes", "sweep", "resume", "wrapper_product", "configs", "sampler", "faults", "buckets")
+
+
+def pytest_collection_modifyitems(items):
+  place = {f"test_{name}": number for number, name in enumerate(LONG)}
+  items.sort(key=lambda item: place.get(item.path.stem, len(LONG)))
+
 
 @pytest.fixture(autouse=True, scope="module")
 def programs_are_let_go():
