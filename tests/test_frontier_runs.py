@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs.sweeps import base
+from configs.sweeps import base, language_models
 from configs.sweeps import frontier as frontier_sweep
 from dynsel_jax import data, offline, options
 from dynsel_jax.training import setup
@@ -76,6 +76,26 @@ def test_the_sweep_gives_each_method_two_budgets_and_everything_all_rates():
   epochs = [cell.fields["epochs"] for arm in found for cell in arm.cells[0.1].values()]
   assert epochs == [12] * 2 + [3] * 2 + [12] * 6 + [6] * 2 + [12] * 2 + [6] * 2
   assert all(sweep.config_of(cell) for cell in found[2].cells[0.1].values())
+
+
+def test_the_sweep_of_language_models_gives_the_wrapped_method_the_budget_of_the_plain_one():
+  arguments = "train=a.jsonl,test=b.jsonl,lengths=1+4,rates=1e-3,methods=random+es+rrd,seeds=1"
+  cells = base.cells(language_models.get_sweep(arguments))
+  assert [cell.row.rpartition("-learning")[0] for cell in cells] == [
+    "full_epochs4",
+    "full_epochs1",
+    "random_keep0.5",
+    "es_epochs4",
+    "rrd_keep0.5",
+    "pods_random_keep0.5",
+  ]
+  configs = [sweep.config_of(cell) for cell in cells]
+  assert [config.epochs for config in configs] == [4, 1, 4, 4, 4, 4]
+  assert list(configs[-1].wrappers.names) == ["pods"]
+  assert configs[-1].selector.to_dict() == configs[2].selector.to_dict()
+  assert {config.dataset.train for config in configs} == {"a.jsonl"}
+  tuned = language_models.get_sweep("config=configs/sft.py,methods=es,wrapped=ranked_by_class:es,seeds=1")
+  assert [sweep.config_of(cell).model.lora_rank for cell in base.cells(tuned)] == [8] * 12
 
 
 def test_an_argument_that_is_no_number_is_refused():

@@ -87,7 +87,7 @@ def test_every_shipped_sweep_makes_configs_that_can_be_locked(path, size):
   cells = sweep.read_sweep(f"{path}" if path.stem in ONE_SIZE else f"{path}:size={size}")
   configs = [sweep.config_of(cell).to_json_best_effort(sort_keys=True) for cell in cells]
   assert len(set(configs)) == len(configs), "two cells are the same run"
-  command = "frontier" if path.stem == "frontier" else "sweep"
+  command = "frontier" if path.stem in ("frontier", "language_models") else "sweep"
   assert f"python -m experiments.{command} --sweep=configs/sweeps/{path.name}" in path.read_text()
 
 

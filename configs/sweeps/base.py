@@ -22,12 +22,14 @@ from typing import Any, NamedTuple, TypeVar
 
 from dynsel_jax import options, selectors
 from dynsel_jax.offline import factor_stage
+from dynsel_jax.selectors import proxy
 
 __all__ = [
   "Axis",
   "Cell",
   "Point",
   "Sweep",
+  "budgets",
   "cells",
   "config_of",
   "converged",
@@ -40,6 +42,7 @@ __all__ = [
   "parse",
   "seeds",
   "with_features",
+  "wrapped",
 ]
 
 
@@ -128,8 +131,34 @@ def seeds(count: int) -> list[Point]:
 
 
 def needs_no_file() -> list[str]:
-  """Returns the registered methods that need no score file: the factor stage makes all columns that they read."""
-  return [name for name in selectors.METHODS if set(selectors.columns(name)) <= set(factor_stage.COLUMNS)]
+  """Returns the registered methods that need no score file: a run makes all columns that they read."""
+  made = {*factor_stage.COLUMNS, proxy.COLUMN}
+  return [name for name in selectors.METHODS if set(selectors.columns(name)) <= made]
+
+
+def budgets(names: Iterable[str], keep: Iterable[float], lengths: Sequence[int], features: str = "") -> list[Point]:
+  """Returns methods at several costs, the larger one first.
+
+  Args:
+    names: the methods.
+    keep: the keep fractions of the methods that have one, which run for the longest length.
+    lengths: in epochs, of the methods that have none.
+    features: an array file of features for rrd; empty takes its own.
+  """
+  found = []
+  for name in names:
+    if "keep_fraction" in selectors.defaults(name) and name != "eswp":  # eswp thins each batch beside
+      made = [point for kept in sorted(keep, reverse=True) for point in methods([name], keep_fraction=kept)]
+      made = [point._replace(fields={**point.fields, "epochs": max(lengths)}) for point in made]
+    else:
+      made = [Point(f"{name}_epochs{n}", {"selector": name}, {"epochs": n}) for n in sorted(lengths, reverse=True)]
+    found += [with_features(point, features) if name == "rrd" else point for point in made]
+  return found
+
+
+def wrapped(point: Point, wrapper: str) -> Point:
+  """Returns the point with a wrapper around its method."""
+  return Point(f"{wrapper}_{point.name}", {**point.variants, "wrap": wrapper}, point.fields)
 
 
 def config_of(chosen: Mapping[str, Any]) -> str:

@@ -20,25 +20,10 @@ rrd, a row for each training sample that is not held out (pixels); `noise`, the 
 from typing import Any
 
 from configs.sweeps import base
-from dynsel_jax import options, selectors
+from dynsel_jax import options
 
-METHODS = ("random", "rs2", "infobatch", "es", "stale_es", "eswp", "kakurenbo", "ucb", "rcap", "rrd")
+METHODS = ("random", "rs2", "infobatch", "es", "stale_es", "eswp", "kakurenbo", "ucb", "rcap", "rrd", "proxy")
 SETS = ("cifar10", "cifar100", "digits", "fashion_mnist")
-
-
-def _points(names: list[str], keep: list[float], longest: int, features: str) -> list[base.Point]:
-  """Returns each method at its budgets, the larger one first."""
-  found = []
-  for name in names:
-    if "keep_fraction" in selectors.defaults(name) and name != "eswp":  # eswp thins each batch beside, see `base`
-      made = [p for kept in sorted(keep, reverse=True) for p in base.methods([name], keep_fraction=kept)]
-      made = [p._replace(fields={**p.fields, "epochs": longest}) for p in made]
-    else:
-      [point] = base.methods([name])
-      lengths = (longest, max(1, longest // 2))
-      made = [base.Point(f"{name}_epochs{n}", point.variants, {"epochs": n}) for n in lengths]
-    found += [base.with_features(point, features) if name == "rrd" else point for point in made]
-  return found
 
 
 def _fields(chosen: dict[str, Any]) -> dict[str, Any]:
@@ -60,7 +45,8 @@ def get_sweep(arguments: str = "") -> base.Sweep:
   lengths = base.numbers("lengths", chosen["lengths"], int)
   plain = [base.Point(f"full_epochs{n}", {"selector": "full"}, {"epochs": n}) for n in sorted(lengths, reverse=True)]
   names = [name for name in chosen["methods"].split("+") if name]
-  methods = _points(names, base.numbers("keep", chosen["keep"], float), max(lengths), chosen["features"])
+  keep, longest = base.numbers("keep", chosen["keep"], float), max(lengths)
+  methods = base.budgets(names, keep, (longest, max(1, longest // 2)), chosen["features"])
   rates = base.field("learning_rate", base.numbers("rates", chosen["rates"], float))
   config = f"configs/{chosen['set']}.py:size=cpu,dataset=experiments.held_out:{chosen['set']}"
   return base.Sweep(config, [[*plain, *methods], rates, base.seeds(chosen["seeds"])], _fields(chosen))
