@@ -2,7 +2,7 @@
 
     python -m experiments.benchmark step          a training step against a hand-written Flax loop
     python -m experiments.benchmark thinned       a step of ES, on a quarter of the batch it scores, against a plain one
-    python -m experiments.benchmark decoder       a decoder's steps, plain and thinned, and the memory of its loss
+    python -m experiments.benchmark decoder       a decoder's steps beside transformers', thinned, and its loss's memory
     python -m experiments.benchmark sae           a step of the sparse autoencoder against a matrix product and PyTorch
     python -m experiments.benchmark scoring       both factor scores of 1.28 million samples from stored codes
     python -m experiments.benchmark sampler       a batch through a Sampler, beside a permutation and InfoBatch

@@ -139,7 +139,9 @@ def report(tmp_path_factory):
     ((every, every), (every, NAMES["a broken formula"]), ("a b", ""), ("a_b", ""))
   ):
     task = {"task": {"name": every, "metric": metric}} if dataset == every else {}
-    run_folders.write(root / "finished" / str(number), label, dataset=dataset, optimizer={"name": label}, **task)
+    path, kept = root / "finished" / str(number), list(range(1, len(NAMES) + 1))
+    run_folders.write(path, label, dataset=dataset, optimizer={"name": label}, **task)
+    run_folders.give_classes(path, kept, kept[::-1], list(NAMES.values()))
   found = finished.find([str(root)])
   notes = page.write(found, str(root / "out"), None, finished.lost([str(root)])).notes
   return root / "out", notes
@@ -161,7 +163,7 @@ def test_the_files_of_a_report_are_whole(report):
   out, _ = report
   tables = sorted((out / "tables").iterdir())
   plots = sorted((out / "plots").glob("*.svg"))
-  assert len(tables) == 3 * 5 + 3 and len(plots) >= 3 * 6
+  assert len(tables) == 3 * 6 + 3 and len(plots) >= 3 * 6
   for path in tables:
     rows = list(csv.reader(io.StringIO(path.read_text("utf-8"))))
     assert len({len(row) for row in rows}) == 1

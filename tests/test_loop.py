@@ -101,9 +101,10 @@ def test_config_json_holds_all_that_is_needed_to_use_the_model(finished):
 
 
 def test_kept_by_class_counts_the_labels_of_each_epochs_samples(finished):
-  workdir, _, (_, state) = finished
+  workdir, _, (summary, state) = finished
   lines, labels = small_runs.lines(workdir), data.load("digits").train["labels"]
   assert lines[0]["kept_by_class"] == np.bincount(labels).tolist()  # infobatch begins with everything
+  assert summary["class_sizes"] == np.bincount(labels).tolist()
   total = np.sum([line["kept_by_class"] for line in lines], axis=0)
   np.testing.assert_array_equal(total, np.bincount(labels, weights=state.usage.visits))
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from dynsel_jax.report import cost_plots, epoch_plots, seconds, tables, theme
+from dynsel_jax.report import classes, cost_plots, epoch_plots, seconds, theme
 from dynsel_jax.report.groups import Group, summary, work_seconds
 from dynsel_jax.runs import timing
 from dynsel_jax.runs.finished import Run
@@ -97,13 +97,13 @@ def _classes(groups: Sequence[Group]) -> Figure | str:
   Returns:
     The figure, or the reason why it is not drawn.
   """
-  sizes = tables.class_sizes(groups)
-  if sizes is None:
+  found = [one for one in classes.used(groups) if one is not None]
+  if len(found) < len(groups):
     return "the class sizes are unknown, because no epoch of these runs trained on all samples"
   figure, axes = theme.figure(0.24 * len(groups) + 1.1)
-  for row, group in enumerate(groups):
-    ratios = tables.class_ratios(group, sizes)
-    ratio = np.sort(ratios)
+  named = classes.word(groups)
+  for row, one in enumerate(found):
+    ratio = np.sort(one.ratio[np.isfinite(one.ratio)])
     axes.plot(ratio[[0, -1]], [row, row], color=theme.GREY, lw=1)
     axes.plot(ratio, np.full(ratio.size, row), "|", color=theme.BLUE, ms=8, mew=1.1)
   axes.axvline(1.0, color="black", lw=0.8, ls=":")
@@ -111,8 +111,8 @@ def _classes(groups: Sequence[Group]) -> Figure | str:
   axes.invert_yaxis()
   theme.tidy(axes)
   axes.grid(visible=False, axis="y")
-  axes.set_xlabel("a class's visits / expected", fontsize=theme.LARGE)
-  axes.set_title(f"one mark per class, mean over seeds, {theme.seeds(groups)}", fontsize=theme.SMALL, loc="left")
+  axes.set_xlabel(f"a {named}'s visits / expected", fontsize=theme.LARGE)
+  axes.set_title(f"one mark per {named}, mean over seeds, {theme.seeds(groups)}", fontsize=theme.SMALL, loc="left")
   return figure
 
 
@@ -166,5 +166,5 @@ def all_plots(groups: Sequence[Group]) -> Iterator[tuple[str, str, Figure | str]
   unused = "" if used else "no run has a readable usage.npz"
   yield "usage", "Visits to a sample", unused or _usage(used)
   yield "lorenz", "Inequality of the visits", unused or _lorenz(used)
-  if members := _where(followed, tables.records_classes):
-    yield "classes", "Visits by class", _classes(members)
+  if members := _where(followed, classes.records_classes):
+    yield "classes", f"Visits by {classes.word(members)}", _classes(members)

@@ -1,6 +1,7 @@
 """The report's tables: final metric and cost, usage of the training set, all runs. Pure functions.
 
-`targets` makes the table of the cost of reaching a target, `seconds` that of the phases.
+`targets` makes the table of the cost of reaching a target, `seconds` that of the phases, `classes` that of what was
+kept of each class.
 """
 
 import math
@@ -9,7 +10,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from dynsel_jax.options import printable
-from dynsel_jax.report import columns, seconds, targets, verdict
+from dynsel_jax.report import classes, columns, seconds, targets, verdict
 from dynsel_jax.report.columns import METHOD, Column, Row, Show, Table
 from dynsel_jax.report.groups import (
   Group,
@@ -25,7 +26,7 @@ from dynsel_jax.report.groups import (
 from dynsel_jax.runs import finished
 from dynsel_jax.runs.finished import Metric, Run
 
-__all__ = ["all_tables", "counts", "gini", "kept_by_class", "results", "running_tables", "runs_tables", "usage"]
+__all__ = ["all_tables", "counts", "gini", "results", "running_tables", "runs_tables", "usage"]
 
 FACTOR_FIELDS = {  # fields of an epoch's metrics: title, scale and format of the mean over the epochs
   "factors_covered": ("factors covered an epoch, %", 100.0, ".1f"),
@@ -136,11 +137,6 @@ def gini(visits: np.ndarray) -> float:
   return float(2 * (ranks * ordered).sum() / (ordered.size * ordered.sum()) - (ordered.size + 1) / ordered.size)
 
 
-def kept_by_class(run: Run) -> np.ndarray:
-  """Returns the visits to the samples of each class over the run, `[C]`, for a run whose metrics record them."""
-  return np.sum([line["kept_by_class"] for line in run.metrics], axis=0)
-
-
 def _epoch_mean(run: Run, name: str) -> float:
   """Returns the mean of a field of the metrics over the epochs that record it; nan if none does."""
   return spread(line[name] for line in run.metrics if line.get(name) is not None).mean
@@ -164,45 +160,19 @@ def _usage_row(group: Group) -> Row:
 
 def _class_columns(groups: Sequence[Group], rows: Sequence[Row]) -> list[Column] | None:
   """Adds to the rows the classes of which the least and the most was used; returns their columns, None without them."""
-  sizes = class_sizes(groups)
-  if sizes is None or not all(records_classes(run) for group in groups for run in group.runs):
+  found = [one for one in classes.used(groups) if one is not None]
+  if len(found) < len(groups):
     return None
-  for group, row in zip(groups, rows, strict=True):
-    ratios = class_ratios(group, sizes)
-    for name, place in (("least", int(np.argmin(ratios))), ("most", int(np.argmax(ratios)))):
-      row[f"{name}_used_class"], row[f"{name}_used_ratio"] = class_name(group.runs[0], place), float(ratios[place])
+  for group, one, row in zip(groups, found, rows, strict=True):
+    places = {"least": int(np.nanargmin(one.ratio)), "most": int(np.nanargmax(one.ratio))}
+    for name, place in places.items():
+      row[f"{name}_used_class"] = classes.class_name(group.runs[0], place)
+      row[f"{name}_used_ratio"] = float(one.ratio[place])
 
   def shown(name: str) -> Show:
     return lambda row: f"{printable(row[f'{name}_used_class'], 24)} ({row[f'{name}_used_ratio']:.2f})"
 
   return [Column(f"{name} used class (visits / expected)", shown(name)) for name in ("least", "most")]
-
-
-def class_sizes(groups: Sequence[Group]) -> np.ndarray | None:
-  """Returns the number of samples of each class, from an epoch that trained on all of them; None if none did."""
-  for group in groups:
-    for run in group.runs:
-      for line in run.metrics:
-        if line["realised_keep_fraction"] == 1.0 and records_classes(run):
-          return np.asarray(line["kept_by_class"], float)
-  return None
-
-
-def records_classes(run: Run) -> bool:
-  """Whether every epoch counts the visits by class, over two classes or more."""
-  return bool(run.metrics) and all(len(line.get("kept_by_class") or ()) > 1 for line in run.metrics)
-
-
-def class_ratios(group: Group, sizes: np.ndarray) -> np.ndarray:
-  """Returns each class's fraction of the visits over its fraction of the samples, `[C]`, mean over the seeds."""
-  visits = np.mean([kept_by_class(run) for run in group.runs], axis=0)
-  return (visits / visits.sum()) / (sizes / sizes.sum())
-
-
-def class_name(run: Run, label: int) -> str:
-  """Returns the name of a class, or its number where the run does not say."""
-  names = run.made.get("class_names")
-  return str(names[label]) if isinstance(names, list) and label < len(names) else str(label)
 
 
 def usage(groups: Sequence[Group]) -> Table:
@@ -283,4 +253,6 @@ def running_tables(found: Iterable[Run]) -> list[Table]:
 
 def all_tables(groups: Sequence[Group], target: float | None) -> list[Table]:
   """Returns the tables of the groups of one data set, task and metric; `target` as in `targets.target_of`."""
-  return [results(groups), counts(groups), targets.table(groups, target), seconds.table(groups), usage(groups)]
+  by_class = classes.table(groups)
+  tables = [results(groups), counts(groups), targets.table(groups, target), seconds.table(groups), usage(groups)]
+  return tables if by_class is None else [*tables, by_class]

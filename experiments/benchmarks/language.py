@@ -1,6 +1,10 @@
-"""The decoder's step against a hand-written loop, its thinned step against a full one, and the memory of a loss."""
+"""The decoder's step against a hand-written loop and `transformers`, its thinned step, and the memory of a loss."""
 
 import functools
+import itertools
+import math
+import pathlib
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -11,15 +15,18 @@ import optax
 from flax.training import train_state
 
 from configs import pretrain_text
+from dynsel_jax import options
 from dynsel_jax.data import source
+from dynsel_jax.models import decoder_files
 from dynsel_jax.models.decoder import PAD
 from dynsel_jax.tasks import token_loss
 from dynsel_jax.training import setup
-from experiments.benchmarks import alternate, steps_of
+from experiments.benchmarks import alternate, language_torch, steps_of
 
 __all__ = ["benchmark_decoder"]
 
 _LENGTH, _VOCABULARY, _BATCH = 128, 4096, 16
+_ADAMW = {"learning_rate": 1e-3, "b2": 0.95, "weight_decay": 0.1}
 
 
 def _documents(samples: int) -> source.Source:
@@ -45,22 +52,24 @@ def _run(selector: str) -> setup.Run:
   return setup.build(setup.parts(config, documents, jax.devices()[:1]), setup.table_of(documents))
 
 
+def _mean_loss(run: setup.Run, params: Any, ids: jax.Array) -> jax.Array:
+  """Returns the mean cross-entropy from logits of all tokens, as one writes it by hand."""
+  outputs, _ = run.recipe.module.apply({"params": params}, ids, None, train=True)
+  logits = outputs["states"][:, :-1] @ outputs["head"].T
+  return optax.softmax_cross_entropy_with_integer_labels(logits, ids[:, 1:]).mean()
+
+
 def _by_hand(run: setup.Run) -> Callable[[int], Any]:
   """Builds a training loop as one writes it by hand: one jitted step on logits of all tokens, batches from numpy."""
   module, params = run.recipe.module, jax.tree.map(jnp.copy, run.initial.train.params)
-  tx = optax.adamw(1e-3, b2=0.95, weight_decay=0.1, mask=jax.tree.map(lambda p: p.ndim > 1, params))
+  tx = optax.adamw(**_ADAMW, mask=jax.tree.map(lambda p: p.ndim > 1, params))
   state = train_state.TrainState.create(apply_fn=module.apply, params=params, tx=tx)
   inputs = np.asarray(run.source.train["inputs"])
   order = np.random.default_rng(0).permutation(len(inputs))
 
   @functools.partial(jax.jit, donate_argnums=0)
   def step(state: train_state.TrainState, ids: jax.Array) -> train_state.TrainState:
-    def mean_loss(params: Any) -> jax.Array:
-      outputs, _ = state.apply_fn({"params": params}, ids, None, train=True)
-      logits = outputs["states"][:, :-1] @ outputs["head"].T
-      return optax.softmax_cross_entropy_with_integer_labels(logits, ids[:, 1:]).mean()
-
-    return state.apply_gradients(grads=jax.grad(mean_loss)(state.params))
+    return state.apply_gradients(grads=jax.grad(functools.partial(_mean_loss, run))(state.params, ids))
 
   def call(number: int) -> Any:
     nonlocal state
@@ -68,6 +77,36 @@ def _by_hand(run: setup.Run) -> Callable[[int], Any]:
     return state
 
   return call
+
+
+def _beside_transformers(run: setup.Run, steps: int) -> str:
+  """Times the same model in `transformers`, once loss and gradient are the same there; returns a line.
+
+  Raises:
+    UserError: they are not.
+  """
+  if (platform := jax.devices()[0].platform) != "cpu":
+    return f"not compared with transformers on a {platform}, where float32 is another precision in each"
+  module, params = run.recipe.module, run.initial.train.params
+  with tempfile.TemporaryDirectory() as folder:
+    decoder_files.save(pathlib.Path(folder), module.sizes, params)
+    try:
+      model = language_torch.model_of(pathlib.Path(folder))
+    except ImportError:
+      return "PyTorch or transformers is not installed; to compare with them: pip install --editable '.[benchmark]'"
+  batches = np.asarray(run.source.train["inputs"]).reshape(-1, _BATCH, _LENGTH)
+  loss, gradient = jax.jit(jax.value_and_grad(functools.partial(_mean_loss, run)))(params, batches[0])
+  here = (float(loss), float(optax.global_norm(gradient)))
+  there = language_torch.loss_and_gradient_norm(model, batches[0])
+  if not all(math.isclose(*pair, rel_tol=1e-4) for pair in zip(here, there, strict=True)):
+    raise options.UserError(f"loss and gradient norm are {here} here and {there} in transformers, on the same weights")
+  optimizer = language_torch.optimizer_of(model, **_ADAMW)
+  reference = language_torch.stepping(model, optimizer, itertools.cycle(batches), steps)
+  ours, theirs, ratio = alternate(steps_of.stepping(run, 0, steps), reference, 9)
+  return (
+    f"decoder step: ours {ours / steps * 1e3:.0f} ms, transformers {theirs / steps * 1e3:.0f} ms, ratio {ratio:.3f};"
+    f" loss {here[0]:.4f} and gradient norm {here[1]:.4f} in both"
+  )
 
 
 def _temporary_bytes(length: int, vocabulary: int, width: int, chunk: int) -> int:
@@ -83,7 +122,8 @@ def _temporary_bytes(length: int, vocabulary: int, width: int, chunk: int) -> in
 
 
 def benchmark_decoder() -> None:
-  """Prints the seconds of a decoder's step beside a hand-written one, of ES's thinned step, and the loss's memory.
+  """Prints the seconds of a decoder's step beside a hand-written one and one of `transformers`, of ES's thinned step,
+  and the loss's memory.
 
   The model is that of configs/pretrain_text.py at 16 sequences of 128 tokens. If a backward pass takes as long as two
   forward passes, the thinned step on a quarter of the batch is (1 + 3 / 4) / 3 = 0.583 of a full one.
@@ -93,6 +133,7 @@ def benchmark_decoder() -> None:
   reference = steps_of.one_by_one(_by_hand(run), steps)
   ours, plain, ratio = alternate(steps_of.stepping(run, 0, steps), reference, 9)
   print(f"decoder step: ours {ours / steps * 1e3:.0f} ms, by hand {plain / steps * 1e3:.0f} ms, ratio {ratio:.3f}")
+  print(_beside_transformers(run, steps))
   run = _run("es")
   middle = 10  # where ES thins
   pair = (steps_of.stepping(run, middle, steps, thinned=thinned) for thinned in (True, False))

@@ -6,7 +6,7 @@ import zlib
 
 import numpy as np
 
-__all__ = ["CLASSIFICATION", "REGRESSION", "write"]
+__all__ = ["CLASSIFICATION", "REGRESSION", "give_classes", "write"]
 
 PHASES = ("features", "factors", "compiling", "selecting", "training", "evaluating", "total")
 
@@ -83,3 +83,12 @@ def write(
   (path / "summary.json").write_text(json.dumps(summary))
   np.savez(path / "usage.npz", visits=visits, last_loss=rng.random(samples).astype(np.float32))
   return summary
+
+
+def give_classes(path, kept, sizes=None, names=()):
+  """Rewrites a folder so that every epoch `kept` so many samples of each class, of classes of these sizes and names."""
+  lines = [json.loads(line) | {"kept_by_class": kept} for line in (path / "metrics.jsonl").read_text().splitlines()]
+  (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+  for name, fields in (("config", {"class_names": names}), ("summary", {"class_sizes": sizes})):
+    held = json.loads((path / f"{name}.json").read_text())
+    (path / f"{name}.json").write_text(json.dumps(held | fields))

@@ -10,7 +10,10 @@ __all__ = ["by_class"]
 
 
 def by_class(labels: np.ndarray, num_labels: int) -> Monitor:
-  """Logs `kept_by_class`, C counts per epoch, from the training labels `[N]` int32 in [0, C)."""
+  """Logs `kept_by_class`, C counts per epoch, from the training labels `[N]` int32 in [0, C).
+
+  The summary has `class_sizes`, the C numbers of training samples.
+  """
 
   def init() -> dict[str, list[int]]:
     return {"total": [0] * num_labels, "kept": [0] * num_labels}
@@ -23,4 +26,8 @@ def by_class(labels: np.ndarray, num_labels: int) -> Monitor:
   def metrics(state: dict[str, list[int]]) -> dict[str, Any]:
     return {"kept_by_class": state["kept"]}
 
-  return Monitor("by_class", init, update, metrics, lambda state, visits: {})
+  def summary(state: dict[str, list[int]], backward_visits: int) -> dict[str, Any]:
+    del state, backward_visits
+    return {"class_sizes": np.bincount(labels, minlength=num_labels).tolist()}
+
+  return Monitor("by_class", init, update, metrics, summary)
