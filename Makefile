@@ -27,7 +27,7 @@ check: $(INSTALLED)
 
 # A worker that crashes ends the tests: xdist, given another in its place, waits for ever at the end.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 --dist=loadfile --max-worker-restart=0 $(TESTS)
+	$(BIN)/python -m pytest -n 2 --dist=loadfile --no-loadscope-reorder --max-worker-restart=0 $(TESTS)
 
 # Breaks runs on purpose, an hour or more; see docs/faults.md.
 faults: $(INSTALLED)
