@@ -143,7 +143,8 @@ def _few(source, batch_size):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_smoke_variant_trains(name, tmp_path):
+def test_every_smoke_variant_trains(name, tmp_path, monkeypatch):
+  monkeypatch.setattr(models, "create", _shallow)
   made = importlib.import_module(f"configs.{name}").get_config("size=smoke")
   if made.dataset.name in TEXTS:
     small_runs.planted_texts(made, tmp_path)
