@@ -162,6 +162,9 @@ def test_of_run_folders_the_frontier_has_a_tuned_rate_for_each_length_and_method
   assert "backward_visits_word" not in rows[0] and rows[2]["backward_visits_word"] == "above"
   [*_, shown] = frontier_table.table(members).shown()
   assert shown[2] == "0.2" and shown[5].startswith("above, +9.") and shown[5] == shown[6]
+  assert "Learning rates are the best on the validation set." in frontier_table.table(members).note
+  of_one_rate = [member for member in members if dict(member.shared)["learning_rate"] == 0.2]
+  assert "One learning rate was tried." in frontier_table.table(of_one_rate).note
   assert len(shown) == 8 and len(frontier_table.table(members, seconds=False).shown()[0]) == 7
 
 

@@ -13,9 +13,9 @@ smaller ones and a validation file. Documents are learnt by a decoder with 2.1 m
 low-rank updates in batches of 4 conversations of at most 96 tokens. With `size=full` both have the recipes of their
 configs.
 
-Arguments: `train`, `test`, `validation`; `config`; `size` (cpu); `lengths`, epochs of the plain runs; `rates`, learning
-rates; `keep`; `methods`, in place of all; `wrapped`, methods under the wrapper before a colon, `pods:random`; `seeds`.
-Values are joined by +.
+Arguments: `train`, `test`, `validation`; `config`; `size` (cpu); `model`, folder of the pretrained model; `lengths`,
+epochs of the plain runs; `rates`, learning rates; `keep`; `methods`, in place of all; `wrapped`, methods under the
+wrapper before a colon, `pods:random`; `seeds`. Values are joined by +.
 """
 
 from configs.sweeps import base
@@ -40,6 +40,7 @@ def get_sweep(arguments: str = "") -> base.Sweep:
   named = {
     "config": CONFIGS[0],
     "size": "cpu",
+    "model": "",
     "lengths": "1+2+3+5",
     "rates": "1e-3+2e-3",
     "keep": "0.5",
@@ -56,6 +57,8 @@ def get_sweep(arguments: str = "") -> base.Sweep:
     points += [base.wrapped(point, wrapper) for point in base.budgets([name], keep, lengths[:1])]
   rates = base.field("learning_rate", base.numbers("rates", chosen["rates"], float))
   fields = {"checkpoint_every_steps": 0} | {f"dataset.{split}": chosen[split] for split in files if chosen[split]}
+  if chosen["model"]:
+    fields |= {"model.weights": chosen["model"], "dataset.tokenizer": chosen["model"]}
   if chosen["size"] == "cpu":
     fields |= _DOCUMENTS if chosen["config"] == CONFIGS[0] else _CONVERSATIONS
   axes = [[_with_factors(point) for point in points], rates, base.seeds(chosen["seeds"])]

@@ -71,9 +71,11 @@ def table(groups: Sequence[Group], *, seconds: bool = True) -> Table | None:
     Column("backward visits, thousands", columns.mean_sd("backward_visits", 1e-3)),
     *(Column(f"at equal {cost}", _where(_name(cost), scale, form)) for cost in costs),
   ]
+  tried = {group.runs[0].config.get("learning_rate") for group in groups}
+  rates = "Learning rates are the best on the validation set" if len(tried) > 1 else "One learning rate was tried"
   note = (
     "Each method against plain training at the same cost, with the 95 % interval over paired seeds; plain runs of"
-    " several lengths, between which the frontier is linear in log cost. Learning rates are the best on the validation"
-    " set. Compute counts a forward pass as a third of a training visit."
+    f" several lengths, between which the frontier is linear in log cost. {rates}. Compute counts a forward pass as a"
+    " third of a training visit."
   )
   return Table("frontier", "Beside shorter plain runs", note, tuple(shown), rows)
