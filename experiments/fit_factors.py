@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-from scipy import stats
+import scipy
 
 from dynsel_jax import data, options
 from dynsel_jax.factors import examples, quality, sae_file
@@ -97,7 +97,8 @@ def _correlation(one: np.ndarray, other: np.ndarray) -> dict[str, float | None]:
   """Returns two correlations of the scores, None if a score is constant."""
   if one.min() == one.max() or other.min() == other.max():
     return {"pearson": None, "spearman": None}
-  return {"pearson": float(stats.pearsonr(one, other)[0]), "spearman": float(stats.spearmanr(one, other)[0])}
+  correlations = {"pearson": scipy.stats.pearsonr, "spearman": scipy.stats.spearmanr}
+  return {name: float(correlation(one, other)[0]) for name, correlation in correlations.items()}
 
 
 def _factor_examples(stage: factor_stage.Stage, source: data.Source) -> dict[str, np.ndarray]:

@@ -3,10 +3,14 @@
 `JAX_PLATFORMS=cuda,cpu XLA_PYTHON_CLIENT_PREALLOCATE=false make test` runs it on a GPU.
 """
 
+import gc
 import importlib.metadata
 import os
 
 from tests.support import ROOT
+
+# Tracing makes many objects. To look for cycles among them as often as Python does took a tenth of the time.
+gc.set_threshold(10_000, 20, 20)
 
 # Before JAX starts. Subprocesses of a test inherit them.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -45,8 +49,14 @@ def pytest_collection_modifyitems(items):
   items.sort(key=lambda item: place.get(item.path.stem, len(LONG)))
 
 
+def pytest_collection_finish():
+  gc.collect()
+  gc.freeze()  # what was imported stays
+
+
 @pytest.fixture(autouse=True, scope="module")
 def programs_are_let_go():
   """A compiled program holds memory mappings, of which Linux gives a process 65,530: one that asks for more crashes."""
   yield
   jax.clear_caches()
+  gc.collect()

@@ -121,15 +121,23 @@ def test_a_run_stopped_within_an_epoch_and_moved_records_the_same(tmp_path, monk
   assert _coverage(tmp_path / "run") == expected
 
 
-@pytest.mark.parametrize("loss", ["absent", "damaged"])
-def test_a_run_that_lost_its_firings_makes_them_again_and_logs_the_same(tmp_path, monkeypatch, loss):
-  made = _config(tmp_path)
-  _, expected = small_runs.train(made, tmp_path / "whole")
-  steps = small_runs.lines(tmp_path / "whole")[0]["step"]
-  with monkeypatch.context() as patched:
-    small_runs.interrupted_at(steps + 2, patched)
+@pytest.fixture(scope="module")
+def once(tmp_path_factory):
+  """A config, the folder of a run left alone and of one stopped in the second epoch, and the former's final state."""
+  folder = tmp_path_factory.mktemp("once")
+  made = _config(folder)
+  with jax.numpy_dtype_promotion("standard"), pytest.MonkeyPatch.context() as patched:
+    _, state = small_runs.train(made, folder / "whole")
+    small_runs.interrupted_at(small_runs.lines(folder / "whole")[0]["step"] + 2, patched)
     with pytest.raises(Interrupted):
-      small_runs.train(made, tmp_path / "run")
+      small_runs.train(made, folder / "run")
+  return made, folder, state
+
+
+@pytest.mark.parametrize("loss", ["absent", "damaged"])
+def test_a_run_that_lost_its_firings_makes_them_again_and_logs_the_same(once, tmp_path, monkeypatch, loss):
+  made, folder, expected = once
+  shutil.copytree(folder / "run", tmp_path / "run")
   path = tmp_path / "run" / "firings.npz"
   before = files.read_arrays(path)
   if loss == "absent":
@@ -145,17 +153,13 @@ def test_a_run_that_lost_its_firings_makes_them_again_and_logs_the_same(tmp_path
       small_runs.train(made, tmp_path / "run")
   _, state = small_runs.train(made, tmp_path / "run")
   small_runs.same_state(state, expected)
-  assert _coverage(tmp_path / "run") == _coverage(tmp_path / "whole")
+  assert _coverage(tmp_path / "run") == _coverage(folder / "whole")
   np.testing.assert_equal(files.read_arrays(path), before)
 
 
-def test_a_run_from_before_there_were_firings_goes_on_without_coverage(tmp_path, monkeypatch):
-  made = _config(tmp_path)
-  _, expected = small_runs.train(made, tmp_path / "whole")
-  with monkeypatch.context() as patched:
-    small_runs.interrupted_at(small_runs.lines(tmp_path / "whole")[0]["step"] + 2, patched)
-    with pytest.raises(Interrupted):
-      small_runs.train(made, tmp_path / "run")
+def test_a_run_from_before_there_were_firings_goes_on_without_coverage(once, tmp_path):
+  made, folder, expected = once
+  shutil.copytree(folder / "run", tmp_path / "run")
   (tmp_path / "run" / "firings.npz").unlink()
   config = tmp_path / "run" / "config.json"
   held = json.loads(config.read_text())

@@ -233,21 +233,25 @@ def _standard_promotion():
     yield
 
 
-@pytest.mark.parametrize("name", ["lines", "terminal codes", "reversed", "markup", "pipes", "a broken formula"])
-def test_a_run_in_such_a_folder_on_such_data_speaks_in_plain_lines(name, source, tmp_path, capsys):
-  made = small_runs.config("infobatch", epochs=1, batch_size=32)
-  made.eval_batch_size = 32
-  workdir = tmp_path / _folder_name(NAMES[name])
-  result = offline.train_and_evaluate(made, workdir, prepare=lambda *_: source)
-  print(console.closing_lines(result.summary, result.run.recipe.task.metric, str(workdir)))
-  said = capsys.readouterr().out
-  _check_text(said)
-  assert len(said.splitlines()) == 7
-  assert json.loads((workdir / "config.json").read_text())["class_names"] == list(NAMES.values())
-  run = finished.read(workdir)
-  assert not run.missing
-  page.write([run], str(tmp_path / "report"))
-  _check_markdown((tmp_path / "report" / "report.md").read_text("utf-8"))
+def test_runs_in_such_folders_on_such_data_speak_in_plain_lines(source, tmp_path, capsys):
+  runs = []
+  for seed, name in enumerate(["lines", "terminal codes", "reversed", "markup", "pipes", "a broken formula"]):
+    made = small_runs.config("infobatch", epochs=1, batch_size=32, seed=seed)
+    made.eval_batch_size = 32
+    workdir = tmp_path / _folder_name(NAMES[name])
+    result = offline.train_and_evaluate(made, workdir, prepare=lambda *_: source)
+    print(console.closing_lines(result.summary, result.run.recipe.task.metric, str(workdir)))
+    said = capsys.readouterr().out
+    _check_text(said)
+    assert len(said.splitlines()) == 7, name
+    assert json.loads((workdir / "config.json").read_text())["class_names"] == list(NAMES.values())
+    runs.append(finished.read(workdir))
+    assert not runs[-1].missing
+    if not seed:  # a page of one run, and of all below
+      page.write(runs, str(tmp_path / "one"))
+  page.write(runs, str(tmp_path / "all"))
+  for report in ("one", "all"):
+    _check_markdown((tmp_path / report / "report.md").read_text("utf-8"))
 
 
 def test_a_folder_whose_name_is_no_text_is_refused_or_works(tmp_path):

@@ -15,6 +15,7 @@ UNTRACKED = ("*.egg-info", "__pycache__", ".*_cache", ".git", ".hypothesis", ".v
 DEMO = ("demo", "DEMO=:seeds=1,epochs=1")
 CHECK = ("check",)
 TEST = ("test", "TESTS=tests/test_memory.py")
+TEST_AGAIN = ("test", "TESTS=tests/test_memory.py -n0")  # without the workers, which take as long as the rest
 
 
 def _copy(folder):
@@ -55,7 +56,7 @@ def test_demo_check_and_test_pass_in_any_order_and_twice(tmp_path):
   _lend_environment(root)
   # An outer `make test` hands its own variables down, and so does pytest.
   environment = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS", "PYTEST"))}
-  for number, command in enumerate((DEMO, CHECK, TEST, TEST, CHECK, DEMO)):  # each pair in both orders
+  for number, command in enumerate((DEMO, CHECK, TEST, TEST_AGAIN, CHECK, DEMO)):  # each pair in both orders
     done = subprocess.run(["make", *command], cwd=root, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, f"command {number}, make {' '.join(command)}:\n{done.stdout}\n{done.stderr}"
   assert done.stdout.splitlines()[-1].startswith("4 runs: runs/demo/report/report.html")  # and a verdict a method

@@ -177,16 +177,17 @@ def test_a_run_stopped_anywhere_continues_with_the_same_bits(selector, tmp_path)
   _, state = small_runs.train(made, tmp_path / "alone")
   lines = small_runs.lines(tmp_path / "alone")
   first = lines[0]["step"]
-  for step in (first - 3, first, first + 5):
-    workdir = tmp_path / str(step)
+  workdir, stops, done = tmp_path / "stopped", [first - 3, first, first + 5], 0
+  for step in stops:  # one run, stopped again and again
     with pytest.MonkeyPatch.context() as patch:
-      small_runs.interrupted_at(step, patch)
+      small_runs.interrupted_at(step - done, patch)
       with pytest.raises(Interrupted):
         small_runs.train(made, workdir)
-    summary, same = small_runs.train(made, workdir)
-    assert summary["resumed_from"] == [step]
-    small_runs.same_state(state, same)
-    assert small_runs.lines(workdir) == lines
+    done = step
+  summary, same = small_runs.train(made, workdir)
+  assert summary["resumed_from"] == stops
+  small_runs.same_state(state, same)
+  assert small_runs.lines(workdir) == lines
 
 
 def test_one_and_two_devices_train_alike(run, tmp_path):

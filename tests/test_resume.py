@@ -25,8 +25,7 @@ import sys, signal, pytest
 from tests import conftest
 from tests.support import small_runs
 workdir, selector, steps = sys.argv[1:]
-if int(steps):
-  small_runs.interrupted_at(int(steps), pytest.MonkeyPatch(), signal.SIGKILL)
+small_runs.interrupted_at(int(steps), pytest.MonkeyPatch(), signal.SIGKILL)
 small_runs.train(small_runs.config(selector, model="resnet_patch", epochs=3, checkpoint_every_steps=4), workdir)
 """
 
@@ -39,17 +38,25 @@ def alone(tmp_path_factory):
   return workdir, made, small_runs.train(made, workdir)
 
 
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+  """The same of a smaller network."""
+  workdir = tmp_path_factory.mktemp("small")
+  made = small_runs.config("infobatch", epochs=3, checkpoint_every_steps=4)
+  return workdir, made, small_runs.train(made, workdir)
+
+
 def test_killed_at_three_random_steps_gives_the_same_bits(alone, tmp_path):
   workdir, made, (summary, state) = alone
   kills = [random.SystemRandom().randrange(1, 13) for _ in range(3)]
-  for steps in [*kills, 0]:
+  for steps in kills:
     done = subprocess.run(
       [sys.executable, "-c", KILLED, str(tmp_path), "infobatch", str(steps)],
       cwd=ROOT,
       capture_output=True,
       text=True,
     )
-    assert done.returncode == (-signal.SIGKILL if steps else 0), f"killed after {kills} steps: {done.stderr}"
+    assert done.returncode == -signal.SIGKILL, f"killed after {kills} steps: {done.stderr}"
   continued, same = small_runs.train(made, tmp_path)
   small_runs.same_state(state, same)
   assert small_runs.lines(tmp_path) == small_runs.lines(workdir), f"killed after {kills} steps"
@@ -68,29 +75,30 @@ def test_sigterm_saves_where_it_was_and_continues(selector, tmp_path):
   made = small_runs.config(selector, epochs=3, checkpoint_every_steps=4, **ONE_EPOCH_OF_ES if selector == "es" else {})
   _, state = small_runs.train(made, tmp_path / "alone")
   lines = small_runs.lines(tmp_path / "alone")
-  within, first_end, end = lines[0]["step"] + 3, lines[0]["step"], lines[-1]["step"]
-  for step in (within, first_end, end):
-    workdir = tmp_path / str(step)
+  first_end, end = lines[0]["step"], lines[-1]["step"]
+  # One run is stopped at all places: at the end of an epoch, within the next, and where nothing is left to stop.
+  workdir, stops, done = tmp_path / "stopped", [first_end, first_end + 3], 0
+  for step in stops:
     with pytest.MonkeyPatch.context() as patch:
-      small_runs.interrupted_at(step, patch)
-      if step < end:
-        with pytest.raises(Interrupted, match=f"SIGTERM after step {step}, and saved"):
-          small_runs.train(made, workdir)
-      else:  # nothing is left to stop
+      small_runs.interrupted_at(step - done, patch)
+      with pytest.raises(Interrupted, match=f"SIGTERM after step {step}, and saved"):
         small_runs.train(made, workdir)
+    done = step
+  with pytest.MonkeyPatch.context() as patch:
+    small_runs.interrupted_at(end - done, patch)
     summary, same = small_runs.train(made, workdir)
-    assert summary["resumed_from"] == ([step] if step < end else [])
-    small_runs.same_state(state, same)
-    assert small_runs.lines(workdir) == lines
-    assert small_runs.train(made, workdir)[0] == summary  # finished, and left as it is
+  assert summary["resumed_from"] == stops
+  small_runs.same_state(state, same)
+  assert small_runs.lines(workdir) == lines
+  assert small_runs.train(made, workdir)[0] == summary  # finished, and left as it is
 
 
 ONE_EPOCH_OF_ES = {"selector__anneal_first": 0.4, "selector__anneal_last": 0.4}
 
 
 @pytest.mark.parametrize("place", ["evaluate", "write_epoch", "save", "write_usage"])
-def test_a_crash_between_steps_loses_nothing_either(alone, tmp_path, place):
-  workdir, made, (_, state) = alone
+def test_a_crash_between_steps_loses_nothing_either(small, tmp_path, place):
+  workdir, made, (_, state) = small
   owner = trainer.Trainer if place in ("evaluate", "save") else loop.Workdir
   original, calls = getattr(owner, place), []
 
@@ -121,8 +129,8 @@ def test_a_signal_while_a_users_functions_are_checked_is_no_mistake_of_theirs(mo
 
 
 @pytest.mark.parametrize("torn", [b"", b'{"final_test_accuracy": 0.', b"\0\0"])
-def test_a_torn_summary_is_written_anew(alone, tmp_path, torn):
-  finished, made, (summary, state) = alone
+def test_a_torn_summary_is_written_anew(small, tmp_path, torn):
+  finished, made, (summary, state) = small
   workdir = tmp_path / "run"
   shutil.copytree(finished, workdir)
   (workdir / "summary.json").write_bytes(torn)
@@ -146,12 +154,13 @@ def test_the_command_says_how_to_continue_and_exits_with_zero(tmp_path):
 
 def test_saved_on_two_devices_continues_on_one_and_on_four(alone, tmp_path):
   _, made, (_, state) = alone
+  with pytest.MonkeyPatch.context() as patch:
+    small_runs.interrupted_at(15, patch)
+    with pytest.raises(Interrupted):
+      small_runs.train(made, tmp_path / "two", 2)
   for num_devices in (1, 4):
     workdir = tmp_path / str(num_devices)
-    with pytest.MonkeyPatch.context() as patch:
-      small_runs.interrupted_at(15, patch)
-      with pytest.raises(Interrupted):
-        small_runs.train(made, workdir, 2)
+    shutil.copytree(tmp_path / "two", workdir)
     summary, continued = small_runs.train(made, workdir, num_devices)
     assert summary["resumed_from"] == [15]
     _assert_close(state, continued)

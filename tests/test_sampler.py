@@ -1,5 +1,6 @@
 """The Sampler in a loop that is not ours: every method, stopped and continued, against the functions themselves."""
 
+import functools
 import json
 
 import jax
@@ -95,13 +96,20 @@ def by_hand(method):
   return seen, state
 
 
-@pytest.mark.parametrize("method", selectors.METHODS)
-def test_every_method_selects_as_its_functions_do(method):
+@functools.cache
+def trained(method):
+  """Trains to the end; returns what was trained on, and the leaves of the method's last state."""
   made, seen = make(method), []
   train(made, seen)
+  return seen, [np.asarray(leaf) for leaf in jax.tree.leaves(made._state)]
+
+
+@pytest.mark.parametrize("method", selectors.METHODS)
+def test_every_method_selects_as_its_functions_do(method):
+  seen, leaves = trained(method)
   expected, state = by_hand(method)
   assert seen == expected
-  for ours, theirs in zip(jax.tree.leaves(made._state), jax.tree.leaves(state), strict=True):
+  for ours, theirs in zip(leaves, jax.tree.leaves(state), strict=True):
     np.testing.assert_array_equal(ours, theirs)
 
 
@@ -111,16 +119,14 @@ def through_json(state):
 
 @pytest.mark.parametrize("method", selectors.METHODS)
 def test_a_loop_stopped_within_an_epoch_and_loaded_again_visits_the_same_samples(method):
-  whole, seen = [], []
-  train(make(method), whole)
+  expected, seen = trained(method)[0], []
   first = make(method)
-  stop = len(whole) - 9
-  train(first, seen, stop_after=stop)
+  train(first, seen, stop_after=len(expected) - 9)
   second = make(method)
   second.load_state_dict(through_json(first.state_dict()))
   train(second, seen)
-  assert seen == whole
-  assert second.backward_visits == sum(len(index) for index, _ in whole)
+  assert seen == expected
+  assert second.backward_visits == sum(len(index) for index, _ in expected)
 
 
 def test_each_program_is_traced_once_over_epochs_of_any_size():

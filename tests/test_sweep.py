@@ -1,9 +1,12 @@
 """Running sweeps: stopping and continuing, failures, several processes, and the table."""
 
+import contextlib
+import io
 import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +18,7 @@ import pytest
 
 from dynsel_jax import data, offline, options
 from dynsel_jax.report import groups, tables
-from dynsel_jax.runs import finished, interruption, lock
+from dynsel_jax.runs import console, finished, interruption, lock
 from experiments import sweep
 from experiments.sweeps import workers
 from tests.support import ROOT, small_runs
@@ -80,6 +83,25 @@ def in_the_repository(monkeypatch):
   monkeypatch.chdir(ROOT)
 
 
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+  """A sweep of two cells and one that fails: its folder, its table, what it said, and the data sets that it read."""
+  folder, said, read, prepare = tmp_path_factory.mktemp("one"), io.StringIO(), [], data.prepare
+  (folder / "few.py").write_text(FILE)
+  with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(said):
+    patch.chdir(ROOT)
+    patch.setattr(data, "prepare", lambda section, place: read.append(section["name"]) or prepare(section, place))
+    table = sweep.sweep(f"{folder / 'few.py'}:wrong=1", str(folder / "out"))
+  return types.SimpleNamespace(folder=folder / "out", table=table, said=said.getvalue(), read=read)
+
+
+@pytest.fixture
+def finished_cells(one, file, tmp_path):
+  """A copy of the two finished cells for a sweep of the same without the third; returns their words in the table."""
+  shutil.copytree(one.folder, tmp_path / "out", ignore=shutil.ignore_patterns("wrong-seed0", "sweep.txt"))
+  return {name: words for name, words in one.table.words.items() if name not in one.table.failures}
+
+
 def test_stopped_anywhere_and_continued_gives_the_table_of_one_left_alone(file, tmp_path):
   argument = f"{file}:seeds=2"
   alone = sweep.sweep(argument, str(tmp_path / "alone"))
@@ -137,9 +159,8 @@ def get_sweep(arguments=""):
 """
 
 
-def test_the_table_names_the_metric_of_the_task_with_its_direction(file, tmp_path):
-  accuracy = sweep.sweep(str(file), str(tmp_path / "classification"))
-  assert accuracy.table().startswith("test accuracy, larger is better\n")
+def test_the_table_names_the_metric_of_the_task_with_its_direction(one, tmp_path):
+  assert one.table.table().startswith("test accuracy, larger is better\n")
   (tmp_path / "regression.py").write_text(REGRESSION_FILE)
   error = sweep.sweep(str(tmp_path / "regression.py"), str(tmp_path / "regression"))
   assert error.table().startswith("test mean squared error, smaller is better\n")
@@ -149,35 +170,31 @@ def test_the_table_names_the_metric_of_the_task_with_its_direction(file, tmp_pat
   assert sweep.sweep(str(tmp_path / "regression.py"), str(tmp_path / "regression")).table() == error.table()
 
 
-def test_a_failed_cell_is_reported_and_the_rest_is_run_and_data_is_read_once(file, tmp_path, monkeypatch, capsys):
-  read = []
-  prepare = data.prepare
-  monkeypatch.setattr(data, "prepare", lambda section, place: read.append(section["name"]) or prepare(section, place))
-  board = sweep.sweep(f"{file}:wrong=1", str(tmp_path / "out"))
+def test_a_failed_cell_is_reported_and_the_rest_is_run_and_data_is_read_once(one):
+  board = one.table
   assert board.words["wrong-seed0"] == "failed" and len(board.failures) == 1
   assert "selector.keep_fraction=1.5 must lie in (0, 1]" in board.failures["wrong-seed0"]
-  assert "UserError" in (tmp_path / "out" / "wrong-seed0" / "error.txt").read_text()
+  assert "UserError" in (one.folder / "wrong-seed0" / "error.txt").read_text()
   assert "2 done, 0 running, 0 to do, 1 failed" in board.table()
-  assert read == ["digits"]
-  said = capsys.readouterr().err
-  assert "--config=configs/digits.py:size=smoke,selector=random" in said
-  assert "--config.selector.keep_fraction=1.5" in said
+  assert one.read == ["digits"]
+  assert "--config=configs/digits.py:size=smoke,selector=random" in one.said
+  assert "--config.selector.keep_fraction=1.5" in one.said
 
 
-def test_a_finished_cell_is_neither_made_again_nor_taken_for_another(file, tmp_path, monkeypatch):
+def test_a_finished_cell_is_neither_made_again_nor_taken_for_another(finished_cells, file, tmp_path, monkeypatch):
   out = tmp_path / "out"
-  first = sweep.sweep(str(file), str(out))
   monkeypatch.setattr(offline, "train_and_evaluate", None)
+  first = sweep.sweep(str(file), str(out))
+  assert first.words == finished_cells and not first.failures
   assert sweep.sweep(str(file), str(out)).table() == first.table()
   file.write_text(FILE.replace("keep_fraction=0.5", "keep_fraction=0.50001").replace('"batch_size": 128', '"seed": 5'))
   assert "belongs to a different run" in sweep.sweep(str(file), str(out)).failures["full-seed0"]
 
 
-def test_a_cell_whose_summary_is_torn_is_made_to_its_end(file, tmp_path):
-  first = sweep.sweep(str(file), str(tmp_path / "out"))
+def test_a_cell_whose_summary_is_torn_is_made_to_its_end(finished_cells, file, tmp_path):
   (tmp_path / "out" / "full-seed0" / "summary.json").write_text("")
   again = sweep.sweep(str(file), str(tmp_path / "out"))
-  assert again.table() == first.table()
+  assert again.words == finished_cells and not again.failures
   assert f"{_summary(tmp_path / 'out' / 'full-seed0')['final_test_accuracy']:.2%}" == again.words["full-seed0"]
 
 
@@ -210,7 +227,8 @@ def test_the_command_exits_with_one_after_a_failure_and_with_two_on_a_wrong_flag
   status, said, errors = _start(f"{file}:wrong=1", tmp_path / "out")
   assert status == 1, errors
   assert "failed: wrong-seed0: selector.keep_fraction=1.5" in said
-  assert _start("nowhere.py", tmp_path / "out") == (2, "", "error: nowhere.py is not a file\n")
+  with pytest.raises(options.UserError, match=r"^nowhere.py is not a file$"):
+    sweep.sweep("nowhere.py", str(tmp_path / "never"))
   wrong = _start(file, tmp_path / "never", "--processes=0")
   assert wrong == (2, "", "error: processes=0 must be at least 1\n")
   assert not (tmp_path / "never").exists()
@@ -242,13 +260,12 @@ def test_processes_divide_the_gpus_and_the_memory_of_each():
 
 
 @two_cores
-def test_two_processes_make_what_one_does_and_report_a_failed_cell_alike(file, tmp_path, capfd):
-  one = sweep.sweep(f"{file}:wrong=1", str(tmp_path / "one"))
+def test_two_processes_make_what_one_does_and_report_a_failed_cell_alike(one, file, tmp_path, capfd):
   capfd.readouterr()
   two = sweep.sweep(f"{file}:wrong=1", str(tmp_path / "two"), processes=2)
   said = capfd.readouterr()
-  assert two.table() == one.table() == (tmp_path / "two" / "sweep.txt").read_text().rstrip("\n")
-  _same_but_for_seconds(tmp_path / "two", tmp_path / "one", [name for name in one.words if name not in one.failures])
+  assert two.table() == one.table.table() == (tmp_path / "two" / "sweep.txt").read_text().rstrip("\n")
+  _same_but_for_seconds(tmp_path / "two", one.folder, [name for name in two.words if name not in two.failures])
   assert "UserError" in (tmp_path / "two" / "wrong-seed0" / "error.txt").read_text()
   assert "failed: selector.keep_fraction=1.5 must lie in (0, 1]\n  alone: python -m experiments.train" in said.err
   lines = said.out.splitlines()
@@ -263,7 +280,7 @@ def test_two_processes_make_what_one_does_and_report_a_failed_cell_alike(file, t
 
 
 @two_cores
-def test_two_processes_stopped_and_killed_and_continued_leave_what_one_left_alone_does(tmp_path):
+def test_two_processes_stopped_and_killed_and_continued_leave_what_one_left_alone_does(tmp_path, monkeypatch):
   orders = tmp_path / "orders"
   orders.mkdir()
   (tmp_path / "lab.py").write_text(LAB)
@@ -275,8 +292,10 @@ def test_two_processes_stopped_and_killed_and_continued_leave_what_one_left_alon
     # Its end is that of the workers too, since they hold the same standard output.
     return _start(tmp_path / "few.py", workdir, *flags, ORDERS=str(orders), PYTHONPATH=str(tmp_path))
 
-  status, table, errors = start(tmp_path / "alone")
-  assert status == 0, errors
+  monkeypatch.setenv("ORDERS", str(orders))
+  monkeypatch.syspath_prepend(tmp_path)
+  monkeypatch.setattr(console.Console, "due", console.Console.due)  # to be put back: lab.py changes it
+  table = sweep.sweep(str(tmp_path / "few.py"), str(tmp_path / "alone")).table()
   names = [f"keep{share}-seed{seed}" for seed in (0, 1) for share in (0.5, 0.7)]
 
   stopped = tmp_path / "stopped"

@@ -12,8 +12,6 @@ import jax
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
 
 from dynsel_jax.options import UserError
 
@@ -61,6 +59,9 @@ def distance_to_prototype(key: Array, features: ArrayLike, num_prototypes: int) 
   rows = _unit(features[finite])
   if not 1 <= num_prototypes <= len(rows):
     raise UserError(f"num_prototypes={num_prototypes} must lie in [1, {len(rows)}], the number of finite feature rows")
+  from sklearn.cluster import KMeans  # on use: it takes longer to import than JAX
+  from sklearn.exceptions import ConvergenceWarning
+
   seed = int(jax.random.randint(key, (), 0, np.iinfo(np.int32).max))
   with warnings.catch_warnings():
     warnings.simplefilter("ignore", ConvergenceWarning)  # raised if there are fewer distinct rows than prototypes

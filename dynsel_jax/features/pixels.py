@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-from sklearn.decomposition import PCA
 
 from dynsel_jax import options
 from dynsel_jax.data import Source
@@ -41,6 +40,8 @@ class Pixels:
     deviation = rows.std(axis=0)
     rows = (rows - rows.mean(axis=0)) / np.where(deviation > 0, deviation, 1.0)
     components = min(self._components, *rows.shape)
+    from sklearn.decomposition import PCA  # on use: it takes longer to import than JAX
+
     return PCA(components, random_state=0).fit_transform(rows).astype(np.float32)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
-from scipy import stats
+import scipy  # imports its `stats` on use, which takes longer than JAX
 
 from dynsel_jax import options
 from dynsel_jax.report import offline_costs
@@ -370,7 +370,7 @@ def paired(differences: Iterable[float]) -> Difference:
   """Returns the mean of paired differences with its interval."""
   mean, sd, n = spread(differences)
   unknown = n < 2 or sd < 1e-9 * abs(mean)
-  half = math.nan if unknown else float(stats.t.ppf(0.975, n - 1)) * sd / math.sqrt(n)
+  half = math.nan if unknown else float(scipy.stats.t.ppf(0.975, n - 1)) * sd / math.sqrt(n)
   return Difference(mean, mean - half, mean + half, n)
 
 

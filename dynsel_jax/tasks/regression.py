@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 import jax.numpy as jnp
 import numpy as np
+import scipy  # imports its `stats` on use, which takes longer than JAX
 from jax import Array
-from scipy import stats
 
 from dynsel_jax.data.gather import View
 from dynsel_jax.data.source import Source
@@ -59,7 +59,7 @@ def regression(source: Source, view: View) -> Task:
     pair = rows["prediction"], rows["target"]
     if any(len(values) < 2 or np.ptp(values) == 0 for values in pair):
       return {"pearson": float("nan"), "spearman": float("nan")}
-    return {"pearson": float(np.corrcoef(*pair)[0, 1]), "spearman": float(stats.spearmanr(*pair)[0])}
+    return {"pearson": float(np.corrcoef(*pair)[0, 1]), "spearman": float(scipy.stats.spearmanr(*pair)[0])}
 
   return Task(
     name="regression",
