@@ -7,6 +7,7 @@ import pytest
 from hypothesis import strategies as st
 
 from dynsel_jax import options
+from dynsel_jax.data import json_rows
 from experiments.studies import split_rows
 
 
@@ -84,3 +85,18 @@ def test_what_cannot_be_split_is_refused_in_one_line(settings, line, tmp_path):
   with pytest.raises(options.UserError) as refused:
     split_rows.split(_file(tmp_path, [{"text": "abc"}, {"text": "abc"}]), **settings)
   assert line in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_the_files_are_read_again_and_neither_a_file_nor_the_source_is_written_over(tmp_path, capsys):
+  rows = [{"text": f"{n}"} for n in range(10)]
+  source, folder = _file(tmp_path, rows), tmp_path / "made"
+  parts = split_rows.split(source, validation=0.3)
+  split_rows.write(source, str(folder), parts)
+  assert "train.jsonl.gz: 7 rows" in capsys.readouterr().out
+  before = (folder / "train.jsonl.gz").read_bytes()
+  assert [row.held for row in json_rows.read("file", str(folder / "train.jsonl.gz"))] == list(map(json.loads, parts[0]))
+  with pytest.raises(options.UserError, match="would overwrite"):
+    split_rows.write(str(folder / "train.jsonl.gz"), str(folder), parts)
+  with pytest.raises(options.UserError, match="is not a folder"):
+    split_rows.write(source, source, parts)
+  assert (folder / "train.jsonl.gz").read_bytes() == before

@@ -43,7 +43,7 @@ def get_sweep(arguments: str = "") -> base.Sweep:
   chosen = base.parse(arguments, **named, **faults, methods="+".join(METHODS), seeds=3, features="", data_dir="")
   options.check_choice("sweep argument set", chosen["set"], SETS)
   lengths = base.numbers("lengths", chosen["lengths"], int)
-  plain = [base.Point(f"full_epochs{n}", {"selector": "full"}, {"epochs": n}) for n in sorted(lengths, reverse=True)]
+  plain = base.budgets(["full"], [], lengths)
   names = [name for name in chosen["methods"].split("+") if name]
   keep, longest = base.numbers("keep", chosen["keep"], float), max(lengths)
   methods = base.budgets(names, keep, (longest, max(1, longest // 2)), chosen["features"])

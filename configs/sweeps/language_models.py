@@ -50,7 +50,7 @@ def get_sweep(arguments: str = "") -> base.Sweep:
   options.check_choice("sweep argument config", chosen["config"], CONFIGS)
   lengths = sorted(base.numbers("lengths", chosen["lengths"], int), reverse=True)
   keep = base.numbers("keep", chosen["keep"], float)
-  points = [base.Point(f"full_epochs{n}", {"selector": "full"}, {"epochs": n}) for n in lengths]
+  points = base.budgets(["full"], [], lengths)
   points += base.budgets(filter(None, chosen["methods"].split("+")), keep, lengths[:1])
   for pair in filter(None, chosen["wrapped"].split("+")):
     wrapper, _, name = pair.partition(":")

@@ -10,23 +10,19 @@ groups is that of a hash of their values: a larger `keep` only adds rows, and th
 """
 
 import gzip
-import hashlib
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from absl import flags
 
-from dynsel_jax import options
+from dynsel_jax import hashing, options
 from dynsel_jax.data import json_rows
+from dynsel_jax.runs.workdir import check_writable
 from experiments import cli
 
-__all__ = ["split"]
-
-
-def _order(value: str) -> bytes:
-  return hashlib.sha256(value.encode()).digest()
+__all__ = ["split", "write"]
 
 
 def _characters(held: Mapping[str, Any]) -> int:
@@ -61,32 +57,47 @@ def split(
   lines = [json.dumps(row.held, ensure_ascii=False, sort_keys=True) for row in rows]
   groups = [json.dumps(row.held[group]) if group else line for row, line in zip(rows, lines, strict=True)]
   strata = [json.dumps(row.held[stratum]) if stratum else "" for row in rows]
+  places = list(zip(strata, groups, strict=True))
+  of_stratum = dict[str, set[str]]()
+  for name, one in places:
+    of_stratum.setdefault(name, set()).add(one)
   trained, held_out = set[tuple[str, str]](), set[tuple[str, str]]()
-  for name in set(strata):
-    found = sorted({one for one, of in zip(groups, strata, strict=True) if of == name}, key=_order)
+  for name, members in of_stratum.items():
+    found = sorted(members, key=hashing.text_digest)
     held = min(max(1, round(validation * len(found))), len(found) - 1)
     kept = max(1, round(keep * (len(found) - held)))
     held_out |= {(name, one) for one in found[:held]}
     trained |= {(name, one) for one in found[held : held + kept]}
   if not held_out:
     raise options.UserError(f"file={file} has no group to spare for validation; give another --group or --stratum")
-  places = list(zip(strata, groups, strict=True))
   chosen = [[line for line, at in zip(lines, places, strict=True) if at in part] for part in (trained, held_out)]
   return chosen[0], chosen[1]
 
 
-def main() -> int:
-  """Writes the two files, and prints how many rows each has."""
-  values = flags.FLAGS
-  file, out = (options.expand_home(name, values[name].value) for name in ("file", "out"))
-  parts = split(file, values.group, values.stratum, values.validation, values.keep, values.longest)
+def write(file: str, out: str, parts: Sequence[Sequence[str]]) -> None:
+  """Writes the lines of the two parts into the folder `out`, and prints how many there are.
+
+  Raises:
+    UserError: the folder cannot be made, or the file that was split would be overwritten; nothing is written.
+  """
+  check_writable(out)
   folder = pathlib.Path(out)
+  paths = [folder / f"{name}.jsonl.gz" for name in ("train", "validation")]
+  if pathlib.Path(file).resolve() in [path.resolve() for path in paths]:
+    raise options.UserError(f"out={out} would overwrite file={file}; name another folder")
   folder.mkdir(parents=True, exist_ok=True)
-  for name, lines in zip(("train", "validation"), parts, strict=True):
-    path = folder / f"{name}.jsonl.gz"
+  for path, lines in zip(paths, parts, strict=True):
     text = "".join(f"{line}\n" for line in lines)
     path.write_bytes(gzip.compress(text.encode(), mtime=0))  # the same rows always give the same bytes
     print(options.printable(f"{path}: {len(lines):,} rows"))
+
+
+def main() -> int:
+  """Splits the file."""
+  values = flags.FLAGS
+  file, out = (options.expand_home(name, values[name].value) for name in ("file", "out"))
+  parts = split(file, values.group, values.stratum, values.validation, values.keep, values.longest)
+  write(file, out, parts)
   return 0
 
 
